@@ -1,0 +1,310 @@
+/**
+ * The driver contract. A driver is one literal object made with {@link defineProtocol} or {@link defineFormat};
+ * what it has is what it can. A driver sees only aligned, in-bounds, non-empty requests; the core (request.ts)
+ * aligns, splits, bounds, falls back and tracks, and checks the contract on both sides of every call.
+ */
+import type { Host } from './host.ts';
+import type { OptionSchema, OptionTree } from './options.ts';
+import type { ChildRole, Permissions } from './permissions.ts';
+
+export interface WriteFlags {
+  /** Force unit access: durable when the write resolves. */
+  readonly fua?: boolean;
+}
+
+export interface ZeroFlags extends WriteFlags {
+  /** The range's storage may be freed. */
+  readonly unmap?: boolean;
+  /** Fail with ENOTSUP rather than write zeroes as data. */
+  readonly noFallback?: boolean;
+}
+
+/** Bytes. What is left out: no constraint, or the core's default. */
+export interface Limits {
+  /** Offsets and lengths of reads and writes are multiples of this power of two. Default 1. */
+  readonly requestAlign: number;
+  /** Zero writes are multiples of this; unaligned edges are written as data. Default requestAlign. */
+  readonly zeroAlign: number;
+  /** Discards are multiples of this; unaligned edges are left alone. Default requestAlign. */
+  readonly discardAlign: number;
+  /** Longest read or write. */
+  readonly transferMax: number;
+  readonly zeroMax: number;
+  readonly discardMax: number;
+  /** Length that requests had best be a multiple of, e.g. the cluster size. 0: none. */
+  readonly preferred: number;
+}
+
+/**
+ * One run of a driver's own layer, at most as long as asked, never empty. The core walks on.
+ * - `data`: stored; plainly at `at` if given. With `recurse`, holes of the child below may still make it zero.
+ * - `zero`: reads as zeroes, decided by this layer; `at`: where the (unwritten) storage is, if there is any.
+ * - `unallocated`: nothing in this layer: zero, or what a backing child has.
+ * - `encoded`: stored compressed or encrypted.
+ * - `delegate`: whatever the child says at `at` (filters, raw).
+ */
+export type Extent =
+  | { readonly kind: 'data'; readonly length: number; readonly at?: ExtentPlace; readonly recurse?: boolean }
+  | { readonly kind: 'zero'; readonly length: number; readonly at?: ExtentPlace }
+  | { readonly kind: 'unallocated'; readonly length: number }
+  | { readonly kind: 'encoded'; readonly length: number }
+  | { readonly kind: 'delegate'; readonly length: number; readonly at: ExtentPlace };
+
+export interface ExtentPlace {
+  /** The child that holds the bytes; absent in a protocol: the node itself. */
+  readonly child?: string;
+  readonly offset: number;
+}
+
+/** How a longer image gets its new storage. */
+export type Preallocation = 'off' | 'metadata' | 'falloc' | 'full';
+
+export interface TruncateOptions {
+  readonly preallocation?: Preallocation;
+  /** Allow cutting data off. The core refuses shrinking without it where the driver's data would be lost. */
+  readonly shrink?: boolean;
+}
+
+/** What a check found (BL-CHECK-1). Counts; absent: not known for the format. */
+export interface CheckReport {
+  corruptions: number;
+  leaks: number;
+  /** Errors that kept the check from finishing its work. */
+  checkErrors: number;
+  corruptionsFixed: number;
+  leaksFixed: number;
+  imageEndOffset?: number;
+  totalClusters?: number;
+  allocatedClusters?: number;
+  fragmentedClusters?: number;
+  compressedClusters?: number;
+}
+
+export type RepairMode = 'none' | 'leaks' | 'all';
+
+export interface CheckOptions {
+  readonly repair: RepairMode;
+  /** One finding or repair, as a line for people. */
+  finding(line: string): void;
+  readonly signal?: AbortSignal;
+}
+
+/** Progress of long work: `done` of `total`, in bytes or any unit that grows evenly. */
+export type Progress = (done: number, total: number) => void;
+
+export interface CompactOptions {
+  readonly signal?: AbortSignal;
+  readonly progress?: Progress;
+}
+
+/** BL-INFO-1 and format-specific information (BL-INFO-2). */
+export interface DriverInfo {
+  readonly clusterSize?: number;
+  readonly vmStateOffset?: number;
+  /** Left marked as in use by a writer. */
+  readonly dirty?: boolean;
+  readonly encrypted?: boolean;
+  /** Plain data in display order; keys with dashes (`block-size`). */
+  readonly specific?: { readonly type: string; readonly data: SpecificData };
+}
+export interface SpecificData {
+  readonly [key: string]: string | number | boolean | SpecificData | readonly (SpecificData | string | number)[];
+}
+
+/** Two steps of a change that may be refused in the first and must not fail in the second. */
+export interface PendingChange {
+  commit(): void;
+  abort(): void;
+}
+
+/**
+ * An opened driver. Offsets and lengths are bytes, safe integers. Called in bounds, aligned to `limits()`, non-empty,
+ * no longer than its maximums. Errors are BlockErrors. Several calls may be under way at once; overlapping ones too,
+ * unless the core serialised them. Capabilities are methods that are there.
+ */
+export interface DriverNode {
+  /** The disk's size now. */
+  length(): number;
+
+  /** Fills `target`. The driver need not handle offsets past length(), the core has cut them. */
+  read(offset: number, target: Uint8Array): Promise<void>;
+  /** True: `target` is full. False: ask `read`; nothing happened but `target` is undefined. Never throws, never waits. */
+  tryReadNow?(offset: number, target: Uint8Array): boolean;
+
+  /** A protocol node that can grow is also asked to write past its end, and then is longer. */
+  write?(offset: number, source: Uint8Array, flags: WriteFlags): Promise<void>;
+  /** True: written (not durable). False: ask `write`; nothing happened. Never throws, never waits. */
+  tryWriteNow?(offset: number, source: Uint8Array): boolean;
+  /** May throw ENOTSUP for a request it cannot do cheaply; the core then writes zeroes as data, unless noFallback. */
+  writeZeroes?(offset: number, length: number, flags: ZeroFlags): Promise<void>;
+  /** A hint; ENOTSUP is ignored by the core. */
+  discard?(offset: number, length: number): Promise<void>;
+  /** Makes all completed writes durable, in this layer and its children. Default: the children are flushed. */
+  flush?(): Promise<void>;
+
+  /** Default: all data. */
+  status?(offset: number, length: number): Promise<Extent>;
+  /** The same at once, or undefined where it must wait. Never throws. */
+  tryStatusNow?(offset: number, length: number): Extent | undefined;
+
+  limits?(): Partial<Limits>;
+  /** Changes the disk's size (BL-SIZE-3). Protocols: the file's. */
+  truncate?(length: number, options: TruncateOptions): Promise<void>;
+  /** Bytes of host storage in use, where this node itself holds it (protocols). */
+  allocatedSize?(): number | undefined;
+
+  /** Protocols: copies inside the host between two nodes of one driver. Resolves with the bytes copied; ENOTSUP: cannot. */
+  copyFrom?(source: DriverNode, sourceOffset: number, offset: number, length: number): Promise<number>;
+
+  info?(): DriverInfo;
+  check?(options: CheckOptions): Promise<CheckReport>;
+  /** Rewrites the image so that unused storage is given back, in place and crash-safe. */
+  compact?(options: CompactOptions): Promise<void>;
+  /** Whether a new image of this kind reads as zeroes where nothing was written (BL-INFO-3). Default no. */
+  zeroInit?(): boolean;
+
+  /** Protocols: told of every change of what the node's users need and share (BL-PERM-7); throws to refuse. */
+  preparePermissions?(next: Permissions): PendingChange;
+
+  /** Finishes: writes back what is cached. Called once, with no request under way; children are still open. */
+  close?(): Promise<void>;
+}
+
+/**
+ * A link from a driver to a child node, with the core's request path behind every call: any alignment, any length,
+ * reads past the end give zeroes, writes past it grow a child that can grow. Needs the permissions the link holds.
+ */
+export interface Child {
+  readonly name: string;
+  length(): number;
+  read(offset: number, target: Uint8Array): Promise<void>;
+  tryReadNow(offset: number, target: Uint8Array): boolean;
+  write(offset: number, source: Uint8Array, flags?: WriteFlags): Promise<void>;
+  tryWriteNow(offset: number, source: Uint8Array): boolean;
+  writeZeroes(offset: number, length: number, flags?: ZeroFlags): Promise<void>;
+  discard(offset: number, length: number): Promise<void>;
+  flush(): Promise<void>;
+  truncate(length: number, options?: TruncateOptions): Promise<void>;
+  limits(): Limits;
+  /** Bytes of storage in use; undefined when not known. */
+  allocatedSize(): number | undefined;
+  zeroInit(): boolean;
+  /** The child's file name, for messages and for finding files beside it. */
+  filename(): string;
+  /** False when the link holds no permission to write. */
+  readonly writable: boolean;
+}
+
+export interface OpenContext<O> {
+  /** Parsed and defaulted by the driver's schema. */
+  readonly options: O;
+  /** The `file` child. Present in every format; reading it in a protocol is a programming error. */
+  readonly file: Child;
+  readonly host: Host;
+  /** The node's name, for messages. */
+  readonly node: string;
+  /** Whether the node may be written. A driver that cannot write this image throws EACCES or ENOTSUP. */
+  readonly writable: boolean;
+  /** Only information is wanted: data will not be read, bulky metadata should not be loaded (V-4). */
+  readonly noIO: boolean;
+  /** Opened for a check: tolerate what the check will report. */
+  readonly checkOnly: boolean;
+  /** Opened to save what can be saved: tolerate damage where reading goes on (V-63). */
+  readonly salvage: boolean;
+  readonly cache: CacheSettings;
+  readonly signal: AbortSignal | undefined;
+}
+
+export interface CacheSettings {
+  /** False: every write is followed by a flush (done by the core). */
+  readonly writeBack: boolean;
+  /** Bypass the host's cache. */
+  readonly direct: boolean;
+  /** Flushes are ignored (done by the core). */
+  readonly noFlush: boolean;
+}
+
+export interface ProtocolCreateContext<O> {
+  readonly filename: string;
+  readonly options: O;
+  readonly host: Host;
+  readonly signal: AbortSignal | undefined;
+}
+
+export interface FormatCreateContext<O> {
+  /** The new, empty file, writable and resizable. */
+  readonly file: Child;
+  readonly options: O;
+  readonly host: Host;
+  readonly signal: AbortSignal | undefined;
+}
+
+export interface MeasureContext<O> {
+  readonly options: O;
+  /** Disk size, bytes. */
+  readonly size: number;
+  /** Runs of the source's content in ascending order; absent: only a size is given, all of it might be written. */
+  readonly extents:
+    | AsyncIterable<{ readonly offset: number; readonly length: number; readonly zero: boolean }>
+    | undefined;
+}
+export interface Measurement {
+  /** Bytes the image file needs for the source's content. */
+  readonly required: number;
+  /** Bytes it can grow to when all is written. */
+  readonly fullyAllocated: number;
+}
+
+/** Options that creation parses: those of the format or protocol. Names and order are those of the `Formatting` line. */
+export interface CreateSpec<C, X> {
+  readonly options: OptionSchema<C>;
+  run(context: X): Promise<void>;
+}
+
+interface DriverBase<O> {
+  /** As in `driver=NAME`. */
+  readonly name: string;
+  readonly summary: string;
+  readonly options: OptionSchema<O>;
+}
+
+export interface ProtocolSpec<O = unknown, C = unknown> extends DriverBase<O> {
+  readonly kind: 'protocol';
+  /** Score of a whole file name as this driver's device (BL-DRV-7). 0: no. */
+  probeDevice?(filename: string, host: Host): Promise<number>;
+  /** Turns `NAME:rest` (or a name without prefix, for `file`) into options (BL-OPEN-8). */
+  parseFilename?(filename: string): OptionTree;
+  /** The plain name that opening alone gives the same data, from parsed options (BL-REFRESH-1). */
+  exactFilename?(options: O): string | undefined;
+  /** The driver needs a file name (BL-OPEN-18, step 2). */
+  readonly needsFilename?: boolean;
+  /** Writes past the end make it longer. */
+  readonly growable?: boolean;
+  readonly create?: CreateSpec<C, ProtocolCreateContext<C>>;
+  open(context: OpenContext<O>): Promise<DriverNode>;
+}
+
+export interface FormatSpec<O = unknown, C = unknown> extends DriverBase<O> {
+  readonly kind: 'format';
+  /** How sure the driver is, 0 to 100, from the file's first bytes (zero-padded) and its name. Pure (BL-OPEN-14). */
+  probe?(head: Uint8Array, filename: string): number;
+  /** What the `file` child is to the driver. Default `image`. */
+  readonly fileRole?: (options: O) => ChildRole;
+  /** Options that change the data seen, so that a file name alone does not reopen it (BL-REFRESH-6). */
+  readonly strongOptions?: readonly string[];
+  readonly create?: CreateSpec<C, FormatCreateContext<C>>;
+  measure?(context: MeasureContext<C>): Promise<Measurement>;
+  open(context: OpenContext<O>): Promise<DriverNode>;
+}
+
+export type DriverSpec = ProtocolSpec<never, never> | FormatSpec<never, never>;
+
+/** A driver that opens by itself and reaches real storage. */
+export function defineProtocol<O, C = never>(spec: Omit<ProtocolSpec<O, C>, 'kind'>): ProtocolSpec<O, C> {
+  return { ...spec, kind: 'protocol' };
+}
+
+/** A driver that interprets a `file` child. */
+export function defineFormat<O, C = never>(spec: Omit<FormatSpec<O, C>, 'kind'>): FormatSpec<O, C> {
+  return { ...spec, kind: 'format' };
+}

@@ -1,0 +1,127 @@
+/**
+ * What the engine needs from the world around it. The Node host, the simulated host and a browser's host
+ * differ only here; nothing else in the core, the drivers or the jobs touches files, time or chance.
+ */
+
+/** How a file is opened. */
+export interface HostFileMode {
+  readonly write: boolean;
+  /** `never`: the file must exist. `truncate`: made if absent, emptied if not. `new`: made, EEXIST if there. */
+  readonly create?: 'never' | 'truncate' | 'new';
+  /** Permission bits of a file that is made. Default 0o644, less the process's umask. */
+  readonly createMode?: number;
+  /** Bypass the host's page cache. Fails with EINVAL where it cannot be done. */
+  readonly direct?: boolean;
+  /** Which way requests go: `threads` always through the pool, `auto` at once when the host knows they will not wait. */
+  readonly aio?: 'auto' | 'threads';
+}
+
+export type HostFileKind = 'regular' | 'block' | 'character' | 'pipe' | 'directory' | 'other';
+
+export interface HostFileInfo {
+  readonly kind: HostFileKind;
+  /** Bytes. For a block device, its capacity. */
+  readonly size: number;
+  /** Bytes of storage in use, where the host can tell. */
+  readonly allocated: number | undefined;
+  /** Equal for two names of one file: device and inode. */
+  readonly identity: string;
+}
+
+/** A run of a file that is stored, or a hole that reads as zeroes. */
+export interface HostExtent {
+  readonly kind: 'data' | 'hole';
+  readonly length: number;
+}
+
+/** Who holds a lock that stands in our way, as far as the host can find out. */
+export interface LockHolder {
+  readonly pid: number;
+  readonly command: string;
+}
+
+/**
+ * An open file. Offsets and lengths are bytes. Methods that need what the host lacks throw BlockError ENOTSUP;
+ * callers then fall back. All errors are BlockErrors with an errno name as code.
+ */
+export interface HostFile {
+  readonly kind: HostFileKind;
+  /** What offsets, lengths and memory of requests must be a multiple of: 1, or more with `direct`. */
+  readonly requestAlign: number;
+
+  size(): number;
+  /** Bytes of storage in use; undefined when the host cannot tell. */
+  allocated(): number | undefined;
+
+  /** Fills `target` from `offset`; resolves with the bytes read, fewer than asked only at the end of the file. */
+  read(offset: number, target: Uint8Array): Promise<number>;
+  /** The same at once, or -1 when that would mean waiting. Never throws. A short count means the end of the file. */
+  tryReadNow(offset: number, target: Uint8Array): number;
+  /** Writes all of `source`; on error some of it may have been written. */
+  write(offset: number, source: Uint8Array): Promise<void>;
+  /** True: written, into the host's cache at least. False: nothing happened. Never throws. */
+  tryWriteNow(offset: number, source: Uint8Array): boolean;
+  /** Makes everything written before the call durable (fdatasync). */
+  flush(): Promise<void>;
+
+  truncate(length: number): Promise<void>;
+  /** Reserves storage for the range, growing the file if it must; content reads as before, or zero. */
+  allocate(offset: number, length: number): Promise<void>;
+  /** Frees the storage of the range, which then reads as zeroes; the size stays. */
+  punchHole(offset: number, length: number): Promise<void>;
+  /** Makes the range read as zeroes without writing them, keeping its storage; grows the file if it must. */
+  zeroRange(offset: number, length: number): Promise<void>;
+  /** What is stored from `offset` on: one run, at most `length` long. Without means to find out: all data. */
+  extent(offset: number, length: number): HostExtent;
+  /** Copies inside the host from another of its files; resolves with the bytes copied (0: at source's end), or throws ENOTSUP. */
+  copyFrom(source: HostFile, sourceOffset: number, offset: number, length: number): Promise<number>;
+
+  /**
+   * Takes or drops an advisory lock of this open file on a byte range, at once. False when another holder is in the way.
+   * Throws ENOTSUP when the host has no locks that belong to open files.
+   */
+  lock(kind: 'shared' | 'exclusive' | 'none', offset: number, length: number): boolean;
+  /** Whether a lock of `kind` on the range would be refused now because of another holder. */
+  isLocked(kind: 'shared' | 'exclusive', offset: number, length: number): boolean;
+  /** The holder of a lock on the range, if the host can find out. May be slow; for error messages. */
+  lockHolder(offset: number, length: number): LockHolder | undefined;
+
+  close(): Promise<void>;
+}
+
+export interface HostFiles {
+  open(path: string, mode: HostFileMode): Promise<HostFile>;
+  /** Follows symbolic links. */
+  stat(path: string): Promise<HostFileInfo>;
+  /** The name with all symbolic links resolved; the last component need not exist. */
+  resolve(path: string): Promise<string>;
+  remove(path: string): Promise<void>;
+  /** Replaces `to` in one step, keeping nothing of it but, if it exists, its permission bits. */
+  rename(from: string, to: string): Promise<void>;
+  /** Names in a folder. */
+  list(path: string): Promise<string[]>;
+}
+
+export interface HostClock {
+  /** Milliseconds of a clock that never goes back. */
+  now(): number;
+  /** Milliseconds since 1970. */
+  wall(): number;
+  /** Resolves after `milliseconds`; rejects with the signal's reason if it is aborted first. */
+  sleep(milliseconds: number, signal?: AbortSignal): Promise<void>;
+}
+
+export interface Host {
+  readonly files: HostFiles;
+  readonly clock: HostClock;
+  /** Random bytes; from a seed in simulations. */
+  random(target: Uint8Array): void;
+  /** A warning for the user: whole lines, without a program's prefix. */
+  warn(message: string): void;
+  /** Something only shown on request: a capability that is missing, a fallback taken. */
+  notice(message: string): void;
+  /** Whether someone listens to `channel`, so that an unwatched event costs nothing. */
+  watched(channel: string): boolean;
+  /** Publishes an event, on Node through `diagnostics_channel`. */
+  publish(channel: string, message: object): void;
+}
