@@ -123,8 +123,10 @@ export interface PendingChange {
  * unless the core serialised them. Capabilities are methods that are there.
  */
 export interface DriverNode {
-  /** The disk's size now. */
+  /** The disk's size now. Cheap: it is asked for every request. */
   length(): number;
+  /** True: opened only for reading though writing was asked, as auto-read-only allowed. */
+  readonly readOnly?: boolean;
 
   /** Fills `target`. The driver need not handle offsets past length(), the core has cut them. */
   read(offset: number, target: Uint8Array): Promise<void>;
@@ -205,6 +207,8 @@ export interface OpenContext<O> {
   readonly node: string;
   /** Whether the node may be written. A driver that cannot write this image throws EACCES or ENOTSUP. */
   readonly writable: boolean;
+  /** A driver that can only offer reading may degrade instead of failing (BL-OPEN-22); it then says so by `readOnly`. */
+  readonly autoReadOnly: boolean;
   /** Only information is wanted: data will not be read, bulky metadata should not be loaded (V-4). */
   readonly noIO: boolean;
   /** Opened for a check: tolerate what the check will report. */
