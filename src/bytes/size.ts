@@ -22,37 +22,37 @@ export function parseSize(text: string, limit: bigint = (1n << 64n) - 1n): bigin
   const shift = BigInt(UNITS[(suffix ?? '').toLowerCase()] ?? 0);
   if (shift === 0n && fraction && /[1-9]/.test(fraction)) return 'invalid';
   let value = BigInt(whole || '0') << shift;
-  if (fraction) {
-    const scale = 10n ** BigInt(fraction.length);
-    value += ((BigInt(fraction) << shift) * 2n + scale) / (scale * 2n);
-  }
+  // The fraction goes through a double, as everyone's C library does it: 1.1E ends in 680, not in 674.
+  if (fraction) value += BigInt(Math.round(Number(`0.${fraction}`) * 2 ** Number(shift)));
   return value > limit ? 'out-of-range' : value;
 }
 
 const HUMAN_UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB'];
 
-/** `1.5 KiB`: three significant digits as C's `%.3g` (T-FMT-1). */
+/** `1.5 KiB`: three significant digits as C's `%.3g` (T-FMT-1). `bytes` is a non-negative integer. */
 export function formatSize(bytes: number): string {
   let unit = 0;
-  let value = bytes;
   // A unit is left for the next at 1000 of it, so that three digits do.
-  while (value >= 1000 && unit < HUMAN_UNITS.length - 1) {
-    value /= 1024;
-    unit++;
-  }
-  return `${formatG3(value)} ${HUMAN_UNITS[unit]}`;
+  while (bytes >= 1000 * 1024 ** unit && unit < HUMAN_UNITS.length - 1) unit++;
+  return `${threeDigits(BigInt(bytes), 1024n ** BigInt(unit))} ${HUMAN_UNITS[unit]}`;
 }
 
-/** C's `%.3g`. */
-function formatG3(value: number): string {
-  if (value === 0) return '0';
-  const exponent = Number(value.toExponential(2).split('e')[1]);
-  if (exponent < -4 || exponent >= 3) {
-    const [mantissa = '0', power = '0'] = value.toExponential(2).split('e');
-    const digits = mantissa.includes('.') ? mantissa.replace(/\.?0+$/, '') : mantissa;
-    const sign = power.startsWith('-') ? '-' : '+';
-    return `${digits}e${sign}${power.replace(/^[+-]/, '').padStart(2, '0')}`;
-  }
-  const fixed = value.toFixed(2 - exponent);
-  return fixed.includes('.') ? fixed.replace(/\.?0+$/, '') : fixed;
+/** C's `%.3g` of the fraction, which is below 1000.5: rounded half to even, exactly. */
+function threeDigits(value: bigint, divisor: bigint): string {
+  if (value === 0n) return '0';
+  // The number of decimals that leaves three significant digits.
+  let decimals = 2;
+  while (value * 10n ** BigInt(decimals) < 100n * divisor) decimals++;
+  while (decimals > 0 && value >= 10n ** BigInt(3 - decimals) * divisor) decimals--;
+  const digits = divideHalfEven(value * 10n ** BigInt(decimals), divisor);
+  if (decimals === 0) return digits >= 1000n ? '1e+03' : String(digits);
+  const text = String(digits).padStart(decimals + 1, '0');
+  return `${text.slice(0, -decimals)}.${text.slice(-decimals)}`.replace(/\.?0+$/, '');
+}
+
+function divideHalfEven(value: bigint, divisor: bigint): bigint {
+  const quotient = value / divisor;
+  const twice = (value % divisor) * 2n;
+  const up = twice > divisor || (twice === divisor && quotient % 2n === 1n);
+  return up ? quotient + 1n : quotient;
 }
