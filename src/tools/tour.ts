@@ -129,6 +129,8 @@ function tour(folder: string): void {
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'diskwright-tour-'));
+// The command that runs gets the signal too and ends; the tour then ends as after any failure, leaving nothing behind.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {});
 try {
   tour(folder);
 } catch (error) {
