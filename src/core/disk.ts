@@ -1,17 +1,24 @@
-/** Disk: what a library user holds of an opened graph. Signatures first; every method goes to the request path. */
+/** Disk: what a library user holds of an opened graph. */
 import type { CacheMode, DiscardMode } from './cache.ts';
 import type {
   CheckOptions,
   CheckReport,
   CompactOptions,
   DriverInfo,
+  Limits,
   TruncateOptions,
   WriteFlags,
   ZeroFlags,
 } from './driver.ts';
+import { BlockError } from './errors.ts';
+import type { Graph } from './graph.ts';
+import type { BlockNode, GraphUser, Link } from './node.ts';
+import { ALL_PERMISSIONS, Permission, type Permissions } from './permissions.ts';
+import * as request from './request.ts';
+import { type BlockStatus, status, tryStatus } from './status.ts';
 
 export interface OpenOptions {
-  /** Driver of the top node. Default: probed, or what the options say. */
+  /** Driver of the top node. Default: what the options say, else guessed from the content. */
   readonly format?: string | undefined;
   /** Default false. */
   readonly writable?: boolean;
@@ -19,6 +26,7 @@ export interface OpenOptions {
   readonly cache?: CacheMode;
   /** Default `unmap`: discards and unmapping zero writes free storage. */
   readonly discard?: DiscardMode;
+  /** Turn writes of zeroes into zero writes. Default `off`. */
   readonly detectZeroes?: 'off' | 'on' | 'unmap';
   /** Open even though others write; read-only opens only (BL-OPEN-23). */
   readonly forceShare?: boolean;
@@ -27,53 +35,282 @@ export interface OpenOptions {
   readonly noIO?: boolean;
   /** For a check: damage is no reason to refuse. */
   readonly checkOnly?: boolean;
+  /** To save what can be saved: tolerate damage where reading can go on. */
   readonly salvage?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A run of like status, as the whole graph below a disk sees it. */
-export interface BlockStatus {
-  readonly length: number;
-  /** Stored somewhere in the chain. */
-  readonly allocated: boolean;
-  /** Has stored bytes to read. */
-  readonly data: boolean;
-  /** Reads as zeroes. May hold together with `data`. */
-  readonly zero: boolean;
-  /** How many backing links below the top the deciding layer is. */
-  readonly depth: number;
-  /** Where the bytes are plainly stored. */
-  readonly at?: { readonly filename: string; readonly offset: number };
-}
+/** Requests up to this many bytes are tried at once before they go to the host's threads. */
+const NOW_MAX = 64 * 1024;
+/** So many immediate answers in a row, then one that lets the event loop turn: timers and signals must not starve. */
+const NOW_RUN = 256;
 
-export interface DiskLike {
+/** Offsets and lengths are bytes. Every method throws BlockError; EIO for a range outside the disk. */
+export class Disk implements GraphUser, AsyncDisposable {
+  readonly description = 'an unnamed block device';
+  readonly graph: Graph;
+  readonly node: BlockNode;
+  readonly #writeThrough: boolean;
+  #link: Link | undefined;
+  #closing: Promise<void> | undefined;
+  #immediate = 0;
+
+  private constructor(graph: Graph, node: BlockNode, writeThrough: boolean) {
+    this.graph = graph;
+    this.node = node;
+    this.#writeThrough = writeThrough;
+  }
+
+  /** Takes hold of an opened node, whose only user this is; on refusal the node is closed again. */
+  static async attach(graph: Graph, node: BlockNode, options: OpenOptions): Promise<Disk> {
+    const disk = new Disk(graph, node, !node.settings.cache.writeBack);
+    try {
+      disk.#link = graph.attach('root', disk, node, 'filtered', permissionsFor(node, options.writable === true));
+    } catch (error) {
+      if (node.parents.length === 0) await graph.closeNode(node).catch(() => {});
+      throw error;
+    }
+    return disk;
+  }
+
   /** Bytes. */
-  readonly length: number;
-  readonly writable: boolean;
-  /** The top node's name, driver name, and shown file name (BL-REFRESH-5). */
-  readonly nodeName: string;
-  readonly format: string;
-  readonly filename: string;
-  /** Fills a buffer, or returns a new one of `length` bytes. EIO past the end. */
+  get length(): number {
+    return this.node.impl.length();
+  }
+
+  get writable(): boolean {
+    return this.#link?.writable ?? false;
+  }
+
+  get nodeName(): string {
+    return this.node.name;
+  }
+
+  /** The top node's driver. */
+  get format(): string {
+    return this.node.driver.name;
+  }
+
+  /** The name shown for it (BL-REFRESH-5). */
+  get filename(): string {
+    return this.node.filename;
+  }
+
+  get limits(): Limits {
+    return this.node.limits;
+  }
+
+  /** Fills a buffer, or makes one of `length` bytes. */
   read(offset: number, length: number): Promise<Uint8Array>;
   read(offset: number, target: Uint8Array): Promise<Uint8Array>;
-  tryReadNow(offset: number, target: Uint8Array): boolean;
-  write(offset: number, source: Uint8Array, flags?: WriteFlags): Promise<void>;
-  tryWriteNow(offset: number, source: Uint8Array): boolean;
-  writeZeroes(offset: number, length: number, flags?: ZeroFlags): Promise<void>;
-  discard(offset: number, length: number): Promise<void>;
-  flush(): Promise<void>;
-  status(offset: number, length: number): Promise<BlockStatus>;
-  tryStatusNow(offset: number, length: number): BlockStatus | undefined;
-  truncate(length: number, options?: TruncateOptions): Promise<void>;
-  info(): DriverInfo;
-  /** Bytes of host storage in use by all files below. */
-  allocatedSize(): number | undefined;
+  read(offset: number, wanted: number | Uint8Array): Promise<Uint8Array> {
+    const target = typeof wanted === 'number' ? new Uint8Array(wanted) : wanted;
+    if (target.length <= NOW_MAX && this.#mayAnswerNow() && this.tryReadNow(offset, target)) {
+      return Promise.resolve(target);
+    }
+    return this.#readLater(offset, target);
+  }
+
+  async #readLater(offset: number, target: Uint8Array): Promise<Uint8Array> {
+    await this.#enter(offset, target.length, 'read');
+    await request.read(this.node, offset, target);
+    return target;
+  }
+
+  /** True: `target` is full. False: ask `read`. Never waits. */
+  tryReadNow(offset: number, target: Uint8Array): boolean {
+    if (this.#link === undefined || this.node.drainDepth > 0 || !(offset >= 0)) return false;
+    return request.tryRead(this.node, offset, target);
+  }
+
+  write(offset: number, source: Uint8Array, flags: WriteFlags = request.NO_FLAGS): Promise<void> {
+    const small = source.length <= NOW_MAX && flags.fua !== true;
+    if (small && this.#mayAnswerNow() && this.tryWriteNow(offset, source)) return Promise.resolve();
+    return this.#writeLater(offset, source, flags);
+  }
+
+  async #writeLater(offset: number, source: Uint8Array, flags: WriteFlags): Promise<void> {
+    await this.#enterChange(offset, source.length);
+    await request.write(this.node, offset, source, this.#withCacheMode(flags));
+  }
+
+  /** True: written, though not durable. False: ask `write`; nothing happened. Never waits. */
+  tryWriteNow(offset: number, source: Uint8Array): boolean {
+    if (this.#link === undefined || this.node.drainDepth > 0 || !(offset >= 0) || this.#writeThrough) return false;
+    if (offset + source.length > this.length) return false;
+    return this.#link.tryWriteNow(offset, source);
+  }
+
+  async writeZeroes(offset: number, length: number, flags: ZeroFlags = request.NO_FLAGS): Promise<void> {
+    await this.#enterChange(offset, length);
+    await request.writeZeroes(this.node, offset, length, this.#withCacheMode(flags));
+  }
+
+  /** A hint that the content is no longer needed; it then reads as zeroes or as before. */
+  async discard(offset: number, length: number): Promise<void> {
+    await this.#enterChange(offset, length);
+    await request.discard(this.node, offset, length);
+  }
+
+  /** Makes all writes that were completed before durable, unless the cache mode is `unsafe`. */
+  async flush(): Promise<void> {
+    await this.#enter(0, 0, 'flush');
+    await request.flush(this.node);
+  }
+
+  /** One run of like status from `offset`, at most `length` long; `length` must not be 0. */
+  async status(offset: number, length: number): Promise<BlockStatus> {
+    await this.#enter(offset, length, 'block status');
+    return status(this.node, offset, length);
+  }
+
+  /** The same at once, or undefined where it must wait. */
+  tryStatusNow(offset: number, length: number): BlockStatus | undefined {
+    if (this.#link === undefined || offset + length > this.length) return undefined;
+    return tryStatus(this.node, offset, length);
+  }
+
+  /** Changes the size. Making it smaller loses data and needs `shrink` (V-29). */
+  async truncate(length: number, options: TruncateOptions = {}): Promise<void> {
+    const link = await this.#enterChange(0, 0);
+    if (!Number.isSafeInteger(length) || length < 0) {
+      throw new BlockError('EINVAL', 'Image size cannot be negative', { node: this.node.name });
+    }
+    if (length < this.length && options.shrink !== true) {
+      const text = `Cannot shrink '${this.filename}' from ${this.length} to ${length} bytes: data would be lost`;
+      throw new BlockError('EINVAL', text, { node: this.node.name });
+    }
+    const before = link.held;
+    this.graph.changePermissions(link, { need: before.need | Permission.resize, share: before.share });
+    try {
+      await request.truncate(this.node, length, options);
+    } finally {
+      this.graph.changePermissions(link, before);
+    }
+  }
+
+  /** Cluster size, dirty mark and what only this format has. */
+  info(): DriverInfo {
+    return this.node.impl.info?.() ?? {};
+  }
+
+  /** Bytes of host storage in use by all files below; undefined when not known. */
+  allocatedSize(): number | undefined {
+    return request.allocatedSize(this.node);
+  }
+
   /** Whether unwritten parts of a fresh image of this kind read as zeroes. */
-  zeroInit(): boolean;
-  check(options: CheckOptions): Promise<CheckReport>;
-  compact(options?: CompactOptions): Promise<void>;
-  /** Copies inside the host; ENOTSUP where either side is not plainly a host file. Resolves with the bytes copied. */
-  copyFrom(source: DiskLike, sourceOffset: number, offset: number, length: number): Promise<number>;
-  close(): Promise<void>;
+  zeroInit(): boolean {
+    return this.node.impl.zeroInit?.() ?? false;
+  }
+
+  /** Looks for damage, and repairs it if asked. ENOTSUP where the format has no check (BL-CHECK-1). */
+  async check(options: CheckOptions): Promise<CheckReport> {
+    const { impl } = this.node;
+    if (impl.check === undefined) {
+      throw new BlockError('ENOTSUP', 'This image format does not support checks', { node: this.node.name });
+    }
+    if (options.repair !== 'none') this.#requireWritable();
+    return this.#alone(async () => {
+      const report = await impl.check?.(options);
+      this.node.writeGeneration++;
+      return report as CheckReport;
+    });
+  }
+
+  /** Gives unused storage back, in place. ENOTSUP where the format cannot (V-51). */
+  async compact(options: CompactOptions = {}): Promise<void> {
+    const { impl } = this.node;
+    if (impl.compact === undefined) {
+      const text = `Image format driver '${this.format}' does not support compaction`;
+      throw new BlockError('ENOTSUP', text, { node: this.node.name });
+    }
+    this.#requireWritable();
+    await this.#alone(async () => {
+      await impl.compact?.(options);
+      this.node.writeGeneration++;
+    });
+  }
+
+  /**
+   * Copies a range of another disk inside the host, without the data coming here. Resolves with the bytes copied, which
+   * may be fewer; ENOTSUP where either range is not plainly in a host file.
+   */
+  async copyFrom(source: Disk, sourceOffset: number, offset: number, length: number): Promise<number> {
+    await source.#enter(sourceOffset, length, 'read');
+    await this.#enterChange(offset, length);
+    return request.copyRange(source.node, sourceOffset, this.node, offset, length);
+  }
+
+  /** Writes back, and lets go of everything. Calling it again waits for the same end. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    const link = this.#link;
+    this.#link = undefined;
+    if (link !== undefined) await this.graph.detach(link);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #mayAnswerNow(): boolean {
+    this.#immediate = (this.#immediate + 1) % NOW_RUN;
+    return this.#immediate !== 0;
+  }
+
+  #withCacheMode<F extends WriteFlags>(flags: F): F {
+    return this.#writeThrough ? { ...flags, fua: true } : flags;
+  }
+
+  /** Checks a request's range and waits while a drain holds requests back. */
+  async #enter(offset: number, length: number, action: string): Promise<Link> {
+    const link = this.#open();
+    if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0) {
+      throw new RangeError(`offset ${offset} and length ${length} must be whole numbers of bytes, not negative`);
+    }
+    if (offset + length > this.length) {
+      const text = `Cannot ${action} bytes ${offset} to ${offset + length} of '${this.filename}': it ends at ${this.length}`;
+      throw new BlockError('EIO', text, { node: this.node.name });
+    }
+    if (this.node.drainDepth > 0) await this.node.whenResumed();
+    return link;
+  }
+
+  async #enterChange(offset: number, length: number): Promise<Link> {
+    this.#requireWritable();
+    return this.#enter(offset, length, 'write');
+  }
+
+  #requireWritable(): void {
+    if (!this.#open().writable) {
+      throw new BlockError('EPERM', 'Block node is read-only', { node: this.node.name });
+    }
+  }
+
+  #open(): Link {
+    if (this.#link === undefined) throw new BlockError('ENOMEDIUM', 'The disk is closed', { node: this.node.name });
+    return this.#link;
+  }
+
+  /** Runs with no request of users beside it. */
+  async #alone<T>(work: () => Promise<T>): Promise<T> {
+    await this.graph.drain(this.node);
+    try {
+      return await work();
+    } finally {
+      this.graph.resume(this.node);
+    }
+  }
+}
+
+/** Readers share everything, as QEMU's tools do; a writer lets nobody else write or resize. */
+function permissionsFor(node: BlockNode, writable: boolean): Permissions {
+  const reading = node.settings.noIO ? 0 : Permission.consistentRead;
+  if (node.settings.forceShare || !writable) return { need: reading, share: ALL_PERMISSIONS };
+  return { need: reading | Permission.write, share: ALL_PERMISSIONS & ~(Permission.write | Permission.resize) };
 }

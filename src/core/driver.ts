@@ -270,6 +270,8 @@ interface DriverBase<O> {
   readonly name: string;
   readonly summary: string;
   readonly options: OptionSchema<O>;
+  /** Options that decide what data is seen; only these enter `json:` names (BL-REFRESH-6). */
+  readonly strongOptions?: readonly string[];
 }
 
 export interface ProtocolSpec<O = unknown, C = unknown> extends DriverBase<O> {
@@ -278,8 +280,8 @@ export interface ProtocolSpec<O = unknown, C = unknown> extends DriverBase<O> {
   probeDevice?(filename: string, host: Host): Promise<number>;
   /** Turns `NAME:rest` (or a name without prefix, for `file`) into options (BL-OPEN-8). */
   parseFilename?(filename: string): OptionTree;
-  /** The plain name that opening alone gives the same data, from parsed options (BL-REFRESH-1). */
-  exactFilename?(options: O): string | undefined;
+  /** The plain name that opening alone gives the same data, from the options given (BL-REFRESH-1). */
+  exactFilename?(options: OptionTree): string | undefined;
   /** The driver needs a file name (BL-OPEN-18, step 2). */
   readonly needsFilename?: boolean;
   /** Writes past the end make it longer. */
@@ -294,9 +296,9 @@ export interface FormatSpec<O = unknown, C = unknown> extends DriverBase<O> {
   probe?(head: Uint8Array, filename: string): number;
   /** What the `file` child is to the driver. Default `image`. */
   readonly fileRole?: (options: O) => ChildRole;
-  /** Options that change the data seen, so that a file name alone does not reopen it (BL-REFRESH-6). */
-  readonly strongOptions?: readonly string[];
   readonly create?: CreateSpec<C, FormatCreateContext<C>>;
+  /** Making one is making the file: all options, the size too, go to the protocol, and `create.run` is not called (raw). */
+  readonly createsThroughProtocol?: boolean;
   measure?(context: MeasureContext<C>): Promise<Measurement>;
   open(context: OpenContext<O>): Promise<DriverNode>;
 }

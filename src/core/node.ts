@@ -60,6 +60,7 @@ export class BlockNode {
   fullOptions: FullOptions | undefined;
   filename = '';
   #impl: DriverNode | undefined;
+  #heldBack: (() => void)[] = [];
 
   constructor(name: string, driver: DriverSpec, settings: NodeSettings, options: OptionTree) {
     this.name = name;
@@ -81,6 +82,18 @@ export class BlockNode {
 
   get isOpen(): boolean {
     return this.#impl !== undefined;
+  }
+
+  /** Waits until no drain holds users' requests back. */
+  async whenResumed(): Promise<void> {
+    while (this.drainDepth > 0) await new Promise<void>((resolve) => this.#heldBack.push(resolve));
+  }
+
+  /** Lets the requests go on that a drain held back. */
+  wake(): void {
+    const waiting = this.#heldBack;
+    this.#heldBack = [];
+    for (const resolve of waiting) resolve();
   }
 
   child(name: string): Link | undefined {

@@ -1,0 +1,177 @@
+/** Making images (BL-CREATE). */
+import type { Child, FormatSpec, ProtocolSpec } from './driver.ts';
+import { addContext, BlockError } from './errors.ts';
+import type { Graph } from './graph.ts';
+import type { GraphUser } from './node.ts';
+import { openNode, protocolFor } from './open.ts';
+import { type AnySchema, type OptionTree, type OptionValue, parseOptions } from './options.ts';
+import { ALL_PERMISSIONS, Permission } from './permissions.ts';
+
+export interface CreateRequest {
+  readonly filename: string;
+  readonly format: string;
+  /** Creation options as given, of the format and of the protocol. */
+  readonly options?: OptionTree;
+  /** Bytes; instead of the option `size`. */
+  readonly size?: number | undefined;
+  /** Gets the line `Formatting '…', fmt=…` before the work starts (BL-CREATE-8). */
+  readonly report?: ((line: string) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The drivers that would make an image, checked to be able to (BL-CREATE-3). */
+export async function creationDrivers(graph: Graph, format: string, filename: string | undefined) {
+  const spec = graph.driver(format);
+  if (spec === undefined) throw new BlockError('EINVAL', `Unknown file format '${format}'`);
+  const protocol = filename === undefined ? undefined : await protocolFor(graph, filename, true);
+  if (spec.create === undefined) {
+    throw new BlockError('ENOTSUP', `Format driver '${format}' does not support image creation`);
+  }
+  if (protocol !== undefined && protocol.create === undefined && spec.kind === 'protocol') {
+    throw new BlockError('ENOTSUP', `Protocol driver '${protocol.name}' does not support image creation`);
+  }
+  return { spec, protocol };
+}
+
+/** The options a creation takes: the format's, then the protocol's that the format does not have (BL-CREATE-4). */
+export function creationSchema(
+  spec: FormatSpec<never, never> | ProtocolSpec<never, never>,
+  protocol: ProtocolSpec<never, never> | undefined,
+): AnySchema {
+  const own = (spec.create?.options ?? {}) as AnySchema;
+  const below = (protocol?.create?.options ?? {}) as AnySchema;
+  const added = Object.entries(below).filter(([name]) => !Object.hasOwn(own, name));
+  return { ...own, ...Object.fromEntries(added) };
+}
+
+/** Makes an image. Throws BlockError; a file that was not there before is then removed again. */
+export async function createImage(graph: Graph, asked: CreateRequest): Promise<void> {
+  const { spec, protocol } = await creationDrivers(graph, asked.format, asked.filename);
+  if (protocol === undefined) throw new TypeError('a file name was given');
+  const given: Record<string, OptionValue> = { ...asked.options };
+  if (asked.size !== undefined) {
+    if (given.size !== undefined) throw new BlockError('EINVAL', 'The image size must be specified only once');
+    given.size = asked.size;
+  }
+  const schema = creationSchema(spec, protocol);
+  const { values, rest } = parseOptions<Record<string, unknown>>(schema, given);
+  const [unknown] = Object.keys(rest);
+  if (unknown !== undefined) throw new BlockError('EINVAL', `Invalid parameter '${unknown}'`);
+  if (given.size === undefined) throw new BlockError('EINVAL', 'Image creation needs a size parameter');
+  asked.report?.(formattingLine(asked, schema, values, given));
+  asked.signal?.throwIfAborted();
+  try {
+    await make(graph, asked, spec, protocol, given);
+  } catch (error) {
+    if (error instanceof BlockError && error.code === 'EFBIG') {
+      const hint = Number(values.cluster_size ?? 0) > 0 ? ' (try using a larger cluster size)' : '';
+      const text = `The image size is too large for file format '${asked.format}'${hint}`;
+      throw new BlockError('EFBIG', text, { cause: error });
+    }
+    throw error;
+  }
+}
+
+async function make(
+  graph: Graph,
+  asked: CreateRequest,
+  spec: FormatSpec<never, never> | ProtocolSpec<never, never>,
+  protocol: ProtocolSpec<never, never>,
+  given: OptionTree,
+): Promise<void> {
+  const { host } = graph;
+  const { filename, signal } = asked;
+  const own = spec.kind === 'format' ? ((spec.create?.options ?? {}) as AnySchema) : {};
+  const passOn = spec.kind === 'format' && spec.createsThroughProtocol === true;
+  const existed = await host.files.stat(filename).then(
+    () => true,
+    () => false,
+  );
+  try {
+    if (protocol.create === undefined) await reuseExisting(graph, filename, given);
+    else {
+      // Only what the user gave reaches the protocol, not the format's defaults (BL-CREATE-2).
+      const below = Object.entries(given).filter(([name]) => passOn || !Object.hasOwn(own, name));
+      const options = parseOptions(protocol.create.options, Object.fromEntries(below)).values;
+      await protocol.create.run({ filename, options: options as never, host, signal });
+    }
+    if (spec.kind === 'format' && !passOn) await writeFormat(graph, asked, spec, given);
+  } catch (error) {
+    if (!existed) await host.files.remove(filename).catch(() => {});
+    throw error;
+  }
+}
+
+/** A protocol that cannot create takes what is there, if it is large enough, and clears its first sector. */
+async function reuseExisting(graph: Graph, filename: string, given: OptionTree): Promise<void> {
+  await withFile(graph, filename, undefined, async (file) => {
+    const size = Number(given.size ?? 0);
+    if (file.length() < size) {
+      const text = `Cannot grow device '${filename}' from ${file.length()} to ${size} bytes`;
+      throw new BlockError('ENOTSUP', text);
+    }
+    await file.writeZeroes(0, Math.min(512, file.length()));
+  });
+}
+
+async function writeFormat(
+  graph: Graph,
+  asked: CreateRequest,
+  spec: FormatSpec<never, never>,
+  given: OptionTree,
+): Promise<void> {
+  const { create } = spec;
+  if (create === undefined) throw new TypeError('the format can create');
+  const { values } = parseOptions(create.options, given);
+  const { host } = graph;
+  await withFile(graph, asked.filename, asked.signal, (file) =>
+    create.run({ file, options: values as never, host, signal: asked.signal }),
+  );
+}
+
+/** Opens the file alone, writable, for as long as `work` runs. */
+async function withFile(
+  graph: Graph,
+  filename: string,
+  signal: AbortSignal | undefined,
+  work: (file: Child) => Promise<void>,
+): Promise<void> {
+  const user: GraphUser = { description: 'image creation' };
+  const driver = (await protocolFor(graph, filename, true)).name;
+  const tree = { driver };
+  const node = await openNode(graph, { filename, tree, options: { writable: true, signal } });
+  const need = Permission.consistentRead | Permission.write | Permission.resize;
+  const share = ALL_PERMISSIONS & ~(Permission.write | Permission.resize);
+  let link: ReturnType<Graph['attach']>;
+  try {
+    link = graph.attach('file', user, node, 'image', { need, share });
+  } catch (error) {
+    await graph.closeNode(node).catch(() => {});
+    throw addContext(`Could not open '${filename}'`, error);
+  }
+  try {
+    await work(link);
+  } catch (error) {
+    await graph.detach(link).catch(() => {});
+    throw error;
+  }
+  await graph.detach(link);
+}
+
+/** `Formatting 't.vdi', fmt=vdi size=1048576 static=off` (BL-CREATE-8, T-CREATE-2). */
+function formattingLine(
+  asked: CreateRequest,
+  schema: AnySchema,
+  values: Record<string, unknown>,
+  given: OptionTree,
+): string {
+  const parts = Object.entries(schema)
+    .filter(([name, spec]) => given[name] !== undefined || spec.shown === true)
+    .map(([name]) => `${name}=${optionText(values[name])}`);
+  return `Formatting '${asked.filename}', fmt=${asked.format} ${parts.join(' ')}`;
+}
+
+function optionText(value: unknown): string {
+  if (typeof value === 'boolean') return value ? 'on' : 'off';
+  return String(value).replaceAll(',', ',,');
+}

@@ -1,0 +1,396 @@
+/**
+ * The request path of a node: everything between a request of any shape and a driver that sees only aligned,
+ * in-bounds, non-empty ones no longer than its limits. Zero and discard fallbacks, read-modify-write, the order
+ * of overlapping requests, FUA and flush live here once, for all drivers.
+ */
+import { isZero } from '../bytes/zero.ts';
+import type { DriverNode, Limits, TruncateOptions, WriteFlags, ZeroFlags } from './driver.ts';
+import { BlockError, codeOf } from './errors.ts';
+import { invariant } from './invariant.ts';
+import type { BlockNode } from './node.ts';
+import type { TrackedRequest } from './tracker.ts';
+
+export const NO_FLAGS: Readonly<WriteFlags & ZeroFlags> = Object.freeze({});
+
+/** Longest single request, bytes: the largest multiple of 512 below 2^31. */
+export const REQUEST_MAX = 0x7ffffe00;
+
+export const DEFAULT_LIMITS: Limits = Object.freeze({
+  requestAlign: 1,
+  zeroAlign: 1,
+  discardAlign: 1,
+  transferMax: REQUEST_MAX,
+  zeroMax: Number.MAX_SAFE_INTEGER,
+  discardMax: Number.MAX_SAFE_INTEGER,
+  preferred: 0,
+});
+
+/** Zeroes are written as data in pieces of this many bytes. */
+const ZERO_PIECE = 1 << 20;
+let zeroes: Uint8Array | undefined;
+
+/** The first 512 bytes are what formats are probed on (BL-OPEN-13). */
+const PROBED_BYTES = 512;
+
+/** Fills in a driver's limits and checks them; throws BlockError EINVAL for limits that make no sense (BL-SIZE-7). */
+export function completeLimits(partial: Partial<Limits>, node: string): Limits {
+  const requestAlign = partial.requestAlign ?? 1;
+  if (requestAlign > 2 ** 30) {
+    throw new BlockError('EINVAL', 'Driver requires too large request alignment', { node });
+  }
+  const limits = { ...DEFAULT_LIMITS, zeroAlign: requestAlign, discardAlign: requestAlign, ...partial };
+  invariant(Number.isInteger(Math.log2(requestAlign)), 'request alignment is a power of two');
+  invariant(limits.zeroAlign % requestAlign === 0, 'zero alignment is a multiple of the request alignment');
+  invariant(limits.discardAlign % requestAlign === 0, 'discard alignment is a multiple of the request alignment');
+  invariant(limits.transferMax >= requestAlign, 'transfers can hold an aligned block');
+  return {
+    ...limits,
+    transferMax: down(limits.transferMax, requestAlign),
+    zeroMax: down(limits.zeroMax, limits.zeroAlign),
+    discardMax: down(limits.discardMax, limits.discardAlign),
+  };
+}
+
+function down(value: number, align: number): number {
+  return value - (value % align);
+}
+
+function up(value: number, align: number): number {
+  return down(value + align - 1, align);
+}
+
+/** Reads; what lies past the node's end is zero (BL-OPEN-18, step 5). */
+export async function read(node: BlockNode, offset: number, target: Uint8Array): Promise<void> {
+  const inside = Math.max(0, Math.min(target.length, node.impl.length() - offset));
+  if (inside < target.length) target.fill(0, inside);
+  if (inside === 0) return;
+  const request = node.tracker.begin(offset, inside, false);
+  try {
+    if (node.tracker.mustWait(request)) await node.tracker.wait(request);
+    await readAligned(node, offset, inside === target.length ? target : target.subarray(0, inside));
+  } finally {
+    node.tracker.end(request);
+  }
+}
+
+/** At once, or false (design: the fast path). Refused when an overlapping change is under way. */
+export function tryRead(node: BlockNode, offset: number, target: Uint8Array): boolean {
+  const impl = node.impl;
+  if (impl.tryReadNow === undefined) return false;
+  const { requestAlign, transferMax } = node.limits;
+  const length = target.length;
+  if (offset + length > impl.length() || length > transferMax) return false;
+  if (requestAlign > 1 && (offset % requestAlign !== 0 || length % requestAlign !== 0)) return false;
+  if (!node.tracker.idle && node.tracker.overlaps(offset, length, false)) return false;
+  return impl.tryReadNow(offset, target);
+}
+
+/** Widens to the alignment through bounce buffers, for the unaligned ends only. */
+async function readAligned(node: BlockNode, offset: number, target: Uint8Array): Promise<void> {
+  const { requestAlign: align } = node.limits;
+  const end = offset + target.length;
+  if (offset % align === 0 && end % align === 0) return readPieces(node, offset, target);
+  const start = down(offset, align);
+  const stop = up(end, align);
+  if (stop - start <= 2 * align) {
+    const bounce = new Uint8Array(stop - start);
+    await readPieces(node, start, bounce);
+    target.set(bounce.subarray(offset - start, end - start));
+    return;
+  }
+  const bodyStart = up(offset, align);
+  const bodyEnd = down(end, align);
+  await Promise.all([
+    bodyStart > offset ? readAligned(node, offset, target.subarray(0, bodyStart - offset)) : undefined,
+    readPieces(node, bodyStart, target.subarray(bodyStart - offset, bodyEnd - offset)),
+    end > bodyEnd ? readAligned(node, bodyEnd, target.subarray(bodyEnd - offset)) : undefined,
+  ]);
+}
+
+async function readPieces(node: BlockNode, offset: number, target: Uint8Array): Promise<void> {
+  const { transferMax } = node.limits;
+  checkShape(node, offset, target.length);
+  if (target.length <= transferMax) return node.impl.read(offset, target);
+  for (let done = 0; done < target.length; done += transferMax) {
+    await node.impl.read(offset + done, target.subarray(done, done + transferMax));
+  }
+}
+
+/** Writes. Past the end only where the node can grow, else ENOSPC. With `fua`, durable when it resolves. */
+export async function write(node: BlockNode, offset: number, source: Uint8Array, flags: WriteFlags): Promise<void> {
+  if (source.length === 0) return;
+  const { impl } = node;
+  requireRoom(node, offset + source.length);
+  const { detectZeroes, discard: discardSetting } = node.settings;
+  if (detectZeroes !== 'off' && isZero(source)) {
+    const unmap = detectZeroes === 'unmap' && discardSetting === 'unmap';
+    return writeZeroes(node, offset, source.length, { ...flags, unmap });
+  }
+  const request = node.tracker.begin(offset, source.length, true);
+  try {
+    await writeAligned(node, impl, request, offset, source);
+  } finally {
+    node.writeGeneration++;
+    node.tracker.end(request);
+  }
+  if (flags.fua) await flush(node);
+}
+
+/** At once and not durable, or false. Refused when any overlapping request is under way. */
+export function tryWrite(node: BlockNode, offset: number, source: Uint8Array): boolean {
+  const impl = node.impl;
+  if (impl.tryWriteNow === undefined || node.settings.detectZeroes !== 'off') return false;
+  const { requestAlign, transferMax } = node.limits;
+  const length = source.length;
+  if (length === 0 || length > transferMax) return false;
+  if (requestAlign > 1 && (offset % requestAlign !== 0 || length % requestAlign !== 0)) return false;
+  if (offset + length > impl.length() && !node.growable) return false;
+  if (offset < PROBED_BYTES && node.probesAsOther !== undefined) return false;
+  if (!node.tracker.idle && node.tracker.overlaps(offset, length, true)) return false;
+  if (!impl.tryWriteNow(offset, source)) return false;
+  node.writeGeneration++;
+  return true;
+}
+
+/** Unaligned ends are merged with what is there; such a request runs beside no overlapping one. */
+async function writeAligned(
+  node: BlockNode,
+  impl: DriverNode,
+  request: TrackedRequest,
+  offset: number,
+  source: Uint8Array,
+): Promise<void> {
+  const { requestAlign: align } = node.limits;
+  const end = offset + source.length;
+  const start = down(offset, align);
+  const stop = up(end, align);
+  if (start === offset && stop === end) {
+    if (node.tracker.mustWait(request)) await node.tracker.wait(request);
+    return writePieces(node, impl, offset, source);
+  }
+  node.tracker.serialise(request, start, stop);
+  await node.tracker.wait(request);
+  const merged = new Uint8Array(stop - start);
+  if (start < offset) await readPart(node, start, merged.subarray(0, align));
+  if (stop > end && (stop - align > start || start === offset)) {
+    await readPart(node, stop - align, merged.subarray(merged.length - align));
+  }
+  merged.set(source, offset - start);
+  await writePieces(node, impl, start, merged);
+}
+
+/** A block for read-modify-write; past the end it is zero. */
+async function readPart(node: BlockNode, offset: number, target: Uint8Array): Promise<void> {
+  if (offset < node.impl.length()) await readPieces(node, offset, target);
+  else target.fill(0);
+}
+
+async function writePieces(node: BlockNode, impl: DriverNode, offset: number, source: Uint8Array): Promise<void> {
+  if (impl.write === undefined) throw notSupported(node, 'writing');
+  const { transferMax } = node.limits;
+  checkShape(node, offset, source.length);
+  guardBlockZero(node, offset, source);
+  if (source.length <= transferMax) return impl.write(offset, source, NO_FLAGS);
+  for (let done = 0; done < source.length; done += transferMax) {
+    await impl.write(offset + done, source.subarray(done, done + transferMax), NO_FLAGS);
+  }
+}
+
+/** Makes a range read as zeroes: by the driver where it can, else by writing zeroes, unless `noFallback` (ENOTSUP). */
+export async function writeZeroes(node: BlockNode, offset: number, length: number, flags: ZeroFlags): Promise<void> {
+  if (length === 0) return;
+  const { impl, limits } = node;
+  requireRoom(node, offset + length);
+  const driverFlags: ZeroFlags = {
+    unmap: flags.unmap === true && node.settings.discard === 'unmap',
+    noFallback: flags.noFallback === true,
+  };
+  const request = node.tracker.begin(offset, length, true);
+  try {
+    const end = offset + length;
+    const bodyStart = Math.min(up(offset, limits.zeroAlign), end);
+    // The disk's own end counts as aligned: there is nothing behind it to keep.
+    const bodyEnd = end === impl.length() ? end : Math.max(bodyStart, down(end, limits.zeroAlign));
+    const aligned = bodyStart === offset && bodyEnd === end;
+    if (!aligned && flags.noFallback) throw notSupported(node, 'unaligned zero writes');
+    if (!aligned) node.tracker.serialise(request, down(offset, limits.requestAlign), up(end, limits.requestAlign));
+    if (node.tracker.mustWait(request)) await node.tracker.wait(request);
+    await zeroesAsData(node, request, offset, bodyStart);
+    for (let at = bodyStart; at < bodyEnd; ) {
+      const piece = Math.min(limits.zeroMax, bodyEnd - at);
+      await zeroPiece(node, request, at, piece, driverFlags);
+      at += piece;
+    }
+    await zeroesAsData(node, request, bodyEnd, end);
+  } finally {
+    node.writeGeneration++;
+    node.tracker.end(request);
+  }
+  if (flags.fua) await flush(node);
+}
+
+async function zeroPiece(
+  node: BlockNode,
+  request: TrackedRequest,
+  offset: number,
+  length: number,
+  flags: ZeroFlags,
+): Promise<void> {
+  const { impl } = node;
+  if (impl.writeZeroes !== undefined) {
+    try {
+      return await impl.writeZeroes(offset, length, flags);
+    } catch (error) {
+      if (codeOf(error) !== 'ENOTSUP' || flags.noFallback) throw error;
+    }
+  } else if (flags.noFallback) throw notSupported(node, 'zero writes');
+  await zeroesAsData(node, request, offset, offset + length);
+}
+
+async function zeroesAsData(node: BlockNode, request: TrackedRequest, start: number, end: number): Promise<void> {
+  zeroes ??= new Uint8Array(ZERO_PIECE);
+  for (let at = start; at < end; ) {
+    const piece = Math.min(ZERO_PIECE - (at % ZERO_PIECE), end - at);
+    await writeAligned(node, node.impl, request, at, zeroes.subarray(0, piece));
+    at += piece;
+  }
+}
+
+/** A hint: what is not aligned is left alone, and a driver that cannot is no error. */
+export async function discard(node: BlockNode, offset: number, length: number): Promise<void> {
+  const { impl, limits } = node;
+  if (length === 0 || impl.discard === undefined || node.settings.discard === 'ignore') return;
+  const end = offset + length;
+  const start = up(offset, limits.discardAlign);
+  const stop = end >= impl.length() ? Math.min(end, impl.length()) : down(end, limits.discardAlign);
+  if (stop <= start) return;
+  const request = node.tracker.begin(start, stop - start, true);
+  try {
+    if (node.tracker.mustWait(request)) await node.tracker.wait(request);
+    for (let at = start; at < stop; at += limits.discardMax) {
+      await impl.discard(at, Math.min(limits.discardMax, stop - at));
+    }
+  } catch (error) {
+    if (codeOf(error) !== 'ENOTSUP') throw error;
+  } finally {
+    node.writeGeneration++;
+    node.tracker.end(request);
+  }
+}
+
+/**
+ * Makes every write that was completed before the call durable. A format always gets the call, since it may hold
+ * metadata back; a protocol only when something was written since the last one, and never with `cache.no-flush`.
+ */
+export async function flush(node: BlockNode): Promise<void> {
+  const generation = node.writeGeneration;
+  if (node.driver.kind === 'protocol') {
+    if (node.settings.cache.noFlush || generation === node.flushedGeneration) return;
+  }
+  const request = node.tracker.begin(0, 0, false);
+  try {
+    if (node.impl.flush !== undefined) await node.impl.flush();
+    else await Promise.all(node.children.map((link) => flush(link.node)));
+    node.flushedGeneration = Math.max(node.flushedGeneration, generation);
+  } finally {
+    node.tracker.end(request);
+  }
+}
+
+/** Changes the size (BL-SIZE-3). No request that reaches past the new or the old end runs beside it. */
+export async function truncate(node: BlockNode, length: number, options: TruncateOptions): Promise<void> {
+  const { impl } = node;
+  if (impl.truncate === undefined) {
+    throw new BlockError('ENOTSUP', 'Image format driver does not support resize', { node: node.name });
+  }
+  const from = Math.min(length, impl.length());
+  const request = node.tracker.begin(from, Number.MAX_SAFE_INTEGER - from, true);
+  node.tracker.serialise(request, request.offset, request.end);
+  try {
+    await node.tracker.wait(request);
+    await impl.truncate(length, options);
+  } finally {
+    node.writeGeneration++;
+    node.tracker.end(request);
+  }
+}
+
+/** Host storage in use by a node and those below it; undefined when none of them knows (BL-SIZE-5). */
+export function allocatedSize(node: BlockNode): number | undefined {
+  const own = node.impl.allocatedSize?.();
+  if (own !== undefined || node.driver.kind === 'protocol') return own;
+  let sum: number | undefined;
+  for (const link of node.children) {
+    const part = allocatedSize(link.node);
+    if (part !== undefined) sum = (sum ?? 0) + part;
+  }
+  return sum;
+}
+
+function requireRoom(node: BlockNode, end: number): void {
+  if (end > node.impl.length() && !node.growable) {
+    throw new BlockError(
+      'ENOSPC',
+      `Cannot write up to byte ${end} of '${node.filename}': its end is at ${node.impl.length()}`,
+      {
+        node: node.name,
+      },
+    );
+  }
+}
+
+/** A guest must not turn a raw image of guessed format into something else (BL-OPEN-16); such a node is aligned to 512. */
+function guardBlockZero(node: BlockNode, offset: number, source: Uint8Array): void {
+  if (offset === 0 && node.probesAsOther?.(source.subarray(0, PROBED_BYTES))) {
+    throw new BlockError('EPERM', 'Operation not permitted', { node: node.name });
+  }
+}
+
+function notSupported(node: BlockNode, what: string): BlockError {
+  return new BlockError('ENOTSUP', `Driver '${node.driver.name}' does not support ${what}`, { node: node.name });
+}
+
+function checkShape(node: BlockNode, offset: number, length: number): void {
+  const { requestAlign } = node.limits;
+  invariant(length > 0 && offset >= 0 && Number.isSafeInteger(offset + length), 'a request is non-empty and in range');
+  invariant(offset % requestAlign === 0 && length % requestAlign === 0, 'a request is aligned');
+}
+
+/** Copies inside the host where both ranges are plainly in protocols of one driver; else ENOTSUP. */
+export async function copyRange(
+  source: BlockNode,
+  sourceOffset: number,
+  target: BlockNode,
+  offset: number,
+  length: number,
+): Promise<number> {
+  const from = await plainPlace(source, sourceOffset, length);
+  const to = await plainPlace(target, offset, length);
+  const { copyFrom } = to.node.impl;
+  if (copyFrom === undefined || from.node.driver !== to.node.driver)
+    throw notSupported(target, 'copying inside the host');
+  const bytes = Math.min(from.length, to.length);
+  const request = to.node.tracker.begin(to.offset, bytes, true);
+  try {
+    if (to.node.tracker.mustWait(request)) await to.node.tracker.wait(request);
+    return await copyFrom.call(to.node.impl, from.node.impl, from.offset, to.offset, bytes);
+  } finally {
+    to.node.writeGeneration++;
+    target.writeGeneration++;
+    to.node.tracker.end(request);
+  }
+}
+
+/** Follows layers that only pass requests on, or store plainly, down to a protocol. */
+async function plainPlace(
+  node: BlockNode,
+  offset: number,
+  length: number,
+): Promise<{ node: BlockNode; offset: number; length: number }> {
+  if (node.driver.kind === 'protocol') return { node, offset, length };
+  const extent = node.impl.tryStatusNow?.(offset, length) ?? (await node.impl.status?.(offset, length));
+  const plain = extent?.kind === 'delegate' || extent?.kind === 'data' ? extent : undefined;
+  const child = plain?.at?.child === undefined ? undefined : node.child(plain.at.child);
+  if (plain?.at === undefined || child === undefined) throw notSupported(node, 'copying inside the host');
+  return plainPlace(child.node, plain.at.offset, Math.min(length, plain.length));
+}

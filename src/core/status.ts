@@ -1,0 +1,99 @@
+/** Block status through layers: each driver tells of its own layer, this walks on to where the bytes are. */
+import type { Extent } from './driver.ts';
+import { invariant } from './invariant.ts';
+import type { BlockNode } from './node.ts';
+
+/** A run of like status, as the whole graph below a node sees it. */
+export interface BlockStatus {
+  readonly length: number;
+  /** Stored somewhere in the chain. */
+  readonly allocated: boolean;
+  /** Has stored bytes to read. */
+  readonly data: boolean;
+  /** Reads as zeroes. Holds together with `data` where storage is allocated but a hole below makes it zero. */
+  readonly zero: boolean;
+  /** How many backing links below the top the deciding layer is. */
+  readonly depth: number;
+  /** Where the bytes are plainly stored. */
+  readonly at?: { readonly filename: string; readonly offset: number };
+}
+
+/** Status of a run from `offset`, at most `length` long, both inside the node. */
+export async function status(node: BlockNode, offset: number, length: number): Promise<BlockStatus> {
+  const extent = tryExtent(node, offset, length) ?? (await node.impl.status?.(offset, length));
+  const own = checked(extent ?? allData(node, length), length);
+  const below = belowOf(node, own);
+  if (below === undefined) return ofExtent(node, own);
+  const inside = below.node.impl.length() - below.offset;
+  const child =
+    inside <= 0 ? pastEnd(own.length) : await status(below.node, below.offset, Math.min(own.length, inside));
+  return combine(node, own, child);
+}
+
+/** The same at once, or undefined where some layer must wait. */
+export function tryStatus(node: BlockNode, offset: number, length: number): BlockStatus | undefined {
+  const extent = tryExtent(node, offset, length);
+  if (extent === undefined) return undefined;
+  const own = checked(extent, length);
+  const below = belowOf(node, own);
+  if (below === undefined) return ofExtent(node, own);
+  const inside = below.node.impl.length() - below.offset;
+  const child = inside <= 0 ? pastEnd(own.length) : tryStatus(below.node, below.offset, Math.min(own.length, inside));
+  return child && combine(node, own, child);
+}
+
+function tryExtent(node: BlockNode, offset: number, length: number): Extent | undefined {
+  const { impl } = node;
+  if (impl.tryStatusNow !== undefined) return impl.tryStatusNow(offset, length);
+  return impl.status === undefined ? allData(node, length) : undefined;
+}
+
+function allData(_node: BlockNode, length: number): Extent {
+  return { kind: 'data', length };
+}
+
+function checked(extent: Extent, asked: number): Extent {
+  invariant(extent.length > 0 && extent.length <= asked, 'a status run is non-empty and inside the range asked for');
+  return extent;
+}
+
+/** Where to ask on, if the extent leaves that open. */
+function belowOf(node: BlockNode, extent: Extent): { node: BlockNode; offset: number } | undefined {
+  const asks = extent.kind === 'delegate' || (extent.kind === 'data' && extent.recurse === true);
+  if (!asks || extent.at?.child === undefined) return undefined;
+  const link = node.child(extent.at.child);
+  invariant(link, `the extent names an existing child of '${node.name}'`);
+  return { node: link.node, offset: extent.at.offset };
+}
+
+/** A file's tail that is not there reads as zeroes (BL-OPEN-18, step 5). */
+function pastEnd(length: number): BlockStatus {
+  return { length, allocated: true, data: false, zero: true, depth: 0 };
+}
+
+function combine(node: BlockNode, own: Extent, child: BlockStatus): BlockStatus {
+  if (own.kind === 'delegate') return child;
+  const plain = ofExtent(node, own);
+  return { ...plain, length: child.length, zero: child.zero };
+}
+
+function ofExtent(node: BlockNode, extent: Extent): BlockStatus {
+  const { length } = extent;
+  const depth = 0;
+  switch (extent.kind) {
+    case 'unallocated':
+      return { length, allocated: false, data: false, zero: true, depth };
+    case 'encoded':
+      return { length, allocated: true, data: true, zero: false, depth };
+    case 'zero':
+    case 'data': {
+      const data = extent.kind === 'data';
+      const plain = { length, allocated: true, data, zero: !data, depth };
+      if (extent.at === undefined) return plain;
+      const holder = extent.at.child === undefined ? node : node.child(extent.at.child)?.node;
+      return holder === undefined ? plain : { ...plain, at: { filename: holder.filename, offset: extent.at.offset } };
+    }
+    case 'delegate':
+      return { length, allocated: true, data: true, zero: false, depth };
+  }
+}
