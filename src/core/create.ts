@@ -70,6 +70,7 @@ export async function createImage(graph: Graph, asked: CreateRequest): Promise<v
     }
     throw error;
   }
+  graph.emit('diskwright:create', { filename: asked.filename, format: asked.format });
 }
 
 async function make(

@@ -11,6 +11,7 @@ import type {
   ZeroFlags,
 } from './driver.ts';
 import { BlockError } from './errors.ts';
+import type { RequestEvent } from './events.ts';
 import type { Graph } from './graph.ts';
 import type { BlockNode, GraphUser, Link } from './node.ts';
 import { ALL_PERMISSIONS, Permission, type Permissions } from './permissions.ts';
@@ -112,8 +113,8 @@ export class Disk implements GraphUser, AsyncDisposable {
   }
 
   async #readLater(offset: number, target: Uint8Array): Promise<Uint8Array> {
-    await this.#enter(offset, target.length, 'read');
-    await request.read(this.node, offset, target);
+    this.#checkRange('read', offset, target.length);
+    await this.#run('read', offset, target.length, () => request.read(this.node, offset, target));
     return target;
   }
 
@@ -130,8 +131,10 @@ export class Disk implements GraphUser, AsyncDisposable {
   }
 
   async #writeLater(offset: number, source: Uint8Array, flags: WriteFlags): Promise<void> {
-    await this.#enterChange(offset, source.length);
-    await request.write(this.node, offset, source, this.#withCacheMode(flags));
+    this.#requireWritable();
+    this.#checkRange('write', offset, source.length);
+    const all = this.#withCacheMode(flags);
+    await this.#run('write', offset, source.length, () => request.write(this.node, offset, source, all));
   }
 
   /** True: written, though not durable. False: ask `write`; nothing happened. Never waits. */
@@ -142,25 +145,28 @@ export class Disk implements GraphUser, AsyncDisposable {
   }
 
   async writeZeroes(offset: number, length: number, flags: ZeroFlags = request.NO_FLAGS): Promise<void> {
-    await this.#enterChange(offset, length);
-    await request.writeZeroes(this.node, offset, length, this.#withCacheMode(flags));
+    this.#requireWritable();
+    this.#checkRange('write', offset, length);
+    const all = this.#withCacheMode(flags);
+    await this.#run('zero', offset, length, () => request.writeZeroes(this.node, offset, length, all));
   }
 
   /** A hint that the content is no longer needed; it then reads as zeroes or as before. */
   async discard(offset: number, length: number): Promise<void> {
-    await this.#enterChange(offset, length);
-    await request.discard(this.node, offset, length);
+    this.#requireWritable();
+    this.#checkRange('discard', offset, length);
+    await this.#run('discard', offset, length, () => request.discard(this.node, offset, length));
   }
 
   /** Makes all writes that were completed before durable, unless the cache mode is `unsafe`. */
   async flush(): Promise<void> {
-    await this.#enter(0, 0, 'flush');
-    await request.flush(this.node);
+    this.#open();
+    await this.#run('flush', 0, 0, () => request.flush(this.node));
   }
 
   /** One run of like status from `offset`, at most `length` long; `length` must not be 0. */
   async status(offset: number, length: number): Promise<BlockStatus> {
-    await this.#enter(offset, length, 'block status');
+    this.#checkRange('tell the status of', offset, length);
     return status(this.node, offset, length);
   }
 
@@ -172,7 +178,7 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   /** Changes the size. Making it smaller loses data and needs `shrink` (V-29). */
   async truncate(length: number, options: TruncateOptions = {}): Promise<void> {
-    const link = await this.#enterChange(0, 0);
+    this.#requireWritable();
     if (!Number.isSafeInteger(length) || length < 0) {
       throw new BlockError('EINVAL', 'Image size cannot be negative', { node: this.node.name });
     }
@@ -180,10 +186,11 @@ export class Disk implements GraphUser, AsyncDisposable {
       const text = `Cannot shrink '${this.filename}' from ${this.length} to ${length} bytes: data would be lost`;
       throw new BlockError('EINVAL', text, { node: this.node.name });
     }
+    const link = this.#open();
     const before = link.held;
     this.graph.changePermissions(link, { need: before.need | Permission.resize, share: before.share });
     try {
-      await request.truncate(this.node, length, options);
+      await this.#run('truncate', 0, length, () => request.truncate(this.node, length, options));
     } finally {
       this.graph.changePermissions(link, before);
     }
@@ -237,8 +244,9 @@ export class Disk implements GraphUser, AsyncDisposable {
    * may be fewer; ENOTSUP where either range is not plainly in a host file.
    */
   async copyFrom(source: Disk, sourceOffset: number, offset: number, length: number): Promise<number> {
-    await source.#enter(sourceOffset, length, 'read');
-    await this.#enterChange(offset, length);
+    this.#requireWritable();
+    source.#checkRange('read', sourceOffset, length);
+    this.#checkRange('write', offset, length);
     return request.copyRange(source.node, sourceOffset, this.node, offset, length);
   }
 
@@ -260,16 +268,37 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   #mayAnswerNow(): boolean {
     this.#immediate = (this.#immediate + 1) % NOW_RUN;
-    return this.#immediate !== 0;
+    return this.#immediate !== 0 && !this.graph.host.watched('diskwright:request');
   }
 
   #withCacheMode<F extends WriteFlags>(flags: F): F {
     return this.#writeThrough ? { ...flags, fua: true } : flags;
   }
 
-  /** Checks a request's range and waits while a drain holds requests back. */
-  async #enter(offset: number, length: number, action: string): Promise<Link> {
-    const link = this.#open();
+  /** Starts a request in the same turn, so that a close that comes later waits for it; or when no drain holds it back. */
+  async #run(kind: RequestEvent['kind'], offset: number, length: number, work: () => Promise<void>): Promise<void> {
+    if (this.node.drainDepth > 0) {
+      await this.node.whenResumed();
+      this.#open();
+    }
+    const { host } = this.graph;
+    if (!host.watched('diskwright:request')) return work();
+    const start = host.clock.now();
+    const done = (failure: { error?: unknown }) => {
+      const milliseconds = host.clock.now() - start;
+      this.graph.emit('diskwright:request', { node: this.node.name, kind, offset, length, milliseconds, ...failure });
+    };
+    try {
+      await work();
+    } catch (error) {
+      done({ error });
+      throw error;
+    }
+    done({});
+  }
+
+  #checkRange(action: string, offset: number, length: number): void {
+    this.#open();
     if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0) {
       throw new RangeError(`offset ${offset} and length ${length} must be whole numbers of bytes, not negative`);
     }
@@ -277,13 +306,6 @@ export class Disk implements GraphUser, AsyncDisposable {
       const text = `Cannot ${action} bytes ${offset} to ${offset + length} of '${this.filename}': it ends at ${this.length}`;
       throw new BlockError('EIO', text, { node: this.node.name });
     }
-    if (this.node.drainDepth > 0) await this.node.whenResumed();
-    return link;
-  }
-
-  async #enterChange(offset: number, length: number): Promise<Link> {
-    this.#requireWritable();
-    return this.#enter(offset, length, 'write');
   }
 
   #requireWritable(): void {

@@ -3,6 +3,7 @@
 import { Disk, type OpenOptions } from './disk.ts';
 import type { DriverSpec } from './driver.ts';
 import { BlockError } from './errors.ts';
+import type { Events } from './events.ts';
 import type { Host } from './host.ts';
 import { BlockNode, type GraphUser, Link } from './node.ts';
 import { openNode } from './open.ts';
@@ -65,6 +66,15 @@ export class Graph {
     return Disk.attach(this, node, options);
   }
 
+  /** A further disk on a node that is open already, found by its name (BL-OPEN-2). ENODEV if there is none. */
+  async openReference(name: string, options: OpenOptions = {}): Promise<Disk> {
+    const node = this.#nodes.get(name);
+    if (node === undefined || !node.isOpen) {
+      throw new BlockError('ENODEV', `Cannot find device='${name}' nor node-name='${name}'`);
+    }
+    return Disk.attach(this, node, options);
+  }
+
   /** All open nodes, in the order they were opened. */
   nodes(): BlockNode[] {
     return [...this.#nodes.values()];
@@ -89,6 +99,11 @@ export class Graph {
 
   register(node: BlockNode): void {
     this.#nodes.set(node.name, node);
+  }
+
+  /** Publishes an event if anyone listens (see events.ts for the channels). */
+  emit<C extends keyof Events>(channel: C, message: Events[C]): void {
+    if (this.host.watched(channel)) this.host.publish(channel, message);
   }
 
   /** Links a parent to a node and takes the permissions; on refusal nothing stays linked. */
@@ -129,6 +144,8 @@ export class Graph {
 
   /** Closes a node that nobody uses. */
   async closeNode(node: BlockNode): Promise<void> {
+    if (this.#nodes.get(node.name) !== node) return;
+    this.#nodes.delete(node.name);
     const failures: unknown[] = [];
     const attempt = async (step: () => Promise<void> | undefined) => {
       try {
@@ -142,8 +159,8 @@ export class Graph {
       if (node.writable) await attempt(() => request.flush(node));
       await attempt(() => node.impl.close?.());
     }
-    this.#nodes.delete(node.name);
     for (const link of [...node.children]) await attempt(() => this.detach(link));
+    this.emit('diskwright:node:close', { node: node.name, driver: node.driver.name, filename: node.filename });
     if (failures.length > 0) throw failures[0];
   }
 

@@ -163,8 +163,7 @@ export class Link implements Child {
   }
 
   write(offset: number, source: Uint8Array, flags: WriteFlags = request.NO_FLAGS): Promise<void> {
-    this.#requireWrite();
-    return request.write(this.node, offset, source, flags);
+    return this.writable ? request.write(this.node, offset, source, flags) : this.#refuse();
   }
 
   tryWriteNow(offset: number, source: Uint8Array): boolean {
@@ -172,13 +171,11 @@ export class Link implements Child {
   }
 
   writeZeroes(offset: number, length: number, flags: ZeroFlags = request.NO_FLAGS): Promise<void> {
-    this.#requireWrite();
-    return request.writeZeroes(this.node, offset, length, flags);
+    return this.writable ? request.writeZeroes(this.node, offset, length, flags) : this.#refuse();
   }
 
   discard(offset: number, length: number): Promise<void> {
-    this.#requireWrite();
-    return request.discard(this.node, offset, length);
+    return this.writable ? request.discard(this.node, offset, length) : this.#refuse();
   }
 
   flush(): Promise<void> {
@@ -186,11 +183,10 @@ export class Link implements Child {
   }
 
   truncate(length: number, options: TruncateOptions = {}): Promise<void> {
-    this.#requireWrite();
-    return request.truncate(this.node, length, options);
+    return this.writable ? request.truncate(this.node, length, options) : this.#refuse();
   }
 
-  #requireWrite(): void {
-    if (!this.writable) throw new BlockError('EPERM', 'Block node is read-only', { node: this.node.name });
+  #refuse(): Promise<never> {
+    return Promise.reject(new BlockError('EPERM', 'Block node is read-only', { node: this.node.name }));
   }
 }

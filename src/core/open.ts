@@ -277,6 +277,7 @@ async function openDriver(
     refreshFilename(node);
     refuseUnknown(driver, rest, node.name);
     asked.options.signal?.throwIfAborted();
+    graph.emit('diskwright:node:open', { node: node.name, driver: driver.name, filename: node.filename });
     return node;
   } catch (error) {
     await graph.closeNode(node).catch(() => {});

@@ -1,0 +1,29 @@
+/**
+ * Events that a graph publishes through its host; on Node they are channels of `diagnostics_channel`.
+ * Unwatched ones cost a look at whether someone listens.
+ */
+export interface Events {
+  /** A node was opened, with all below it. */
+  readonly 'diskwright:node:open': NodeEvent;
+  readonly 'diskwright:node:close': NodeEvent;
+  /** An image was made. */
+  readonly 'diskwright:create': { readonly filename: string; readonly format: string };
+  /** A request of a disk's user has ended. While watched, none takes the fast path. */
+  readonly 'diskwright:request': RequestEvent;
+}
+
+export interface NodeEvent {
+  readonly node: string;
+  readonly driver: string;
+  readonly filename: string;
+}
+
+export interface RequestEvent {
+  readonly node: string;
+  readonly kind: 'read' | 'write' | 'zero' | 'discard' | 'flush' | 'truncate';
+  /** Bytes. */
+  readonly offset: number;
+  readonly length: number;
+  readonly milliseconds: number;
+  readonly error?: unknown;
+}
