@@ -81,7 +81,9 @@ async function setUp() {
 try {
   await setUp();
   const checks =
-    chosen.length > 0 ? [] : [tool('types', 'tsc', '--noEmit'), tool('lint and format', 'biome', 'check', '.')];
+    chosen.length > 0
+      ? []
+      : [tool('types', 'tsc', '--noEmit'), tool('lint and format', 'biome', 'check', '--error-on-warnings', '.')];
   const counts = runTests();
   counts.passed += checks.filter((good) => good).length;
   counts.failed += checks.filter((good) => !good).length;
