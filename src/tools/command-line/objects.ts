@@ -1,0 +1,119 @@
+/** `--object` (T-GEN-13): only secrets are known. Each is checked as soon as it is read from the command line. */
+import { readFileSync } from 'node:fs';
+import { codeOf, errorText } from '../../core/errors.ts';
+import { Failure } from '../failure.ts';
+
+const SECRET = 'secret';
+const PROPERTIES = {
+  data: 'string',
+  file: 'string',
+  format: 'QCryptoSecretFormat',
+  iv: 'string',
+  keyid: 'string',
+} as const;
+
+type Properties = Record<string, string>;
+
+/** The secrets of a command line. No format uses one yet, so that only their names are kept. */
+export class ObjectList {
+  readonly #ids = new Set<string>();
+  readonly #status: number;
+  readonly #help: (text: string) => void;
+
+  /** `status`: the exit status of a wrong one. `help` is given the list that `help` asks for, and ends the command. */
+  constructor(status: number, help: (text: string) => void) {
+    this.#status = status;
+    this.#help = help;
+  }
+
+  add(text: string): void {
+    const properties = text.startsWith('{') ? this.#parseJson(text) : this.#parseKeyValues(text);
+    if (properties === undefined) return;
+    const { 'qom-type': type, id, ...rest } = properties;
+    if (type === undefined) throw this.#failure("Parameter 'qom-type' is missing");
+    if (type !== SECRET) throw this.#failure(`Parameter 'qom-type' does not accept value '${type}'`);
+    if (id === undefined) throw this.#failure("Parameter 'id' is missing");
+    for (const key of Object.keys(rest)) {
+      if (!Object.hasOwn(PROPERTIES, key)) throw this.#failure(`Parameter '${key}' is unexpected`);
+    }
+    if (rest.format !== undefined && rest.format !== 'raw' && rest.format !== 'base64') {
+      throw this.#failure(`Parameter 'format' does not accept value '${rest.format}'`);
+    }
+    if (!/^[A-Za-z][A-Za-z0-9._-]*$/.test(id)) {
+      throw this.#failure(
+        "Parameter 'id' expects an identifier",
+        "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.",
+      );
+    }
+    this.#checkSecret(rest);
+    if (this.#ids.has(id)) {
+      throw this.#failure(`attempt to add duplicate property '${id}' to object (type 'container')`);
+    }
+    this.#ids.add(id);
+  }
+
+  #checkSecret({ data, file, format, keyid }: Properties): void {
+    if (data !== undefined && file !== undefined) throw this.#failure("'file' and 'data' are mutually exclusive");
+    const text = data ?? (file === undefined ? undefined : this.#readFile(file));
+    if (text === undefined) throw this.#failure("Either 'file' or 'data' must be provided");
+    if (keyid !== undefined && !this.#ids.has(keyid)) throw this.#failure(`No secret with id '${keyid}'`);
+    if (format === 'base64' && !/^[A-Za-z0-9+/=\r\n]*$/.test(text)) {
+      throw this.#failure('Base64 data contains invalid characters');
+    }
+  }
+
+  #readFile(name: string): string {
+    try {
+      return readFileSync(name, 'latin1');
+    } catch (error) {
+      throw this.#failure(`Unable to read ${name}: Failed to open file “${name}”: ${errorText(codeOf(error))}`);
+    }
+  }
+
+  #parseJson(text: string): Properties {
+    let parsed: unknown;
+    try {
+      parsed = JSON.parse(text);
+    } catch (error) {
+      throw this.#failure(`JSON parse error, ${error instanceof Error ? error.message : error}`);
+    }
+    const properties: Properties = {};
+    for (const [key, value] of Object.entries(parsed as object)) {
+      if (typeof value !== 'string') throw this.#failure(`Invalid parameter type for '${key}', expected: string`);
+      properties[key] = value;
+    }
+    return properties;
+  }
+
+  /** Undefined once help was given. */
+  #parseKeyValues(text: string): Properties | undefined {
+    const properties: Properties = {};
+    let wantsHelp = false;
+    // A doubled comma stands for one in a value.
+    const items = text.replaceAll(',,', '\0').split(',');
+    if (items.length > 1 && items.at(-1) === '') items.pop();
+    items.forEach((item, index) => {
+      const equals = item.indexOf('=');
+      const key = (equals < 0 ? item : item.slice(0, equals)).replaceAll('\0', ',');
+      if (item === 'help' || item === '?') wantsHelp = true;
+      else if (equals >= 0 && key !== '') properties[key] = item.slice(equals + 1).replaceAll('\0', ',');
+      else if (index === 0 && text === '') return;
+      else if (key === '') throw this.#failure("Invalid parameter ''");
+      else if (index === 0) properties['qom-type'] = key;
+      else throw this.#failure(`Expected '=' after parameter '${key}'`);
+    });
+    if (!wantsHelp) return properties;
+    this.#help(objectHelp(properties['qom-type']));
+    return undefined;
+  }
+
+  #failure(message: string, hint?: string): Failure {
+    return new Failure(message, { status: this.#status, hint });
+  }
+}
+
+function objectHelp(type: string | undefined): string {
+  if (type !== SECRET) return `List of user creatable objects:\n  ${SECRET}\n`;
+  const lines = Object.entries(PROPERTIES).map(([name, kind]) => `  ${name}=<${kind}>\n`);
+  return `${SECRET} options:\n${lines.join('')}`;
+}

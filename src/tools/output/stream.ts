@@ -1,0 +1,94 @@
+/** The process's output streams, written synchronously, so that nothing is lost at exit and nothing comes out of order. */
+import { writeSync } from 'node:fs';
+import { isatty } from 'node:tty';
+
+/** More than this is not held back, so that a long listing needs no memory. */
+const HOLD_MAX = 1 << 20;
+
+const pause = new Int32Array(new SharedArrayBuffer(4));
+
+/** Writes all of `text`. False: nobody reads any more. */
+function writeAll(descriptor: number, text: string): boolean {
+  let bytes = Buffer.from(text);
+  while (bytes.length > 0) {
+    try {
+      bytes = bytes.subarray(writeSync(descriptor, bytes));
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      // A pipe that the reader made non-blocking and has not emptied yet.
+      if (code === 'EAGAIN') Atomics.wait(pause, 0, 0, 2);
+      else if (code === 'EPIPE') return false;
+      else throw error;
+    }
+  }
+  return true;
+}
+
+/**
+ * Standard output (T-GEN-3): held back until the end unless it is a terminal, for scripts that merge both streams.
+ */
+export class HeldOutput {
+  readonly isTerminal: boolean;
+  /** Nobody reads any more; what is written is dropped. */
+  broken = false;
+  readonly #descriptor: number;
+  #held: string[] = [];
+  #heldLength = 0;
+
+  constructor(descriptor: number) {
+    this.#descriptor = descriptor;
+    this.isTerminal = isatty(descriptor);
+  }
+
+  write(text: string): void {
+    if (this.broken) return;
+    this.#held.push(text);
+    this.#heldLength += text.length;
+    if (this.isTerminal || this.#heldLength > HOLD_MAX) this.flush();
+  }
+
+  line(text: string): void {
+    this.write(`${text}\n`);
+  }
+
+  /** Throws what writing throws (ENOSPC, EIO), but for a reader that went away. */
+  flush(): void {
+    const text = this.#held.join('');
+    this.#held = [];
+    this.#heldLength = 0;
+    if (text !== '' && !this.broken) this.broken = !writeAll(this.#descriptor, text);
+  }
+}
+
+/** Standard error: unbuffered. */
+export class Messages {
+  readonly #program: string;
+  readonly #descriptor: number;
+
+  constructor(program: string, descriptor: number) {
+    this.#program = program;
+    this.#descriptor = descriptor;
+  }
+
+  get isTerminal(): boolean {
+    return isatty(this.#descriptor);
+  }
+
+  /** `program: message`, and the hint's lines without prefix (T-GEN-2). */
+  error(message: string, hint?: string): void {
+    this.raw(`${this.#program}: ${message}\n${hint === undefined ? '' : `${hint}\n`}`);
+  }
+
+  warning(message: string): void {
+    this.error(`warning: ${message}`);
+  }
+
+  /** Lines that bear no prefix. */
+  raw(text: string): void {
+    try {
+      writeAll(this.#descriptor, text);
+    } catch {
+      // Without a stderr there is nobody to tell.
+    }
+  }
+}
