@@ -1,0 +1,222 @@
+/** Runs operations on a disk and on the model, and compares after each. */
+import type { BlockStatus } from '../core/status.ts';
+import { differsAt } from './compare-bytes.ts';
+import { type DiskOperation, operationData, type RangeOperation } from './disk-operations.ts';
+import type { DiskUnderTest } from './disk-under-test.ts';
+import { ModelDisk } from './model-disk.ts';
+
+export interface TrialSubject {
+  /** Opens the disk for writing; also again, after closing. It is all zeroes at first. */
+  open(): Promise<DiskUnderTest>;
+  /** After the last close, e.g. to look for leaks. */
+  finish?(): void | Promise<void>;
+}
+
+/** What a disk did that it must not. */
+export class TrialError extends Error {
+  override readonly name = 'TrialError';
+}
+
+function fail(message: string): never {
+  throw new TrialError(message);
+}
+
+/** Where the first byte is that `accept` refuses; -1: none. */
+function firstBad(found: Uint8Array, accept: (index: number, value: number) => boolean): number {
+  for (let i = 0; i < found.length; i++) if (!accept(i, found[i] as number)) return i;
+  return -1;
+}
+
+/** A disk and its model, driven together. */
+export class DiskTrial {
+  readonly #subject: TrialSubject;
+  readonly #model: ModelDisk;
+  #disk: DiskUnderTest;
+
+  private constructor(subject: TrialSubject, disk: DiskUnderTest) {
+    this.#subject = subject;
+    this.#disk = disk;
+    this.#model = new ModelDisk(disk.length);
+  }
+
+  static async start(subject: TrialSubject): Promise<DiskTrial> {
+    return new DiskTrial(subject, await subject.open());
+  }
+
+  get model(): ModelDisk {
+    return this.#model;
+  }
+
+  get disk(): DiskUnderTest {
+    return this.#disk;
+  }
+
+  /** Throws a {@link TrialError} when the disk is not like the model, or what the disk threw. */
+  async run(operation: DiskOperation): Promise<void> {
+    switch (operation.kind) {
+      case 'flush':
+        return await this.#disk.flush();
+      case 'reopen':
+        await this.#disk.close();
+        this.#disk = await this.#subject.open();
+        return await this.#compareAll();
+      case 'resize':
+        await this.#disk.truncate(operation.length, { shrink: true });
+        this.#model.truncate(operation.length);
+        if (this.#disk.length !== operation.length) fail(`the length is ${this.#disk.length}`);
+        return await this.#compareAll();
+      case 'check':
+        return await this.#check();
+      case 'status':
+        return await this.#status(operation.offset, operation.length);
+      case 'together':
+        return await this.#together(operation.operations);
+      default:
+        return await this.#together([operation]);
+    }
+  }
+
+  /** Compares everything, checks and closes. */
+  async finish(): Promise<void> {
+    await this.#compareAll();
+    await this.#check();
+    await this.#disk.close();
+    await this.#subject.finish?.();
+  }
+
+  /** After a failure: closes without caring what comes of it. */
+  async abandon(): Promise<void> {
+    await this.#disk.close().catch(() => {});
+  }
+
+  async #compareAll(): Promise<void> {
+    if (this.#disk.length !== this.#model.length) {
+      fail(`the length is ${this.#disk.length} instead of ${this.#model.length}`);
+    }
+    const at = differsAt(await this.#disk.read(0, this.#model.length), this.#model.bytes);
+    if (at >= 0) fail(`byte ${at} is not ${this.#model.bytes[at]}`);
+  }
+
+  async #check(): Promise<void> {
+    try {
+      const report = await this.#disk.check({ repair: 'none', finding: () => {} });
+      if (report.corruptions > 0 || report.checkErrors > 0) fail(`the check reports ${JSON.stringify(report)}`);
+    } catch (error) {
+      if ((error as { code?: unknown }).code !== 'ENOTSUP') throw error;
+    }
+  }
+
+  /** Runs may be missed zeroes, never claimed ones; both ways of asking agree. */
+  async #status(start: number, length: number): Promise<void> {
+    const end = Math.min(start + length, this.#model.length);
+    for (let at = start; at < end; ) {
+      const now = this.#disk.tryStatusNow(at, end - at);
+      const run = await this.#disk.status(at, end - at);
+      checkRun(run, end - at);
+      if (now !== undefined && JSON.stringify(now) !== JSON.stringify(run)) {
+        fail(`status at ${at} at once is ${JSON.stringify(now)}, later ${JSON.stringify(run)}`);
+      }
+      if (run.zero && firstBad(this.#model.bytes.subarray(at, at + run.length), (_, byte) => byte === 0) >= 0) {
+        fail(`status at ${at} claims ${run.length} bytes of zeroes`);
+      }
+      at += run.length;
+    }
+  }
+
+  /** Requests at one time: each byte ends as some request to it left it, and what is read was there at some time. */
+  async #together(all: readonly RangeOperation[]): Promise<void> {
+    const requests = all.map((operation) => clip(operation, this.#model.length)).filter(({ length }) => length > 0);
+    const datas = requests.map((request) =>
+      request.kind === 'write' ? operationData(request.seed ?? 0, request.length) : undefined,
+    );
+    const results = await settleAll(requests.map((request, i) => perform(this.#disk, request, datas[i])));
+    const before = this.#model;
+    results.forEach((found, i) => {
+      const read = requests[i];
+      if (found === undefined || read === undefined) return;
+      const bad = firstBad(found, (index, value) => {
+        const at = read.offset + index;
+        return value === before.bytes[at] || candidates(requests, datas, at, undefined).includes(value);
+      });
+      if (bad >= 0) fail(`read byte ${read.offset + bad} as ${found[bad]}`);
+    });
+    await this.#adopt(requests, datas);
+  }
+
+  async #adopt(requests: readonly RangeOperation[], datas: readonly (Uint8Array | undefined)[]): Promise<void> {
+    const adopted: { offset: number; found: Uint8Array }[] = [];
+    for (const request of requests) {
+      if (request.kind === 'read') continue;
+      const { offset, length } = request;
+      const found = await this.#disk.read(offset, length);
+      const own = datas[requests.indexOf(request)];
+      const bad = firstBad(found, (index, value) => {
+        if (request.kind !== 'discard' && value === (own?.[index] ?? 0)) return true;
+        return candidates(requests, datas, offset + index, this.#model.bytes[offset + index]).includes(value);
+      });
+      if (bad >= 0) fail(`byte ${offset + bad} is ${found[bad]} after ${request.kind}`);
+      adopted.push({ offset, found });
+    }
+    for (const { offset, found } of adopted) this.#model.write(offset, found);
+  }
+}
+
+/** Values that the byte may have after all requests. Only a discard alone may leave the old one. */
+function candidates(
+  requests: readonly RangeOperation[],
+  datas: readonly (Uint8Array | undefined)[],
+  at: number,
+  old: number | undefined,
+): (number | undefined)[] {
+  const values: (number | undefined)[] = [];
+  let written = false;
+  requests.forEach(({ kind, offset, length }, i) => {
+    if (kind === 'read' || at < offset || at >= offset + length) return;
+    values.push(kind === 'write' ? datas[i]?.[at - offset] : 0);
+    if (kind !== 'discard') written = true;
+  });
+  if (!written) values.push(old);
+  return values;
+}
+
+function clip(operation: RangeOperation, limit: number): RangeOperation {
+  const offset = Math.min(operation.offset, limit);
+  return { ...operation, offset, length: Math.min(operation.length, limit - offset) };
+}
+
+/** Waits for all before it reports the first failure, so that nothing is left under way. */
+async function settleAll<T>(promises: readonly Promise<T>[]): Promise<T[]> {
+  const results = await Promise.allSettled(promises);
+  return results.map((result) => {
+    if (result.status === 'rejected') throw result.reason;
+    return result.value;
+  });
+}
+
+async function perform(
+  disk: DiskUnderTest,
+  operation: RangeOperation,
+  data: Uint8Array | undefined,
+): Promise<Uint8Array | undefined> {
+  const { kind, offset, length, now } = operation;
+  if (kind === 'read') {
+    const target = new Uint8Array(length).fill(0xee);
+    if (now && disk.tryReadNow(offset, target)) return target;
+    return await disk.read(offset, target);
+  }
+  if (data !== undefined) {
+    if (now && !operation.fua && disk.tryWriteNow(offset, data)) return undefined;
+    await disk.write(offset, data, operation.fua ? { fua: true } : {});
+  } else if (kind === 'discard') await disk.discard(offset, length);
+  else await disk.writeZeroes(offset, length, { unmap: kind === 'unmap' });
+  return undefined;
+}
+
+export function checkRun(run: BlockStatus, limit: number): void {
+  const text = JSON.stringify(run);
+  if (!Number.isSafeInteger(run.length) || run.length <= 0 || run.length > limit) {
+    fail(`a status run of at most ${limit} bytes is ${text}`);
+  }
+  if (run.data && !run.allocated) fail(`status has data that is not allocated: ${text}`);
+  if (!run.data && !run.zero) fail(`status is neither data nor zero: ${text}`);
+}

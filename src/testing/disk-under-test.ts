@@ -1,0 +1,20 @@
+/** What the kit asks of a disk, so that one that misbehaves on purpose can stand in for it. */
+import type { Disk } from '../core/disk.ts';
+
+export type DiskUnderTest = Pick<
+  Disk,
+  | 'length'
+  | 'writable'
+  | 'read'
+  | 'tryReadNow'
+  | 'write'
+  | 'tryWriteNow'
+  | 'writeZeroes'
+  | 'discard'
+  | 'flush'
+  | 'status'
+  | 'tryStatusNow'
+  | 'truncate'
+  | 'check'
+  | 'close'
+>;
