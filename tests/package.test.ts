@@ -47,9 +47,9 @@ describe('the packed package', () => {
   });
 
   test.each(['diskwright', 'diskwright/node', 'diskwright/testing'])('imports %s', (entry) => {
-    const run = node('--input-type=module', '-e', `console.log(Object.keys(await import('${entry}')).length > 0)`);
+    const run = node('--input-type=module', '-e', `process.stdout.write(Object.keys(await import('${entry}')).join())`);
     expect(run.stderr).toBe('');
-    expect(run.stdout).toBe('true\n');
+    expect(run.stdout).toMatch(/\w/);
   });
 
   test('has types for all its entries', () => {
