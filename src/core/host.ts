@@ -71,6 +71,8 @@ export interface HostFile {
   punchHole(offset: number, length: number): Promise<void>;
   /** Makes the range read as zeroes without writing them, keeping its storage; grows the file if it must. */
   zeroRange(offset: number, length: number): Promise<void>;
+  /** Tells the storage below that the range is not needed; what it reads as then is not known. Default: punchHole. */
+  discard?(offset: number, length: number): Promise<void>;
   /** What is stored from `offset` on: one run, at most `length` long. Without means to find out: all data. */
   extent(offset: number, length: number): HostExtent;
   /** Copies inside the host from another of its files; resolves with the bytes copied (0: at source's end), or throws ENOTSUP. */
@@ -85,6 +87,12 @@ export interface HostFile {
   isLocked(kind: 'shared' | 'exclusive', offset: number, length: number): boolean;
   /** The holder of a lock on the range, if the host can find out. May be slow; for error messages. */
   lockHolder(offset: number, length: number): LockHolder | undefined;
+
+  /** Extent size hint in bytes (XFS); 0: none. Absent: the host has none. */
+  extentSizeHint?(): number;
+  setExtentSizeHint?(bytes: number): void;
+  /** Turns copy-on-write off for a file that is still empty (btrfs). */
+  setNoCopyOnWrite?(): void;
 
   close(): Promise<void>;
 }

@@ -1,0 +1,303 @@
+/** A host file over a file descriptor. */
+import fs from 'node:fs';
+import { constants } from 'node:os';
+import { BlockError, codeOf, errorText } from '../core/errors.ts';
+import type { HostExtent, HostFile, HostFileKind, LockHolder } from '../core/host.ts';
+import type { AlignedMemory } from './aligned.ts';
+import { NOT_SUPPORTED, systemError } from './errno.ts';
+import { finished, readFully, writeFully } from './fd.ts';
+import { FileLocks } from './locks.ts';
+import type { StorageClass } from './storage.ts';
+import { Fallocate, type LockKind, type Syscalls } from './syscalls.ts';
+import { WriteGuard } from './write-guard.ts';
+
+const { ENXIO, EXDEV, EINVAL, ETXTBSY, EBADF, EISDIR } = constants.errno;
+
+/** Longer synchronous requests would hold up the event loop by copying alone. */
+const LONGEST_READ_NOW = 1024 * 1024;
+const LONGEST_WRITE_NOW = 64 * 1024;
+/** Bytes that one kernel copy may move, so that progress can be shown and an abort heeded in between. */
+const LONGEST_COPY = 64 * 1024 * 1024;
+/** Of the page cache; at most 64 KiB on the machines that have larger pages than this one. */
+const PAGE = process.arch === 'x64' ? 4096 : 65536;
+
+export interface NodeFileOptions {
+  readonly fd: number;
+  readonly kind: HostFileKind;
+  readonly size: number;
+  readonly storage: StorageClass;
+  readonly requestAlign: number;
+  /** Given with O_DIRECT. */
+  readonly aligned: AlignedMemory | undefined;
+  readonly aio: 'auto' | 'threads';
+  readonly syscalls: Syscalls;
+  readonly now: () => number;
+}
+
+/** How {@link NodeFile.tryReadNow} reads: without waiting, plainly (nothing there waits), or not at all. */
+type ReadNow = 'nowait' | 'plain' | 'never';
+
+export class NodeFile implements HostFile {
+  readonly kind: HostFileKind;
+  readonly requestAlign: number;
+  readonly #fd: number;
+  readonly #storage: StorageClass;
+  readonly #aligned: AlignedMemory | undefined;
+  readonly #syscalls: Syscalls;
+  readonly #guard: WriteGuard;
+  readonly #locks: FileLocks;
+  /** Changed by our own writes only: asking the system each time would cost more than a cached read. */
+  #size: number;
+  #readNow: ReadNow;
+  #writeNow: boolean;
+  /** Whether RWF_NOWAIT writes are worth trying before a plain one; ext4 refuses them. */
+  #nowaitWrites: boolean;
+  #findsHoles: boolean;
+  #flushError: BlockError | undefined;
+  #scratch: Uint8Array | undefined;
+
+  constructor(options: NodeFileOptions) {
+    this.kind = options.kind;
+    this.requestAlign = options.requestAlign;
+    this.#fd = options.fd;
+    this.#size = options.size;
+    this.#storage = options.storage;
+    this.#aligned = options.aligned;
+    this.#syscalls = options.syscalls;
+    this.#guard = new WriteGuard(options.now);
+    this.#locks = new FileLocks(options.fd, options.syscalls, options.now);
+    const atOnce = options.aio === 'auto' && options.aligned === undefined;
+    const seekable = this.kind === 'regular' || this.kind === 'block';
+    this.#readNow = !atOnce || !seekable ? 'never' : this.#storage === 'memory' ? 'plain' : 'nowait';
+    this.#writeNow = atOnce && this.kind === 'regular' && this.#storage !== 'other';
+    this.#nowaitWrites = this.#storage === 'local';
+    this.#findsHoles = this.kind === 'regular';
+  }
+
+  size(): number {
+    return this.#size;
+  }
+
+  allocated(): number | undefined {
+    const { blocks } = fs.fstatSync(this.#fd);
+    return Number.isSafeInteger(blocks) ? blocks * 512 : undefined;
+  }
+
+  async read(offset: number, target: Uint8Array): Promise<number> {
+    const aligned = this.#aligned;
+    if (aligned === undefined || aligned.isAligned(target)) return readFully(this.#fd, target, this.#position(offset));
+    const bounce = aligned.take(target.length);
+    try {
+      const count = await readFully(this.#fd, bounce, this.#position(offset));
+      target.set(bounce.subarray(0, count));
+      return count;
+    } finally {
+      aligned.give(bounce);
+    }
+  }
+
+  tryReadNow(offset: number, target: Uint8Array): number {
+    if (this.#readNow === 'never' || target.length > LONGEST_READ_NOW) return -1;
+    if (this.#readNow === 'plain') {
+      try {
+        return fs.readSync(this.#fd, target, 0, target.length, offset);
+      } catch {
+        return -1;
+      }
+    }
+    const count = this.#syscalls.readNow(this.#fd, target, offset);
+    if (count === target.length) return count;
+    if (count >= 0) return this.#endsAt(offset + count) ? count : -1;
+    if (count === -NOT_SUPPORTED || count === -EINVAL) this.#readNow = 'never';
+    return -1;
+  }
+
+  /** Whether a short read that stopped at `offset` met the end of the file, not just of what is cached. */
+  #endsAt(offset: number): boolean {
+    if (offset < this.#size) return false;
+    try {
+      return this.kind === 'block' || offset >= fs.fstatSync(this.#fd).size;
+    } catch {
+      return false;
+    }
+  }
+
+  async write(offset: number, source: Uint8Array): Promise<void> {
+    const aligned = this.#aligned;
+    if (aligned === undefined || aligned.isAligned(source)) {
+      await writeFully(this.#fd, source, this.#position(offset));
+    } else {
+      const bounce = aligned.take(source.length);
+      try {
+        bounce.set(source);
+        await writeFully(this.#fd, bounce, this.#position(offset));
+      } finally {
+        aligned.give(bounce);
+      }
+    }
+    this.#grown(offset + source.length);
+  }
+
+  /**
+   * Writes into the page cache. Where the kernel can promise not to wait it is asked to; otherwise, on local file systems,
+   * a plain write is made if no part of a page need be read first, under the eyes of {@link WriteGuard}.
+   * A write that stops half way is repeated as a whole by `write`.
+   */
+  tryWriteNow(offset: number, source: Uint8Array): boolean {
+    const length = source.length;
+    if (!this.#writeNow || length > LONGEST_WRITE_NOW) return false;
+    if (this.#nowaitWrites) {
+      const count = this.#syscalls.writeNow(this.#fd, source, offset);
+      if (count === length) {
+        this.#grown(offset + length);
+        return true;
+      }
+      if (count !== -NOT_SUPPORTED) return false;
+      this.#nowaitWrites = false;
+    }
+    if (this.#storage === 'local' && !this.#edgesCached(offset, length)) return false;
+    const start = this.#guard.start();
+    if (start < 0) return false;
+    try {
+      if (fs.writeSync(this.#fd, source, 0, length, offset) !== length) return false;
+    } catch {
+      return false;
+    } finally {
+      this.#guard.done(start);
+    }
+    this.#grown(offset + length);
+    return true;
+  }
+
+  /** Whether the pages that the range covers only partly are in the cache, or have nothing stored to be read. */
+  #edgesCached(offset: number, length: number): boolean {
+    const head = offset % PAGE;
+    const end = offset + length;
+    const tail = end % PAGE;
+    if (head !== 0 && !this.#isCached(offset - head, head)) return false;
+    return tail === 0 || this.#isCached(end, PAGE - tail);
+  }
+
+  #isCached(offset: number, length: number): boolean {
+    const inside = Math.min(length, this.#size - offset);
+    if (inside <= 0) return true;
+    this.#scratch ??= new Uint8Array(PAGE);
+    return this.#syscalls.readNow(this.#fd, this.#scratch.subarray(0, inside), offset) === inside;
+  }
+
+  /**
+   * After a failed flush the kernel forgets which data it could not write, and the next flush would succeed without it.
+   * So the failure stays.
+   */
+  async flush(): Promise<void> {
+    if (this.#flushError) throw this.#flushError;
+    try {
+      await finished((done) => fs.fdatasync(this.#fd, done));
+    } catch (error) {
+      // Devices and pipes that keep nothing say EINVAL.
+      if (codeOf(error) === 'EINVAL' && this.kind !== 'regular') return;
+      this.#flushError = error as BlockError;
+      throw error;
+    }
+  }
+
+  async truncate(length: number): Promise<void> {
+    await finished((done) => fs.ftruncate(this.#fd, length, done));
+    this.#size = length;
+  }
+
+  async allocate(offset: number, length: number): Promise<void> {
+    await this.#fallocate(Fallocate.allocate, offset, length);
+    this.#grown(offset + length);
+  }
+
+  async punchHole(offset: number, length: number): Promise<void> {
+    await this.#fallocate(Fallocate.punchHole, offset, length);
+  }
+
+  async zeroRange(offset: number, length: number): Promise<void> {
+    await this.#fallocate(Fallocate.zeroRange, offset, length);
+    this.#grown(offset + length);
+  }
+
+  async #fallocate(mode: number, offset: number, length: number): Promise<void> {
+    const result = await this.#syscalls.fallocate(this.#fd, mode, offset, length);
+    if (result < 0) throw systemError(-result);
+  }
+
+  async discard(offset: number, length: number): Promise<void> {
+    if (this.kind !== 'block') return this.punchHole(offset, length);
+    const result = await this.#syscalls.discardDevice(this.#fd, offset, length);
+    if (result < 0) throw systemError(-result);
+  }
+
+  extent(offset: number, length: number): HostExtent {
+    if (!this.#findsHoles) return { kind: 'data', length };
+    const data = this.#syscalls.seekData(this.#fd, offset);
+    if (data === -ENXIO) return { kind: 'hole', length };
+    if (data > offset) return { kind: 'hole', length: Math.min(length, data - offset) };
+    const hole = data < 0 ? data : this.#syscalls.seekHole(this.#fd, offset);
+    if (hole > offset) return { kind: 'data', length: Math.min(length, hole - offset) };
+    // Someone cut the file just now, or the file system cannot tell.
+    if (hole < 0 && hole !== -ENXIO) this.#findsHoles = false;
+    return { kind: 'data', length };
+  }
+
+  async copyFrom(source: HostFile, sourceOffset: number, offset: number, length: number): Promise<number> {
+    if (!(source instanceof NodeFile)) throw new BlockError('ENOTSUP', errorText('ENOTSUP'));
+    const count = await this.#syscalls.copyFileRange(
+      source.#fd,
+      sourceOffset,
+      this.#fd,
+      offset,
+      Math.min(length, LONGEST_COPY),
+    );
+    if (count < 0) throw systemError(COPY_REFUSALS.has(-count) ? NOT_SUPPORTED : -count);
+    this.#grown(offset + count);
+    return count;
+  }
+
+  lock(kind: LockKind, offset: number, length: number): boolean {
+    return this.#locks.lock(kind, offset, length);
+  }
+
+  isLocked(kind: 'shared' | 'exclusive', offset: number, length: number): boolean {
+    return this.#locks.isLocked(kind, offset, length);
+  }
+
+  lockHolder(offset: number, length: number): LockHolder | undefined {
+    return this.#locks.holder(offset, length);
+  }
+
+  extentSizeHint(): number {
+    return Math.max(0, this.#syscalls.extentSizeHint(this.#fd));
+  }
+
+  setExtentSizeHint(bytes: number): void {
+    const result = this.#syscalls.setExtentSizeHint(this.#fd, bytes);
+    if (result < 0) throw systemError(-result);
+  }
+
+  setNoCopyOnWrite(): void {
+    const result = this.#syscalls.setNoCopyOnWrite(this.#fd);
+    if (result < 0) throw systemError(-result);
+  }
+
+  async close(): Promise<void> {
+    this.#readNow = 'never';
+    this.#writeNow = false;
+    await finished((done) => fs.close(this.#fd, done));
+  }
+
+  #grown(end: number): void {
+    if (end > this.#size && this.kind === 'regular') this.#size = end;
+  }
+
+  /** Pipes have no offsets. */
+  #position(offset: number): number | null {
+    return this.kind === 'pipe' ? null : offset;
+  }
+}
+
+/** Where the kernel will not copy between these two files or ranges, reading and writing does it. */
+const COPY_REFUSALS: ReadonlySet<number> = new Set([EXDEV, EINVAL, ETXTBSY, EBADF, EISDIR]);

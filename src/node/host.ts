@@ -1,0 +1,78 @@
+/** The engine's host on Node. */
+import diagnostics from 'node:diagnostics_channel';
+import type { Host, HostClock } from '../core/host.ts';
+import { NodeFiles } from './files.ts';
+import { type Koffi, loadKoffi } from './koffi.ts';
+import { Syscalls } from './syscalls.ts';
+
+export interface NodeHostOptions {
+  /** Where warnings go: whole lines, without a program's prefix. Default: standard error. */
+  readonly warn?: (message: string) => void;
+  /** Where notices go (missing capabilities, fallbacks taken). Default: nowhere, or standard error if `verbose`. */
+  readonly notice?: (message: string) => void;
+  readonly verbose?: boolean;
+  /** Loads the foreign-function library that system calls go through. What it throws is noted; files then do without. */
+  readonly loadKoffi?: () => Koffi;
+  /** Time, for tests. */
+  readonly clock?: HostClock;
+}
+
+/** Files, time, randomness and events of this machine. */
+export function nodeHost(options: NodeHostOptions = {}): Host {
+  const clock = options.clock ?? systemClock;
+  const toStderr = (message: string) => {
+    process.stderr.write(`${message}\n`);
+  };
+  const notice = options.notice ?? (options.verbose ? toStderr : () => {});
+  return {
+    files: new NodeFiles(new Syscalls(notice, options.loadKoffi ?? loadKoffi), () => clock.now()),
+    clock,
+    random,
+    warn: options.warn ?? toStderr,
+    notice,
+    watched: (channel) => diagnostics.hasSubscribers(channel),
+    publish: (channel, message) => diagnostics.channel(channel).publish(message),
+  };
+}
+
+/** The most that one call of getRandomValues gives. */
+const RANDOM_STEP = 65536;
+
+function random(target: Uint8Array): void {
+  for (let start = 0; start < target.length; start += RANDOM_STEP) {
+    // Not node:crypto, which takes milliseconds to load.
+    globalThis.crypto.getRandomValues(target.subarray(start, start + RANDOM_STEP));
+  }
+}
+
+/** Timers hold at most this many milliseconds. */
+const LONGEST_TIMER = 2 ** 31 - 1;
+
+const systemClock: HostClock = {
+  now: () => performance.now(),
+  wall: () => Date.now(),
+  async sleep(milliseconds, signal) {
+    for (let left = milliseconds; ; left -= LONGEST_TIMER) {
+      await sleepOnce(Math.max(0, Math.min(left, LONGEST_TIMER)), signal);
+      if (left <= LONGEST_TIMER) return;
+    }
+  },
+};
+
+function sleepOnce(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) {
+      reject(signal.reason);
+      return;
+    }
+    const onAbort = () => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener('abort', onAbort);
+      resolve();
+    }, milliseconds);
+    signal?.addEventListener('abort', onAbort, { once: true });
+  });
+}

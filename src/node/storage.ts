@@ -1,0 +1,71 @@
+/** What kind of storage is under a file, as far as it decides whether a call may have to wait. */
+
+import { type Stats, statfs } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import type { HostFileKind } from '../core/host.ts';
+
+/**
+ * `memory`: nothing waits for a disk. `local`: writes go to the page cache, which is seldom slow.
+ * `other`: networks, FUSE, and what we do not know.
+ */
+export type StorageClass = 'memory' | 'local' | 'other';
+
+/** `f_type` of statfs(2). */
+const STORAGE_CLASSES: ReadonlyMap<number, StorageClass> = new Map([
+  [0x01021994, 'memory'], // tmpfs
+  [0x858458f6, 'memory'], // ramfs
+  [0xef53, 'local'], // ext2, ext3, ext4
+  [0x58465342, 'local'], // xfs
+  [0x9123683e, 'local'], // btrfs
+  [0xf2f52010, 'local'], // f2fs
+  [0x794c7630, 'local'], // overlayfs
+]);
+
+/** The class of the file system that holds `path`. */
+export function storageClassOf(path: string): Promise<StorageClass> {
+  return new Promise((resolve) => {
+    statfs(path, (error, result) => resolve(error ? 'other' : (STORAGE_CLASSES.get(result.type) ?? 'other')));
+  });
+}
+
+export function kindOf(
+  stats: Pick<Stats, 'isFile' | 'isBlockDevice' | 'isCharacterDevice' | 'isFIFO' | 'isDirectory'>,
+): HostFileKind {
+  if (stats.isFile()) return 'regular';
+  if (stats.isBlockDevice()) return 'block';
+  if (stats.isCharacterDevice()) return 'character';
+  if (stats.isFIFO()) return 'pipe';
+  if (stats.isDirectory()) return 'directory';
+  return 'other';
+}
+
+/** The folder of a block device in sysfs. */
+function deviceFolder(rdev: bigint): string {
+  const major = ((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & 0xfffff000n);
+  const minor = (rdev & 0xffn) | ((rdev >> 12n) & 0xffffff00n);
+  return `/sys/dev/block/${major}:${minor}`;
+}
+
+async function numberIn(path: string): Promise<number | undefined> {
+  try {
+    const number = Number.parseInt(await readFile(path, 'latin1'), 10);
+    return Number.isSafeInteger(number) ? number : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Capacity of a block device in bytes; undefined when the system does not tell. */
+export async function deviceCapacity(rdev: bigint): Promise<number | undefined> {
+  const sectors = await numberIn(`${deviceFolder(rdev)}/size`);
+  return sectors === undefined ? undefined : sectors * 512;
+}
+
+/** Logical block size of a block device in bytes; undefined when the system does not tell. */
+export async function deviceBlockSize(rdev: bigint): Promise<number | undefined> {
+  const folder = deviceFolder(rdev);
+  // A partition has its disk's queue, one folder up.
+  return (
+    (await numberIn(`${folder}/queue/logical_block_size`)) ?? (await numberIn(`${folder}/../queue/logical_block_size`))
+  );
+}

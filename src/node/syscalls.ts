@@ -1,0 +1,234 @@
+/**
+ * System calls that Node lacks. All answer with the call's result, or with the negated error number;
+ * -EOPNOTSUPP where the call, or the means to make it, is missing.
+ */
+import { constants } from 'node:os';
+import { NOT_SUPPORTED } from './errno.ts';
+import { type Koffi, loadKoffi, type NativeFunction } from './koffi.ts';
+
+/** Machines whose off_t has 64 bits and whose ioctl numbers are those of the generic kernel headers. */
+const MACHINES = ['x64', 'arm64', 'riscv64', 'loong64'];
+
+/** One line each: missing ones are found out when first needed. */
+const PROTOTYPES = {
+  preadv2: 'int64_t preadv2(int fd, void *iov, int count, int64_t offset, int flags)',
+  pwritev2: 'int64_t pwritev2(int fd, void *iov, int count, int64_t offset, int flags)',
+  lseek: 'int64_t lseek(int fd, int64_t offset, int whence)',
+  fallocate: 'int fallocate(int fd, int mode, int64_t offset, int64_t length)',
+  copy_file_range:
+    'int64_t copy_file_range(int from, int64_t *from_offset, int to, int64_t *to_offset, size_t length, uint flags)',
+  fcntl: 'int fcntl(int fd, int command, ...)',
+  ioctl: 'int ioctl(int fd, ulong request, ...)',
+  statx: 'int statx(int folder, const char *path, int flags, uint mask, void *result)',
+} as const;
+type CallName = keyof typeof PROTOTYPES;
+
+const RWF_NOWAIT = 8;
+const SEEK_END = 2;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+const F_OFD_GETLK = 36;
+const F_OFD_SETLK = 37;
+const BLKDISCARD = 0x1277;
+const FS_IOC_GETFLAGS = 0x80086601;
+const FS_IOC_SETFLAGS = 0x40086602;
+const FS_IOC_FSGETXATTR = 0x801c581f;
+const FS_IOC_FSSETXATTR = 0x401c5820;
+const FS_NOCOW_FL = 0x00800000;
+const FS_XFLAG_EXTSIZE = 0x00000800;
+const AT_EMPTY_PATH = 0x1000;
+const STATX_DIOALIGN = 0x2000;
+
+/** Modes of fallocate. */
+export const Fallocate = { allocate: 0, punchHole: 1 | 2, zeroRange: 16 } as const;
+
+/** `l_type` of struct flock. */
+const LOCK_TYPE = { shared: 0, exclusive: 1, none: 2 } as const;
+export type LockKind = keyof typeof LOCK_TYPE;
+
+export class Syscalls {
+  readonly #load: () => Koffi;
+  readonly #notice: (message: string) => void;
+  #koffi: Koffi | null | undefined;
+  #library: ReturnType<Koffi['load']> | undefined;
+  /** Bound on first use; null: missing. */
+  readonly #bound = new Map<CallName, NativeFunction | null>();
+  #preadv2: NativeFunction | null | undefined;
+  #pwritev2: NativeFunction | null | undefined;
+  /** One struct iovec for all synchronous calls: base, length. */
+  readonly #iovec = new BigUint64Array(2);
+
+  constructor(notice: (message: string) => void, load: () => Koffi = loadKoffi) {
+    this.#notice = notice;
+    this.#load = load;
+  }
+
+  /** Reads what is in the host's cache, without waiting for a disk. */
+  readNow(fd: number, target: Uint8Array, offset: number): number {
+    this.#preadv2 ??= this.#bind('preadv2');
+    return this.#vectorNow(this.#preadv2, fd, target, offset);
+  }
+
+  /** Writes into the host's cache if that needs no waiting. May write less than asked. */
+  writeNow(fd: number, source: Uint8Array, offset: number): number {
+    this.#pwritev2 ??= this.#bind('pwritev2');
+    return this.#vectorNow(this.#pwritev2, fd, source, offset);
+  }
+
+  #vectorNow(call: NativeFunction | null, fd: number, bytes: Uint8Array, offset: number): number {
+    const koffi = this.#koffi;
+    if (call === null || !koffi) return -NOT_SUPPORTED;
+    this.#iovec[0] = BigInt(koffi.address(bytes));
+    this.#iovec[1] = BigInt(bytes.length);
+    const result = call(fd, this.#iovec, 1, offset, RWF_NOWAIT) as number;
+    return result < 0 ? -koffi.errno() : result;
+  }
+
+  /** Where the memory of `bytes` begins, modulo `modulus` (a power of two); undefined when that cannot be found out. */
+  addressModulo(bytes: Uint8Array, modulus: number): number | undefined {
+    const koffi = this.#loaded();
+    return koffi ? Number(BigInt(koffi.address(bytes)) & BigInt(modulus - 1)) : undefined;
+  }
+
+  /** The next offset, at or after `offset`, that is stored; -ENXIO: none. */
+  seekData(fd: number, offset: number): number {
+    return this.#call('lseek', fd, offset, SEEK_DATA);
+  }
+
+  /** The next offset, at or after `offset`, in a hole; the end of the file counts as one. */
+  seekHole(fd: number, offset: number): number {
+    return this.#call('lseek', fd, offset, SEEK_HOLE);
+  }
+
+  /** Where the file or device ends. */
+  seekEnd(fd: number): number {
+    return this.#call('lseek', fd, 0, SEEK_END);
+  }
+
+  fallocate(fd: number, mode: number, offset: number, length: number): Promise<number> {
+    return this.#callInPool('fallocate', fd, mode, offset, length);
+  }
+
+  copyFileRange(from: number, fromOffset: number, to: number, toOffset: number, length: number): Promise<number> {
+    const offsets = [BigInt64Array.of(BigInt(fromOffset)), BigInt64Array.of(BigInt(toOffset))] as const;
+    return this.#callInPool('copy_file_range', from, offsets[0], to, offsets[1], length, 0);
+  }
+
+  /** Takes or drops an open-file-description lock; -EAGAIN: another holder is in the way. */
+  setLock(fd: number, kind: LockKind, offset: number, length: number): number {
+    return this.#call('fcntl', fd, F_OFD_SETLK, 'void *', flock(kind, offset, length));
+  }
+
+  /** 1 when a lock of `kind` would meet another holder's, 0 when not. */
+  testLock(fd: number, kind: LockKind, offset: number, length: number): number {
+    const lock = flock(kind, offset, length);
+    const result = this.#call('fcntl', fd, F_OFD_GETLK, 'void *', lock);
+    if (result < 0) return result;
+    return new Int16Array(lock.buffer)[0] === LOCK_TYPE.none ? 0 : 1;
+  }
+
+  /** Tells a block device that the range is not needed. */
+  discardDevice(fd: number, offset: number, length: number): Promise<number> {
+    const range = BigUint64Array.of(BigInt(offset), BigInt(length));
+    return this.#callInPool('ioctl', fd, BLKDISCARD, 'void *', range);
+  }
+
+  /** Extent size hint in bytes, 0 for none. */
+  extentSizeHint(fd: number): number {
+    const attributes = new Uint32Array(7);
+    const result = this.#call('ioctl', fd, FS_IOC_FSGETXATTR, 'void *', attributes);
+    const flags = attributes[0] ?? 0;
+    return result < 0 ? result : (flags & FS_XFLAG_EXTSIZE) !== 0 ? (attributes[1] ?? 0) : 0;
+  }
+
+  setExtentSizeHint(fd: number, bytes: number): number {
+    const attributes = new Uint32Array(7);
+    const result = this.#call('ioctl', fd, FS_IOC_FSGETXATTR, 'void *', attributes);
+    if (result < 0) return result;
+    attributes[0] = (attributes[0] ?? 0) | FS_XFLAG_EXTSIZE;
+    attributes[1] = bytes;
+    return this.#call('ioctl', fd, FS_IOC_FSSETXATTR, 'void *', attributes);
+  }
+
+  /** Turns copy-on-write off for an empty file. */
+  setNoCopyOnWrite(fd: number): number {
+    // The kernel reads and writes an int, whatever the number of the request says.
+    const flags = new Uint32Array(2);
+    const result = this.#call('ioctl', fd, FS_IOC_GETFLAGS, 'void *', flags);
+    if (result < 0) return result;
+    flags[0] = (flags[0] ?? 0) | FS_NOCOW_FL;
+    return this.#call('ioctl', fd, FS_IOC_SETFLAGS, 'void *', flags);
+  }
+
+  /** What O_DIRECT asks of memory and of offsets, in bytes; undefined when the kernel does not tell. */
+  directAlignment(fd: number): { readonly memory: number; readonly offset: number } | undefined {
+    const result = new Uint32Array(64);
+    if (this.#call('statx', fd, '', AT_EMPTY_PATH, STATX_DIOALIGN, result) < 0) return undefined;
+    const [memory = 0, offset = 0] = [result[0x98 / 4], result[0x9c / 4]];
+    return ((result[0] ?? 0) & STATX_DIOALIGN) !== 0 && offset > 0 ? { memory, offset } : undefined;
+  }
+
+  #call(name: CallName, ...parameters: unknown[]): number {
+    const call = this.#bind(name);
+    if (call === null) return -NOT_SUPPORTED;
+    const result = Number(call(...parameters));
+    return result < 0 ? -(this.#koffi?.errno() ?? NOT_SUPPORTED) : result;
+  }
+
+  /** Repeated when a signal interrupts it. */
+  async #callInPool(name: CallName, ...parameters: unknown[]): Promise<number> {
+    const call = this.#bind(name);
+    if (call === null) return -NOT_SUPPORTED;
+    for (;;) {
+      const result = await new Promise<number>((resolve, reject) => {
+        call.async(...parameters, (error: Error | null, value: number | bigint) => {
+          if (error) reject(error);
+          else resolve(value < 0 ? -(this.#koffi?.errno() ?? NOT_SUPPORTED) : Number(value));
+        });
+      });
+      if (result !== -constants.errno.EINTR) return result;
+    }
+  }
+
+  #bind(name: CallName): NativeFunction | null {
+    const known = this.#bound.get(name);
+    if (known !== undefined) return known;
+    let bound: NativeFunction | null = null;
+    const koffi = this.#loaded();
+    if (koffi) {
+      try {
+        this.#library ??= koffi.load(null);
+        bound = this.#library.func(PROTOTYPES[name]);
+      } catch {
+        this.#notice(`The system call ${name} is missing; doing without it`);
+      }
+    }
+    this.#bound.set(name, bound);
+    return bound;
+  }
+
+  #loaded(): Koffi | null {
+    if (this.#koffi !== undefined) return this.#koffi;
+    this.#koffi = null;
+    if (process.platform !== 'linux' || !MACHINES.includes(process.arch)) {
+      this.#notice(`No direct system calls on ${process.platform} ${process.arch}; doing without them`);
+      return null;
+    }
+    try {
+      this.#koffi = this.#load();
+    } catch (error) {
+      this.#notice(`Cannot load koffi for direct system calls; doing without them: ${(error as Error).message}`);
+    }
+    return this.#koffi;
+  }
+}
+
+/** A struct flock with 64-bit offsets. */
+function flock(kind: LockKind, offset: number, length: number): Int16Array {
+  const fields = new BigInt64Array(4);
+  const shorts = new Int16Array(fields.buffer);
+  shorts[0] = LOCK_TYPE[kind];
+  fields[1] = BigInt(offset);
+  fields[2] = BigInt(length);
+  return shorts;
+}
