@@ -1,8 +1,8 @@
 /** A command: its part of the command line, its help, and what it does. */
-import { Getopt, type OptionSpec } from './command-line/getopt.ts';
+import { Getopt, type OptionSpec, type WrongOption } from './command-line/getopt.ts';
 import type { Context } from './context.ts';
 import type { Dialect } from './dialect.ts';
-import { misuse } from './failure.ts';
+import { type Failure, misuse } from './failure.ts';
 
 export interface Command {
   readonly name: string;
@@ -23,13 +23,21 @@ export interface Command {
 /** Ends a command because help was asked for. */
 export class HelpRequest extends Error {
   override readonly name = 'HelpRequest';
-  /** The C library's sentence about the word that led here (measure, T-GEN-7). */
+  /** Help on a command; absent: on the program. Or the help itself. */
+  readonly about: Command | string | undefined;
+  /** What led here, if it was a mistake: the C library's sentence (measure, T-GEN-7). */
   readonly complaint: string | undefined;
 
-  constructor(complaint?: string) {
+  constructor(about?: Command | string, complaint?: string) {
     super('help was asked for');
+    this.about = about;
     this.complaint = complaint;
   }
+}
+
+/** T-GEN-4. */
+export function wrongOption({ kind, word }: WrongOption): Failure {
+  return misuse(kind === 'unknown' ? `unrecognized option '${word}'` : `missing argument for option '${word}'`);
 }
 
 const HELP: OptionSpec = { short: 'h', long: 'help', help: 'Show this help' };
@@ -55,15 +63,11 @@ export function readCommandLine(
   for (;;) {
     const parsed = getopt.next();
     if (parsed === undefined) return getopt.operands();
-    if (parsed.kind === 'option') {
-      if (parsed.key === 'help') throw new HelpRequest();
-      handlers[parsed.key]?.(parsed.value);
-    } else if (command.name === 'measure' && context.dialect.qemu) {
-      throw new HelpRequest(`measure: ${parsed.detail}`);
-    } else if (parsed.kind === 'unknown') {
-      throw misuse(`unrecognized option '${parsed.word}'`);
-    } else {
-      throw misuse(`missing argument for option '${parsed.word}'`);
+    if (parsed.kind !== 'option') {
+      if (command.name !== 'measure' || !context.dialect.qemu) throw wrongOption(parsed);
+      throw new HelpRequest(command, `measure: ${parsed.detail}`);
     }
+    if (parsed.key === 'help') throw new HelpRequest(command);
+    handlers[parsed.key]?.(parsed.value);
   }
 }

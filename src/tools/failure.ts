@@ -7,6 +7,8 @@ export interface FailureDetails {
   readonly misuse?: boolean;
   /** A second line, with prefix. */
   readonly continuation?: string;
+  /** A file, and perhaps a line in it, that the message is about: stands right after the program's name. */
+  readonly place?: string;
   /** Lines that follow the message, without prefix. */
   readonly hint?: string | undefined;
 }

@@ -22,10 +22,15 @@ export function optionKey(spec: OptionSpec): string {
   return spec.long ?? spec.short ?? '';
 }
 
-export type ParsedOption =
-  | { readonly kind: 'option'; readonly key: string; readonly value: string }
-  /** `word` as T-GEN-4 names it, `detail` as the C library itself would print it. */
-  | { readonly kind: 'unknown' | 'missing'; readonly word: string; readonly detail: string };
+export interface WrongOption {
+  readonly kind: 'unknown' | 'missing';
+  /** As T-GEN-4 names it. */
+  readonly word: string;
+  /** The sentence that the C library itself would print. */
+  readonly detail: string;
+}
+
+export type ParsedOption = { readonly kind: 'option'; readonly key: string; readonly value: string } | WrongOption;
 
 export interface GetoptOptions {
   /** Stop at the first operand instead of permuting. */
@@ -146,7 +151,7 @@ export class Getopt {
     return { kind: 'option', key, value };
   }
 
-  #refuse(kind: 'unknown' | 'missing', detail: string): ParsedOption {
+  #refuse(kind: WrongOption['kind'], detail: string): WrongOption {
     return { kind, word: this.#words[this.#index - 1] ?? '', detail };
   }
 }

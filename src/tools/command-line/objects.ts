@@ -1,6 +1,7 @@
 /** `--object` (T-GEN-13): only secrets are known. Each is checked as soon as it is read from the command line. */
 import { readFileSync } from 'node:fs';
 import { codeOf, errorText } from '../../core/errors.ts';
+import { HelpRequest } from '../command.ts';
 import { Failure } from '../failure.ts';
 
 const SECRET = 'secret';
@@ -18,17 +19,15 @@ type Properties = Record<string, string>;
 export class ObjectList {
   readonly #ids = new Set<string>();
   readonly #status: number;
-  readonly #help: (text: string) => void;
 
-  /** `status`: the exit status of a wrong one. `help` is given the list that `help` asks for, and ends the command. */
-  constructor(status: number, help: (text: string) => void) {
+  /** `status`: the exit status that a wrong one leads to. */
+  constructor(status = 1) {
     this.#status = status;
-    this.#help = help;
   }
 
+  /** Throws Failure, and HelpRequest where help is asked for. */
   add(text: string): void {
     const properties = text.startsWith('{') ? this.#parseJson(text) : this.#parseKeyValues(text);
-    if (properties === undefined) return;
     const { 'qom-type': type, id, ...rest } = properties;
     if (type === undefined) throw this.#failure("Parameter 'qom-type' is missing");
     if (type !== SECRET) throw this.#failure(`Parameter 'qom-type' does not accept value '${type}'`);
@@ -85,8 +84,7 @@ export class ObjectList {
     return properties;
   }
 
-  /** Undefined once help was given. */
-  #parseKeyValues(text: string): Properties | undefined {
+  #parseKeyValues(text: string): Properties {
     const properties: Properties = {};
     let wantsHelp = false;
     // A doubled comma stands for one in a value.
@@ -102,9 +100,8 @@ export class ObjectList {
       else if (index === 0) properties['qom-type'] = key;
       else throw this.#failure(`Expected '=' after parameter '${key}'`);
     });
-    if (!wantsHelp) return properties;
-    this.#help(objectHelp(properties['qom-type']));
-    return undefined;
+    if (wantsHelp) throw new HelpRequest(objectHelp(properties['qom-type']));
+    return properties;
   }
 
   #failure(message: string, hint?: string): Failure {

@@ -17,9 +17,11 @@ const ESCAPES: Readonly<Record<string, string>> = {
   '\t': '\\t',
 };
 
+const LONE_SURROGATE = /\p{Surrogate}/gu;
+
 /** A string literal of ASCII only. */
 export function jsonString(text: string): string {
-  const escaped = text.toWellFormed().replace(/["\\]|[^ -~]/g, (character) => {
+  const escaped = text.replace(LONE_SURROGATE, '\ufffd').replace(/["\\]|[^ -~]/g, (character) => {
     const known = ESCAPES[character];
     return known ?? `\\u${character.charCodeAt(0).toString(16).toUpperCase().padStart(4, '0')}`;
   });

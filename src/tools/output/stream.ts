@@ -79,8 +79,13 @@ export class Messages {
     this.raw(`${this.#program}: ${message}\n${hint === undefined ? '' : `${hint}\n`}`);
   }
 
-  warning(message: string): void {
-    this.error(`warning: ${message}`);
+  warning(message: string, hint?: string): void {
+    this.error(`warning: ${message}`, hint);
+  }
+
+  /** A message about a place in a file. */
+  errorAt(place: string, message: string): void {
+    this.raw(`${this.#program}:${place}: ${message}\n`);
   }
 
   /** Lines that bear no prefix. */

@@ -1,0 +1,21 @@
+/** All commands, sorted; each is loaded when it is wanted, which keeps the start short. */
+import type { Command } from '../command.ts';
+
+export interface CommandEntry {
+  readonly name: string;
+  load(): Promise<Command>;
+}
+
+export const commands: readonly CommandEntry[] = [
+  { name: 'check', load: async () => (await import('./check.ts')).checkCommand },
+  { name: 'checksum', load: async () => (await import('./checksum.ts')).checksumCommand },
+  { name: 'compact', load: async () => (await import('./compact.ts')).compactCommand },
+  { name: 'compare', load: async () => (await import('./compare.ts')).compareCommand },
+  { name: 'convert', load: async () => (await import('./convert.ts')).convertCommand },
+  { name: 'create', load: async () => (await import('./create.ts')).createCommand },
+  { name: 'dd', load: async () => (await import('./dd.ts')).ddCommand },
+  { name: 'info', load: async () => (await import('./info.ts')).infoCommand },
+  { name: 'map', load: async () => (await import('./map.ts')).mapCommand },
+  { name: 'measure', load: async () => (await import('./measure.ts')).measureCommand },
+  { name: 'resize', load: async () => (await import('./resize.ts')).resizeCommand },
+];

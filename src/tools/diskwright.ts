@@ -1,0 +1,4 @@
+/** The program `diskwright`. */
+import { main } from './main.ts';
+
+void main(false);

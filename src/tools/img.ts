@@ -1,0 +1,4 @@
+/** The program `diskwright-img`: qemu-img's command line. */
+import { main } from './main.ts';
+
+void main(true);

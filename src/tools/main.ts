@@ -1,0 +1,107 @@
+/** The programs' common main: standard options, the command's name, and what becomes of its outcome. */
+import { basename } from 'node:path';
+import { BlockError } from '../core/errors.ts';
+import { HelpRequest, wrongOption } from './command.ts';
+import { Getopt, type OptionSpec } from './command-line/getopt.ts';
+import { commands } from './commands/index.ts';
+import type { Dialect } from './dialect.ts';
+import { Failure, misuse } from './failure.ts';
+import { HeldOutput, Messages } from './output/stream.ts';
+import { endBySignal, interruptedBy, interruptSignal } from './signals.ts';
+
+const STANDARD_OPTIONS: readonly OptionSpec[] = [
+  { short: 'h', long: 'help', help: 'Show this help' },
+  { short: 'V', long: 'version', help: 'Show the version' },
+  { short: 'T', long: 'trace', argument: 'TRACE', help: 'Specify tracing options' },
+];
+
+interface Program {
+  readonly dialect: Dialect;
+  readonly out: HeldOutput;
+  readonly messages: Messages;
+}
+
+/** Runs a program and ends the process. `qemu`: speak qemu-img's command line. */
+export async function main(qemu: boolean): Promise<void> {
+  const dialect: Dialect = { name: basename(process.argv[1] ?? ''), qemu };
+  const program: Program = { dialect, out: new HeldOutput(1), messages: new Messages(dialect.name, 2) };
+  // Without a listener Node starts its inspector (T-GEN-16: the signal is ignored).
+  process.on('SIGUSR1', () => {});
+  process.on('uncaughtException', (error) => process.exit(complain(program, error)));
+  let status: number;
+  try {
+    status = await run(program);
+  } catch (error) {
+    const signal = interruptedBy();
+    if (signal !== undefined) return endBySignal(signal);
+    status = error instanceof HelpRequest ? await showHelp(program, error) : complain(program, error);
+  }
+  try {
+    program.out.flush();
+  } catch (error) {
+    status = complain(program, error);
+  }
+  process.exit(status);
+}
+
+async function run({ dialect, out, messages }: Program): Promise<number> {
+  const [, path = '', ...rest] = process.argv;
+  if (rest.length === 0) throw misuse('Not enough arguments');
+  const getopt = new Getopt([path, ...rest], STANDARD_OPTIONS, { stopAtOperand: true });
+  for (let parsed = getopt.next(); parsed !== undefined; parsed = getopt.next()) {
+    if (parsed.kind !== 'option') throw wrongOption(parsed);
+    if (parsed.key === 'help') throw new HelpRequest();
+    if (parsed.key === 'version') {
+      out.write((await import('./output/help.ts')).versionText(dialect));
+      return 0;
+    }
+    (await import('./command-line/trace.ts')).traceArgument(parsed.value, messages);
+  }
+  const [name, ...words] = getopt.operands();
+  if (name === undefined) return 0;
+  const command = await commands.find((entry) => entry.name === name)?.load();
+  if (command === undefined) throw misuse(`Command not found: ${name}`);
+  const context = {
+    dialect,
+    words,
+    out,
+    messages,
+    get signal() {
+      return interruptSignal();
+    },
+  };
+  return command.run(context);
+}
+
+async function showHelp({ dialect, out, messages }: Program, request: HelpRequest): Promise<number> {
+  const { about, complaint } = request;
+  if (complaint !== undefined) messages.raw(`${complaint}\n`);
+  const { helpText } = await import('./output/help.ts');
+  out.write(typeof about === 'string' ? about : await helpText(dialect, about));
+  return 0;
+}
+
+/** Prints what went wrong, in one line and its hints, and returns the exit status. */
+function complain({ dialect, messages }: Program, error: unknown): number {
+  if (error instanceof Failure) {
+    const { status = 1, continuation, place, hint } = error.details;
+    if (place !== undefined) messages.errorAt(place, error.message);
+    else messages.error(error.message, hint);
+    if (continuation !== undefined) messages.error(continuation);
+    if (error.details.misuse)
+      messages.raw(`Try '${dialect.qemu ? 'qemu-img' : dialect.name} --help' for more information\n`);
+    return status;
+  }
+  if (error instanceof BlockError) messages.error(error.message, error.hint);
+  else internalError(messages, error);
+  if (process.env.DISKWRIGHT_DEBUG === '1' && error instanceof Error) messages.raw(`${error.stack}\n`);
+  return 1;
+}
+
+function internalError(messages: Messages, error: unknown): void {
+  const text = error instanceof Error ? error.message : String(error);
+  messages.error(
+    `internal error: ${text}`,
+    'This is a mistake in diskwright, not yours. Please report it, with what DISKWRIGHT_DEBUG=1 prints.',
+  );
+}

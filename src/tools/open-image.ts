@@ -1,0 +1,52 @@
+/** Opening the images a command line names (T-GEN-8 to T-GEN-11). */
+import type { Disk, OpenOptions } from '../core/disk.ts';
+import { addContext, BlockError } from '../core/errors.ts';
+import type { Graph } from '../core/graph.ts';
+import { type OptionTree, parseBoolOption, parseKeyValues } from '../core/options.ts';
+import { Failure } from './failure.ts';
+
+export interface ImageRequest extends OpenOptions {
+  /** A file name, or with `imageOpts` an option string. */
+  readonly name: string;
+  readonly imageOpts: boolean;
+}
+
+/** Opens an image; failures read `Could not open '‹name›': …` (T-GEN-9). */
+export async function openImage(graph: Graph, { name, imageOpts, ...options }: ImageRequest): Promise<Disk> {
+  const source = imageOpts ? imageOptions(name, options.forceShare === true) : name;
+  try {
+    return await graph.open(source, options);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    throw addContext(`Could not open '${name}'`, error);
+  }
+}
+
+function imageOptions(text: string, forceShare: boolean): OptionTree {
+  const tree = parseKeyValues(text, 'file');
+  const shared = tree['force-share'];
+  if (forceShare && shared !== undefined && !parseBoolOption(shared, 'force-share')) {
+    throw new Failure('--force-share/-U conflicts with image options');
+  }
+  return tree;
+}
+
+/** Runs `work` and closes the disks, whatever happens; a failure to close counts only when the work did not fail. */
+export async function withDisks<T>(disks: readonly Disk[], work: () => Promise<T>): Promise<T> {
+  let result: T;
+  try {
+    result = await work();
+  } catch (error) {
+    await Promise.allSettled(disks.map((disk) => disk.close()));
+    throw error;
+  }
+  for (const disk of disks) await disk.close();
+  return result;
+}
+
+/** The same failure with another exit status. */
+export function withStatus(error: unknown, status: number): unknown {
+  if (error instanceof BlockError) return new Failure(error.message, { status, hint: error.hint });
+  if (error instanceof Failure) return new Failure(error.message, { ...error.details, status });
+  return error;
+}

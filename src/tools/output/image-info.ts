@@ -1,0 +1,120 @@
+/** What `info` tells about a node and those below it (T-INFO-1 to T-INFO-4). */
+import { alignUp } from '../../bytes/align.ts';
+import { formatSize } from '../../bytes/size.ts';
+import type { SpecificData } from '../../core/driver.ts';
+import type { BlockNode } from '../../core/node.ts';
+import { allocatedSize } from '../../core/request.ts';
+import type { Dialect } from '../dialect.ts';
+import { type JsonObject, members } from './json.ts';
+
+export interface ImageInfo {
+  readonly filename: string;
+  readonly format: string;
+  /** Bytes. */
+  readonly virtualSize: number;
+  readonly actualSize: number | undefined;
+  readonly clusterSize: number | undefined;
+  readonly encrypted: boolean;
+  /** Undefined when the driver reports nothing about itself. */
+  readonly dirty: boolean | undefined;
+  readonly specific: { readonly type: string; readonly data: SpecificData } | undefined;
+  readonly children: readonly { readonly name: string; readonly info: ImageInfo }[];
+}
+
+/** Formats of which qemu-img tells nothing specific. */
+const NOTHING_SPECIFIC = new Set(['vdi']);
+
+export function imageInfo(node: BlockNode, dialect: Dialect): ImageInfo {
+  const info = node.impl.info?.();
+  const hidden = dialect.qemu && NOTHING_SPECIFIC.has(node.driver.name);
+  return {
+    filename: node.filename,
+    format: node.driver.name,
+    virtualSize: alignUp(node.impl.length(), 512),
+    actualSize: allocatedSize(node),
+    clusterSize: info?.clusterSize,
+    encrypted: info?.encrypted ?? false,
+    dirty: info === undefined ? undefined : (info.dirty ?? false),
+    specific: hidden ? undefined : info?.specific,
+    children: node.children.map((link) => ({ name: link.name, info: imageInfo(link.node, dialect) })),
+  };
+}
+
+export function infoJson(info: ImageInfo): JsonObject {
+  return {
+    'virtual-size': info.virtualSize,
+    filename: info.filename,
+    'cluster-size': info.clusterSize,
+    format: info.format,
+    'actual-size': info.actualSize,
+    'format-specific': info.specific && { type: info.specific.type, data: info.specific.data },
+    encrypted: info.encrypted || undefined,
+    'dirty-flag': info.dirty,
+    children: info.children.map(({ name, info: child }) => ({ name, info: infoJson(child) })),
+  };
+}
+
+/** The lines for people. */
+export function infoLines(info: ImageInfo): string[] {
+  return [
+    `image: ${info.filename}`,
+    `file format: ${info.format}`,
+    `virtual size: ${sizeAndBytes(info.virtualSize)}`,
+    ...commonLines(info),
+    ...childLines(info, ''),
+  ];
+}
+
+function childLines(info: ImageInfo, path: string): string[] {
+  return info.children.flatMap(({ name, info: child }) => {
+    const inner = `${path}/${name}`;
+    const leaf = child.children.length === 0;
+    const head = leaf
+      ? [
+          `filename: ${child.filename}`,
+          `protocol type: ${child.format}`,
+          `file length: ${sizeAndBytes(child.virtualSize)}`,
+        ]
+      : [
+          `image: ${child.filename}`,
+          `file format: ${child.format}`,
+          `virtual size: ${sizeAndBytes(child.virtualSize)}`,
+        ];
+    const lines = [...head, ...commonLines(child), ...childLines(child, inner)];
+    return [`Child node '${inner}':`, ...lines.map((line) => `    ${line}`)];
+  });
+}
+
+function commonLines(info: ImageInfo): string[] {
+  return [
+    `disk size: ${info.actualSize === undefined ? 'unavailable' : formatSize(info.actualSize)}`,
+    ...(info.encrypted ? ['encrypted: yes'] : []),
+    ...(info.clusterSize === undefined ? [] : [`cluster_size: ${info.clusterSize}`]),
+    ...(info.dirty === true ? ['cleanly shut down: no'] : []),
+    ...specificLines(info),
+  ];
+}
+
+function specificLines({ specific }: ImageInfo): string[] {
+  const lines = specific === undefined ? [] : dataLines(specific.data);
+  return lines.length === 0 ? [] : ['Format specific information:', ...lines.map((line) => `    ${line}`)];
+}
+
+type Value = SpecificData[string];
+
+/** T-INFO-2. */
+function dataLines(data: SpecificData): string[] {
+  return (members(data) as [string, Value][]).flatMap(([key, value]) => valueLines(key.replaceAll('-', ' '), value));
+}
+
+function valueLines(label: string, value: Value): string[] {
+  if (typeof value !== 'object') return [`${label}: ${value}`];
+  const inner = Array.isArray(value)
+    ? value.flatMap((element: Value, index) => valueLines(`[${index}]`, element))
+    : dataLines(value as SpecificData);
+  return [`${label}:`, ...inner.map((line) => `    ${line}`)];
+}
+
+function sizeAndBytes(bytes: number): string {
+  return `${formatSize(bytes)} (${bytes} bytes)`;
+}

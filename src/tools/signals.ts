@@ -1,0 +1,32 @@
+/** SIGINT, SIGTERM and SIGHUP: work that can clean up after itself is aborted first, then the signal takes its course. */
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+let controller: AbortController | undefined;
+let received: NodeJS.Signals | undefined;
+
+/** Aborted by the first such signal from now on; a second one ends the process at once. */
+export function interruptSignal(): AbortSignal {
+  if (controller !== undefined) return controller.signal;
+  const created = new AbortController();
+  controller = created;
+  const onSignal = (signal: NodeJS.Signals) => {
+    for (const name of SIGNALS) process.off(name, onSignal);
+    received = signal;
+    created.abort();
+  };
+  for (const name of SIGNALS) process.on(name, onSignal);
+  return created.signal;
+}
+
+/** The signal that aborted the work, if one did. */
+export function interruptedBy(): NodeJS.Signals | undefined {
+  return received;
+}
+
+/** Ends the process as `signal` does by default, for the parent to see. What is held back of stdout is lost (T-GEN-3). */
+export function endBySignal(signal: NodeJS.Signals): Promise<never> {
+  process.kill(process.pid, signal);
+  // It arrives in a moment.
+  return new Promise(() => setTimeout(() => {}, 10_000));
+}
