@@ -4,7 +4,7 @@
  * aligns, splits, bounds, falls back and tracks, and checks the contract on both sides of every call.
  */
 import type { Host } from './host.ts';
-import type { OptionSchema, OptionTree } from './options.ts';
+import type { OptionTree, SchemaOf } from './options.ts';
 import type { ChildRole, Permissions } from './permissions.ts';
 
 export interface WriteFlags {
@@ -261,7 +261,7 @@ export interface Measurement {
 
 /** Options that creation parses: those of the format or protocol. Names and order are those of the `Formatting` line. */
 export interface CreateSpec<C, X> {
-  readonly options: OptionSchema<C>;
+  readonly options: SchemaOf<C>;
   run(context: X): Promise<void>;
 }
 
@@ -269,7 +269,7 @@ interface DriverBase<O> {
   /** As in `driver=NAME`. */
   readonly name: string;
   readonly summary: string;
-  readonly options: OptionSchema<O>;
+  readonly options: SchemaOf<O>;
   /** Options that decide what data is seen; only these enter `json:` names (BL-REFRESH-6). */
   readonly strongOptions?: readonly string[];
 }

@@ -44,6 +44,9 @@ export type OptionSchema<O> = { readonly [K in keyof O]-?: Option<O[K]> };
 /** Bounds of all schemas, for code that treats them alike. */
 export type AnySchema = { readonly [key: string]: Option<unknown> };
 
+/** A driver's schema; of drivers that are treated alike (`never`), any. */
+export type SchemaOf<O> = [O] extends [never] ? AnySchema : OptionSchema<O>;
+
 interface OptionTraits<T> {
   readonly help: string;
   readonly fallback: T;
