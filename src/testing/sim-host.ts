@@ -25,6 +25,7 @@ const DEFAULTS: SimSettings = {
   operationBudget: Number.POSITIVE_INFINITY,
   missing: [],
   directAlign: 512,
+  watch: (channel) => channel !== 'diskwright:request',
 };
 
 export class SimHost implements Host {
@@ -146,8 +147,8 @@ export class SimHost implements Host {
     this.notices.push(message);
   }
 
-  watched(_channel: string): boolean {
-    return true;
+  watched(channel: string): boolean {
+    return this.settings.watch(channel);
   }
 
   publish(channel: string, message: object): void {

@@ -25,6 +25,8 @@ export interface SimSettings {
   readonly missing: readonly SimFeature[];
   /** What `direct` requests must be a multiple of. */
   readonly directAlign: number;
+  /** Which events are listened to, and so recorded. Default: all but those of single requests, which cost the fast path. */
+  watch(channel: string): boolean;
 }
 
 /** Operations done, by kind, and bytes moved. */
