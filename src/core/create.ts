@@ -14,6 +14,9 @@ export interface CreateRequest {
   readonly options?: OptionTree;
   /** Bytes; instead of the option `size`. */
   readonly size?: number | undefined;
+  /** What the image is to be based on, and its format (BL-CREATE-6). */
+  readonly backingFile?: string | undefined;
+  readonly backingFormat?: string | undefined;
   /** Gets the line `Formatting '…', fmt=…` before the work starts (BL-CREATE-8). */
   readonly report?: ((line: string) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -57,6 +60,7 @@ export async function createImage(graph: Graph, asked: CreateRequest): Promise<v
   const { values, rest } = parseOptions<Record<string, unknown>>(schema, given);
   const [unknown] = Object.keys(rest);
   if (unknown !== undefined) throw new BlockError('EINVAL', `Invalid parameter '${unknown}'`);
+  refuseBacking(asked, schema);
   if (given.size === undefined) throw new BlockError('EINVAL', 'Image creation needs a size parameter');
   asked.report?.(formattingLine(asked, schema, values, given));
   asked.signal?.throwIfAborted();
@@ -71,6 +75,16 @@ export async function createImage(graph: Graph, asked: CreateRequest): Promise<v
     throw error;
   }
   graph.emit('diskwright:create', { filename: asked.filename, format: asked.format });
+}
+
+/** BL-CREATE-6: only formats that have the option can be based on another image. */
+function refuseBacking({ format, backingFile, backingFormat }: CreateRequest, schema: AnySchema): void {
+  if (backingFile !== undefined && !Object.hasOwn(schema, 'backing_file')) {
+    throw new BlockError('ENOTSUP', `Backing file not supported for file format '${format}'`);
+  }
+  if (backingFormat !== undefined && !Object.hasOwn(schema, 'backing_fmt')) {
+    throw new BlockError('ENOTSUP', `Backing file format not supported for file format '${format}'`);
+  }
 }
 
 async function make(

@@ -1,0 +1,25 @@
+/** `-o help`: the creation options of a format (T-OPT-2). */
+import { creationDrivers, creationSchema } from '../../core/create.ts';
+import type { Graph } from '../../core/graph.ts';
+import type { Dialect } from '../dialect.ts';
+
+const NAME_WIDTH = 22;
+
+/** With a target's name, the options of its protocol are there too. Throws BlockError for what cannot be created. */
+export async function creationHelp(
+  graph: Graph,
+  dialect: Dialect,
+  format: string,
+  filename: string | undefined,
+): Promise<string> {
+  const { spec, protocol } = await creationDrivers(graph, format, filename);
+  const lines = Object.entries(creationSchema(spec, protocol))
+    .filter(([, option]) => !(dialect.qemu && option.beyond))
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, option]) => `  ${`${name}=<${option.type}>`.padEnd(NAME_WIDTH)} - ${option.help}\n`);
+  if (filename !== undefined) return `Supported options:\n${lines.join('')}`;
+  return (
+    `Supported ${format} options:\n${lines.join('')}\n` +
+    'The protocol level may support further options.\nSpecify the target filename to include those options.\n'
+  );
+}
