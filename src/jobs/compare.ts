@@ -1,0 +1,182 @@
+/** Comparing the content of two disks (T-CMP). */
+import { alignDown } from '../bytes/align.ts';
+import type { Disk } from '../core/disk.ts';
+import type { Progress } from '../core/driver.ts';
+import { BlockError, codeOf, withErrno } from '../core/errors.ts';
+import type { BlockStatus } from '../core/status.ts';
+import { firstDifference, firstNonZero } from './difference.ts';
+
+export interface CompareOptions {
+  /** Sizes and block status must agree too, run by run (T-CMP-2). */
+  readonly strict?: boolean;
+  readonly signal?: AbortSignal | undefined;
+  readonly progress?: Progress | undefined;
+  /** Called when the sizes differ and the common part is equal, before the longer one's rest is looked at. */
+  readonly sizesDiffer?: () => void;
+}
+
+export type Comparison =
+  | { readonly kind: 'identical' }
+  /** First differing sector, bytes. */
+  | { readonly kind: 'content'; readonly offset: number }
+  /** Strict only. */
+  | { readonly kind: 'size' }
+  /** Strict only: first place of unlike status, bytes. */
+  | { readonly kind: 'status'; readonly offset: number };
+
+/** Longest piece read at a time, bytes (T-CMP-1). */
+const PIECE = 2 * 1024 * 1024;
+/** Pieces under way at a time; each has a buffer for both disks. */
+const PARALLEL = 4;
+const SECTOR = 512;
+/** Errors about status begin so; a program tells them from others by it. */
+export const STATUS_FAILURE = 'Sector allocation test failed for';
+
+/**
+ * Whether two disks have the same content; what the longer one has more must be zero. Throws BlockError when one of
+ * them cannot be read (`Error while reading offset …`) or asked for its status (see {@link STATUS_FAILURE}).
+ */
+export async function compare(a: Disk, b: Disk, options: CompareOptions = {}): Promise<Comparison> {
+  if (options.strict === true && a.length !== b.length) return { kind: 'size' };
+  const common = Math.min(a.length, b.length);
+  const total = Math.max(a.length, b.length);
+  options.progress?.(0, total);
+  const first = await new Comparer([a, b], 0, common, total, options).run();
+  if (first.kind !== 'identical' || common === total) return first;
+  options.sizesDiffer?.();
+  return new Comparer([a.length > common ? a : b], common, total, total, options).run();
+}
+
+interface Piece {
+  readonly offset: number;
+  readonly length: number;
+  /** Disks to read; the others are zero there. */
+  readonly stored: readonly Disk[];
+}
+
+/** Compares one range of two disks with each other, or of one disk with zeroes. */
+class Comparer {
+  readonly #disks: readonly Disk[];
+  readonly #end: number;
+  readonly #total: number;
+  readonly #options: CompareOptions;
+  readonly #runs: (BlockStatus & { readonly end: number })[] = [];
+  #offset: number;
+  #planning: Promise<unknown> = Promise.resolve();
+  #found: Comparison | undefined;
+  #failure: { readonly error: unknown } | undefined;
+  #done: number;
+
+  constructor(disks: readonly Disk[], start: number, end: number, total: number, options: CompareOptions) {
+    this.#disks = disks;
+    this.#offset = start;
+    this.#done = start;
+    this.#end = end;
+    this.#total = total;
+    this.#options = options;
+  }
+
+  async run(): Promise<Comparison> {
+    await Promise.all(Array.from({ length: PARALLEL }, () => this.#worker()));
+    // A difference counts even if reading further on failed: pieces are taken in order, so it lies before.
+    if (this.#found !== undefined) return this.#found;
+    if (this.#failure !== undefined) throw this.#failure.error;
+    this.#options.progress?.(this.#end, this.#total);
+    return { kind: 'identical' };
+  }
+
+  async #worker(): Promise<void> {
+    const buffers: Uint8Array[] = [];
+    try {
+      for (;;) {
+        this.#options.signal?.throwIfAborted();
+        const piece = await this.#next();
+        if (piece === undefined) return;
+        const at = await this.#differs(piece, buffers);
+        if (at !== undefined) this.#report({ kind: 'content', offset: at });
+        this.#done = Math.max(this.#done, piece.offset + piece.length);
+        this.#options.progress?.(this.#done, this.#total);
+      }
+    } catch (error) {
+      this.#failure ??= { error };
+    }
+  }
+
+  /** Keeps the difference that comes first. */
+  #report(found: Exclude<Comparison, { kind: 'identical' | 'size' }>): void {
+    const known = this.#found;
+    if (known === undefined || !('offset' in known) || found.offset < known.offset) this.#found = found;
+  }
+
+  #next(): Promise<Piece | undefined> {
+    const planned = this.#planning.then(() => this.#plan());
+    this.#planning = planned.catch(() => {});
+    return planned;
+  }
+
+  async #plan(): Promise<Piece | undefined> {
+    while (this.#offset < this.#end && this.#found === undefined && this.#failure === undefined) {
+      const offset = this.#offset;
+      let end = this.#end;
+      for (const index of this.#disks.keys()) end = Math.min(end, (await this.#runAt(index, offset)).end);
+      if (this.#options.strict === true && this.#statusDiffers()) {
+        this.#report({ kind: 'status', offset });
+        return undefined;
+      }
+      const stored = this.#disks.filter((_disk, index) => this.#runs[index]?.zero === false);
+      this.#offset = stored.length === 0 ? end : Math.min(end, alignDown(offset, PIECE) + PIECE);
+      if (stored.length > 0) return { offset, length: this.#offset - offset, stored };
+    }
+    return undefined;
+  }
+
+  async #runAt(index: number, offset: number): Promise<{ readonly end: number }> {
+    const known = this.#runs[index];
+    if (known !== undefined && offset < known.end) return known;
+    const disk = this.#disks[index];
+    if (disk === undefined) throw new RangeError(`there is no disk ${index}`);
+    const length = this.#end - offset;
+    try {
+      const status = disk.tryStatusNow(offset, length) ?? (await disk.status(offset, length));
+      const run = { ...status, end: offset + status.length };
+      this.#runs[index] = run;
+      return run;
+    } catch (error) {
+      throw withErrno(codeOf(error), `${STATUS_FAILURE} ${disk.filename}`, { cause: error });
+    }
+  }
+
+  /** Data, zero, allocated, and whether there is an offset (T-CMP-2). */
+  #statusDiffers(): boolean {
+    const [a, b] = this.#runs;
+    if (a === undefined || b === undefined) return false;
+    const placed = (status: BlockStatus) => status.at !== undefined;
+    return a.data !== b.data || a.zero !== b.zero || a.allocated !== b.allocated || placed(a) !== placed(b);
+  }
+
+  /** Offset of the first sector that differs. */
+  async #differs(piece: Piece, buffers: Uint8Array[]): Promise<number | undefined> {
+    const { offset, length, stored } = piece;
+    const contents = stored.map((_disk, index) => {
+      buffers[index] ??= new Uint8Array(PIECE);
+      return buffers[index].subarray(0, length);
+    });
+    const results = await Promise.allSettled(
+      stored.map((disk, index) => readOf(disk, offset, contents[index] ?? new Uint8Array(0))),
+    );
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
+    const [a, b] = contents;
+    if (a === undefined) return undefined;
+    const index = b === undefined ? firstNonZero(a) : firstDifference(a, b);
+    return index < 0 ? undefined : offset + alignDown(index, SECTOR);
+  }
+}
+
+async function readOf(disk: Disk, offset: number, target: Uint8Array): Promise<void> {
+  try {
+    await disk.read(offset, target);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    throw withErrno(error.code, `Error while reading offset ${offset} of ${disk.filename}`, { cause: error });
+  }
+}

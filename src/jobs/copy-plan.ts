@@ -1,0 +1,75 @@
+/** The order of work of a copy: pieces to copy and pieces to zero, planned one at a time as they are asked for. */
+import type { Source, SourcePart, SourceRun } from './source.ts';
+import { chunkEnd } from './zero-runs.ts';
+
+/** Longest read and write, bytes. Pieces end at multiples of it. */
+export const CHUNK = 2 * 1024 * 1024;
+/** Zeroes need no buffer and go in larger pieces, small enough to stop between them. */
+const ZERO_CHUNK = 1024 * 1024 * 1024;
+/** So many runs are counted beforehand for an even progress; with more, all bytes count alike. */
+const COUNTED_RUNS = 100_000;
+
+export interface Piece {
+  readonly part: SourcePart;
+  readonly offset: number;
+  readonly length: number;
+  readonly zero: boolean;
+}
+
+export interface PlanOptions {
+  /** Ranges that status tells to be zero need no reading. */
+  readonly trustZero: boolean;
+  /** They need no writing either. */
+  readonly skipZero: boolean;
+}
+
+export class CopyPlan {
+  readonly #source: Source;
+  readonly #options: PlanOptions;
+  #offset = 0;
+  #run: SourceRun | undefined;
+  #planning: Promise<unknown> = Promise.resolve();
+
+  constructor(source: Source, options: PlanOptions) {
+    this.#source = source;
+    this.#options = options;
+  }
+
+  /** The next piece in ascending order; undefined at the end. May be called again before it resolves. */
+  next(): Promise<Piece | undefined> {
+    const planned = this.#planning.then(() => this.#next());
+    this.#planning = planned.catch(() => {});
+    return planned;
+  }
+
+  async #next(): Promise<Piece | undefined> {
+    const { trustZero, skipZero } = this.#options;
+    while (this.#offset < this.#source.length) {
+      const offset = this.#offset;
+      // Asked once a run: finding its end can cost as much as its length.
+      this.#run = this.#run && offset < this.#run.end ? this.#run : await this.#source.run(offset);
+      const { part, end } = this.#run;
+      const zero = this.#run.zero && trustZero;
+      if (zero && skipZero) {
+        this.#offset = end;
+        continue;
+      }
+      this.#offset = zero ? Math.min(end, offset + ZERO_CHUNK) : chunkEnd(offset, end, CHUNK);
+      return { part, offset, length: this.#offset - offset, zero };
+    }
+    return undefined;
+  }
+
+  /** Bytes of all pieces to come; undefined where that cannot be told quickly. */
+  total(): number | undefined {
+    let total = 0;
+    let offset = 0;
+    for (let runs = 0; offset < this.#source.length; runs++) {
+      const run = runs < COUNTED_RUNS ? this.#source.tryRunNow(offset) : undefined;
+      if (run === undefined) return undefined;
+      if (!(run.zero && this.#options.trustZero && this.#options.skipZero)) total += run.end - offset;
+      offset = run.end;
+    }
+    return total;
+  }
+}
