@@ -244,10 +244,14 @@ function guardGuessedRaw(graph: Graph, node: BlockNode): void {
       '         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.\n' +
       "         Specify the 'raw' format explicitly to remove the restrictions.",
   );
-  node.limits = request.completeLimits(
-    { ...node.limits, requestAlign: Math.max(PROBE_BYTES, node.limits.requestAlign) },
-    node.name,
-  );
+  const { requestAlign, zeroAlign, discardAlign } = node.limits;
+  const limits = {
+    ...node.limits,
+    requestAlign: Math.max(PROBE_BYTES, requestAlign),
+    zeroAlign: Math.max(PROBE_BYTES, zeroAlign),
+    discardAlign: Math.max(PROBE_BYTES, discardAlign),
+  };
+  node.limits = request.completeLimits(limits, node.name);
   node.probesAsOther = (head) => probeFormat(graph.drivers, head, node.filename)?.name !== 'raw';
 }
 
