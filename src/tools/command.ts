@@ -1,8 +1,9 @@
 /** A command: its part of the command line, its help, and what it does. */
 import { Getopt, type OptionSpec, type WrongOption } from './command-line/getopt.ts';
+import { ObjectList } from './command-line/objects.ts';
 import type { Context } from './context.ts';
 import type { Dialect } from './dialect.ts';
-import { type Failure, misuse } from './failure.ts';
+import { type Failure, HelpRequest, misuse } from './failure.ts';
 
 export interface Command {
   readonly name: string;
@@ -16,23 +17,10 @@ export interface Command {
   /** A paragraph or two for people. */
   readonly description?: string;
   readonly examples: readonly string[];
+  /** Exit status of failures other than misuse. Default 1. */
+  readonly failureStatus?: number;
   /** Resolves with the exit status. Throws Failure or BlockError. */
   run(context: Context): Promise<number>;
-}
-
-/** Ends a command because help was asked for. */
-export class HelpRequest extends Error {
-  override readonly name = 'HelpRequest';
-  /** Help on a command; absent: on the program. Or the help itself. */
-  readonly about: Command | string | undefined;
-  /** What led here, if it was a mistake: the C library's sentence (measure, T-GEN-7). */
-  readonly complaint: string | undefined;
-
-  constructor(about?: Command | string, complaint?: string) {
-    super('help was asked for');
-    this.about = about;
-    this.complaint = complaint;
-  }
 }
 
 /** T-GEN-4. */
@@ -47,27 +35,59 @@ export function optionsOf(command: Command, dialect: Dialect): readonly OptionSp
   return [HELP, ...command.options.filter((spec) => !(dialect.qemu && spec.beyond))];
 }
 
-/** Called with an option's argument, empty for those without, in the order of the command line. */
+/** What the command line gave; keys are those of {@link optionKey}. */
+export class GivenOptions {
+  readonly #values = new Map<string, string>();
+  readonly operands: readonly string[];
+
+  constructor(values: ReadonlyMap<string, string>, operands: readonly string[]) {
+    this.#values = new Map(values);
+    this.operands = operands;
+  }
+
+  has(key: string): boolean {
+    return this.#values.has(key);
+  }
+
+  /** The argument; of an option given several times the last one. */
+  text(key: string): string | undefined {
+    return this.#values.get(key);
+  }
+
+  /** The only operand. */
+  get filename(): string {
+    const [name] = this.operands;
+    if (name === undefined || this.operands.length !== 1) throw misuse('Expecting one image file name');
+    return name;
+  }
+}
+
+/** Called with an option's argument when it is read, for what is checked at once or accumulates. */
 export type OptionHandlers = { readonly [key: string]: (value: string) => void };
 
-/** Reads the command line and returns the operands. Throws misuse Failure, HelpRequest, and what handlers throw. */
+/** Reads the command line. Throws Failure, HelpRequest, and what handlers throw. */
 export function readCommandLine(
   context: Context,
   command: Command,
-  handlers: OptionHandlers,
+  handlers: OptionHandlers = {},
   words: readonly string[] = context.words,
-): string[] {
+): GivenOptions {
   const table = optionsOf(command, context.dialect);
   const stopAtOperand = process.env.POSIXLY_CORRECT !== undefined;
   const getopt = new Getopt([command.name, ...words], table, { stopAtOperand });
+  const objects = new ObjectList();
+  const values = new Map<string, string>();
   for (;;) {
     const parsed = getopt.next();
-    if (parsed === undefined) return getopt.operands();
+    if (parsed === undefined) return new GivenOptions(values, getopt.operands());
     if (parsed.kind !== 'option') {
       if (command.name !== 'measure' || !context.dialect.qemu) throw wrongOption(parsed);
       throw new HelpRequest(command, `measure: ${parsed.detail}`);
     }
-    if (parsed.key === 'help') throw new HelpRequest(command);
-    handlers[parsed.key]?.(parsed.value);
+    const { key, value } = parsed;
+    if (key === 'help') throw new HelpRequest(command);
+    if (key === 'object') objects.add(value);
+    handlers[key]?.(value);
+    values.set(key, value);
   }
 }

@@ -1,7 +1,9 @@
 /** How commands end early. */
+import { BlockError } from '../core/errors.ts';
+import type { Command } from './command.ts';
 
 export interface FailureDetails {
-  /** Exit status. Default 1. */
+  /** Exit status. Default: that of the command's failures, 1 for misuse. */
   readonly status?: number;
   /** The command line was wrong: the `Try …` line follows the message (T-GEN-4). */
   readonly misuse?: boolean;
@@ -11,6 +13,7 @@ export interface FailureDetails {
   readonly place?: string;
   /** Lines that follow the message, without prefix. */
   readonly hint?: string | undefined;
+  readonly cause?: unknown;
 }
 
 /** Ends a command with a message on stderr. */
@@ -19,7 +22,7 @@ export class Failure extends Error {
   readonly details: FailureDetails;
 
   constructor(message: string, details: FailureDetails = {}) {
-    super(message);
+    super(message, { cause: details.cause });
     this.details = details;
   }
 }
@@ -27,4 +30,26 @@ export class Failure extends Error {
 /** A wrong command line (the messages marked † in the specification). */
 export function misuse(message: string): Failure {
   return new Failure(message, { misuse: true });
+}
+
+/** Ends a command because help was asked for. */
+export class HelpRequest extends Error {
+  override readonly name = 'HelpRequest';
+  /** Help on a command; absent: on the program. Or the help itself. */
+  readonly about: Command | string | undefined;
+  /** What led here, if it was a mistake: the C library's sentence (measure, T-GEN-7). */
+  readonly complaint: string | undefined;
+
+  constructor(about?: Command | string, complaint?: string) {
+    super('help was asked for');
+    this.about = about;
+    this.complaint = complaint;
+  }
+}
+
+/** The same error with an exit status, if it has none. Programming errors and requests stay as they are. */
+export function withStatus(error: unknown, status: number): unknown {
+  if (error instanceof BlockError) return new Failure(error.message, { status, hint: error.hint, cause: error });
+  if (!(error instanceof Failure) || error.details.misuse || error.details.status !== undefined) return error;
+  return new Failure(error.message, { ...error.details, status });
 }

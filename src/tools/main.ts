@@ -1,11 +1,11 @@
 /** The programs' common main: standard options, the command's name, and what becomes of its outcome. */
 import { basename } from 'node:path';
 import { BlockError } from '../core/errors.ts';
-import { HelpRequest, wrongOption } from './command.ts';
+import { wrongOption } from './command.ts';
 import { Getopt, type OptionSpec } from './command-line/getopt.ts';
 import { commands } from './commands/index.ts';
 import type { Dialect } from './dialect.ts';
-import { Failure, misuse } from './failure.ts';
+import { Failure, HelpRequest, misuse, withStatus } from './failure.ts';
 import { HeldOutput, Messages } from './output/stream.ts';
 import { endBySignal, interruptedBy, interruptSignal } from './signals.ts';
 
@@ -70,7 +70,11 @@ async function run({ dialect, out, messages }: Program): Promise<number> {
       return interruptSignal();
     },
   };
-  return command.run(context);
+  try {
+    return await command.run(context);
+  } catch (error) {
+    throw withStatus(error, command.failureStatus ?? 1);
+  }
 }
 
 async function showHelp({ dialect, out, messages }: Program, request: HelpRequest): Promise<number> {

@@ -3,12 +3,23 @@ import type { Disk, OpenOptions } from '../core/disk.ts';
 import { addContext, BlockError } from '../core/errors.ts';
 import type { Graph } from '../core/graph.ts';
 import { type OptionTree, parseBoolOption, parseKeyValues } from '../core/options.ts';
+import type { GivenOptions } from './command.ts';
 import { Failure } from './failure.ts';
 
 export interface ImageRequest extends OpenOptions {
   /** A file name, or with `imageOpts` an option string. */
   readonly name: string;
   readonly imageOpts: boolean;
+}
+
+/** What the options that all readers of images share ask for. `format` is the option with the image's format. */
+export function imageRequest(given: GivenOptions, name: string, format: string): ImageRequest {
+  return {
+    name,
+    imageOpts: given.has('image-opts'),
+    format: given.text(format),
+    forceShare: given.has('force-share'),
+  };
 }
 
 /** Opens an image; failures read `Could not open '‹name›': …` (T-GEN-9). */
@@ -42,11 +53,4 @@ export async function withDisks<T>(disks: readonly Disk[], work: () => Promise<T
   }
   for (const disk of disks) await disk.close();
   return result;
-}
-
-/** The same failure with another exit status. */
-export function withStatus(error: unknown, status: number): unknown {
-  if (error instanceof BlockError) return new Failure(error.message, { status, hint: error.hint });
-  if (error instanceof Failure) return new Failure(error.message, { ...error.details, status });
-  return error;
 }

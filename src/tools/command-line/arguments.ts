@@ -1,5 +1,6 @@
 /** Arguments that several commands take, checked in qemu-img's words. */
 import { type CacheMode, cacheSettings } from '../../core/cache.ts';
+import type { GivenOptions } from '../command.ts';
 import { Failure } from '../failure.ts';
 
 export type OutputForm = 'human' | 'json';
@@ -12,14 +13,16 @@ export function outputForm(text: string | undefined): OutputForm {
 }
 
 /** A cache mode's name (T-GEN-14); `what` is `cache` or `source cache`. */
-export function cacheMode(what: string, text: string, status = 1): CacheMode {
-  if (cacheSettings(text) === undefined) throw new Failure(`Invalid ${what} option: ${text}`, { status });
+export function cacheMode(what: string, text = 'writeback'): CacheMode {
+  if (cacheSettings(text) === undefined) throw new Failure(`Invalid ${what} option: ${text}`);
   return text as CacheMode;
 }
 
 /** T-GEN-8. */
-export function checkFormatOrOptions(imageOpts: boolean, formatGiven: boolean, status = 1): void {
-  if (imageOpts && formatGiven) throw new Failure('--image-opts and --format are mutually exclusive', { status });
+export function checkFormatOrOptions(given: GivenOptions, ...formats: readonly string[]): void {
+  if (given.has('image-opts') && formats.some((key) => given.has(key))) {
+    throw new Failure('--image-opts and --format are mutually exclusive');
+  }
 }
 
 /** `-l` of convert and measure: a name, or keys and values of which each is checked (T-CONV-5). */

@@ -7,7 +7,6 @@ const LARGEST = (1n << 63n) - 1n;
 export interface SizeRange {
   readonly min?: bigint;
   readonly max?: bigint;
-  readonly status?: number;
 }
 
 /**
@@ -20,16 +19,15 @@ export function sizeArgument(what: string, text: string, range: SizeRange = {}):
 
 /** The same, exactly. */
 export function exactSizeArgument(what: string, text: string, range: SizeRange = {}): bigint {
-  const { min = 0n, max = LARGEST, status = 1 } = range;
+  const { min = 0n, max = LARGEST } = range;
   const parsed = parseSize(text, max);
   if (parsed === 'invalid') {
     throw new Failure(`Invalid ${what} specified. You may use k, M, G, T, P or E suffixes for`, {
-      status,
       continuation: 'kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.',
     });
   }
   if (parsed === 'out-of-range' || parsed < min) {
-    throw new Failure(`Invalid ${what} specified. Must be between ${min} and ${max}.`, { status });
+    throw new Failure(`Invalid ${what} specified. Must be between ${min} and ${max}.`);
   }
   return parsed;
 }

@@ -1,8 +1,7 @@
 /** `--object` (T-GEN-13): only secrets are known. Each is checked as soon as it is read from the command line. */
 import { readFileSync } from 'node:fs';
 import { codeOf, errorText } from '../../core/errors.ts';
-import { HelpRequest } from '../command.ts';
-import { Failure } from '../failure.ts';
+import { Failure, HelpRequest } from '../failure.ts';
 
 const SECRET = 'secret';
 const PROPERTIES = {
@@ -18,46 +17,38 @@ type Properties = Record<string, string>;
 /** The secrets of a command line. No format uses one yet, so that only their names are kept. */
 export class ObjectList {
   readonly #ids = new Set<string>();
-  readonly #status: number;
-
-  /** `status`: the exit status that a wrong one leads to. */
-  constructor(status = 1) {
-    this.#status = status;
-  }
 
   /** Throws Failure, and HelpRequest where help is asked for. */
   add(text: string): void {
     const properties = text.startsWith('{') ? this.#parseJson(text) : this.#parseKeyValues(text);
     const { 'qom-type': type, id, ...rest } = properties;
-    if (type === undefined) throw this.#failure("Parameter 'qom-type' is missing");
-    if (type !== SECRET) throw this.#failure(`Parameter 'qom-type' does not accept value '${type}'`);
-    if (id === undefined) throw this.#failure("Parameter 'id' is missing");
+    if (type === undefined) throw new Failure("Parameter 'qom-type' is missing");
+    if (type !== SECRET) throw new Failure(`Parameter 'qom-type' does not accept value '${type}'`);
+    if (id === undefined) throw new Failure("Parameter 'id' is missing");
     for (const key of Object.keys(rest)) {
-      if (!Object.hasOwn(PROPERTIES, key)) throw this.#failure(`Parameter '${key}' is unexpected`);
+      if (!Object.hasOwn(PROPERTIES, key)) throw new Failure(`Parameter '${key}' is unexpected`);
     }
     if (rest.format !== undefined && rest.format !== 'raw' && rest.format !== 'base64') {
-      throw this.#failure(`Parameter 'format' does not accept value '${rest.format}'`);
+      throw new Failure(`Parameter 'format' does not accept value '${rest.format}'`);
     }
     if (!/^[A-Za-z][A-Za-z0-9._-]*$/.test(id)) {
-      throw this.#failure(
-        "Parameter 'id' expects an identifier",
-        "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.",
-      );
+      const hint = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.";
+      throw new Failure("Parameter 'id' expects an identifier", { hint });
     }
     this.#checkSecret(rest);
     if (this.#ids.has(id)) {
-      throw this.#failure(`attempt to add duplicate property '${id}' to object (type 'container')`);
+      throw new Failure(`attempt to add duplicate property '${id}' to object (type 'container')`);
     }
     this.#ids.add(id);
   }
 
   #checkSecret({ data, file, format, keyid }: Properties): void {
-    if (data !== undefined && file !== undefined) throw this.#failure("'file' and 'data' are mutually exclusive");
+    if (data !== undefined && file !== undefined) throw new Failure("'file' and 'data' are mutually exclusive");
     const text = data ?? (file === undefined ? undefined : this.#readFile(file));
-    if (text === undefined) throw this.#failure("Either 'file' or 'data' must be provided");
-    if (keyid !== undefined && !this.#ids.has(keyid)) throw this.#failure(`No secret with id '${keyid}'`);
+    if (text === undefined) throw new Failure("Either 'file' or 'data' must be provided");
+    if (keyid !== undefined && !this.#ids.has(keyid)) throw new Failure(`No secret with id '${keyid}'`);
     if (format === 'base64' && !/^[A-Za-z0-9+/=\r\n]*$/.test(text)) {
-      throw this.#failure('Base64 data contains invalid characters');
+      throw new Failure('Base64 data contains invalid characters');
     }
   }
 
@@ -65,7 +56,7 @@ export class ObjectList {
     try {
       return readFileSync(name, 'latin1');
     } catch (error) {
-      throw this.#failure(`Unable to read ${name}: Failed to open file “${name}”: ${errorText(codeOf(error))}`);
+      throw new Failure(`Unable to read ${name}: Failed to open file “${name}”: ${errorText(codeOf(error))}`);
     }
   }
 
@@ -74,11 +65,11 @@ export class ObjectList {
     try {
       parsed = JSON.parse(text);
     } catch (error) {
-      throw this.#failure(`JSON parse error, ${error instanceof Error ? error.message : error}`);
+      throw new Failure(`JSON parse error, ${error instanceof Error ? error.message : error}`);
     }
     const properties: Properties = {};
     for (const [key, value] of Object.entries(parsed as object)) {
-      if (typeof value !== 'string') throw this.#failure(`Invalid parameter type for '${key}', expected: string`);
+      if (typeof value !== 'string') throw new Failure(`Invalid parameter type for '${key}', expected: string`);
       properties[key] = value;
     }
     return properties;
@@ -96,16 +87,12 @@ export class ObjectList {
       if (item === 'help' || item === '?') wantsHelp = true;
       else if (equals >= 0 && key !== '') properties[key] = item.slice(equals + 1).replaceAll('\0', ',');
       else if (index === 0 && text === '') return;
-      else if (key === '') throw this.#failure("Invalid parameter ''");
+      else if (key === '') throw new Failure("Invalid parameter ''");
       else if (index === 0) properties['qom-type'] = key;
-      else throw this.#failure(`Expected '=' after parameter '${key}'`);
+      else throw new Failure(`Expected '=' after parameter '${key}'`);
     });
     if (wantsHelp) throw new HelpRequest(objectHelp(properties['qom-type']));
     return properties;
-  }
-
-  #failure(message: string, hint?: string): Failure {
-    return new Failure(message, { status: this.#status, hint });
   }
 }
 

@@ -4,7 +4,6 @@ import { addContext, BlockError } from '../../core/errors.ts';
 import { type Command, readCommandLine } from '../command.ts';
 import { guessFormat } from '../command-line/format-guess.ts';
 import { sizeArgument } from '../command-line/numbers.ts';
-import { ObjectList } from '../command-line/objects.ts';
 import { OptionList } from '../command-line/option-list.ts';
 import { OBJECT, QUIET } from '../command-line/standard-options.ts';
 import type { Context } from '../context.ts';
@@ -30,30 +29,10 @@ export const createCommand: Command = {
 };
 
 async function run(context: Context): Promise<number> {
-  let format: string | undefined;
-  let backingFile: string | undefined;
-  let backingFormat: string | undefined;
-  let quiet = false;
   const options = new OptionList();
-  const objects = new ObjectList();
-  const operands = readCommandLine(context, createCommand, {
-    f: (value) => {
-      format = value;
-    },
-    o: (value) => options.add(value),
-    b: (value) => {
-      backingFile = value;
-    },
-    F: (value) => {
-      backingFormat = value;
-    },
-    q: () => {
-      quiet = true;
-    },
-    object: (value) => objects.add(value),
-  });
-  const [filename, sizeText, unexpected] = operands;
-  format ??= guessFormat(context.dialect, filename);
+  const given = readCommandLine(context, createCommand, { o: (value) => options.add(value) });
+  const [filename, sizeText, unexpected] = given.operands;
+  const format = given.text('f') ?? guessFormat(context.dialect, filename);
   const graph = newGraph(context);
   if (options.wantsHelp) {
     const { creationHelp } = await import('../output/option-help.ts');
@@ -73,9 +52,9 @@ async function run(context: Context): Promise<number> {
       format,
       options: options.tree(),
       size,
-      backingFile,
-      backingFormat,
-      report: quiet ? undefined : report,
+      backingFile: given.text('b'),
+      backingFormat: given.text('F'),
+      report: given.has('q') ? undefined : report,
       signal: context.signal,
     });
   } catch (error) {

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import type { Context } from '../context.ts';
-import { barLine, progressMode, showProgress } from './progress.ts';
+import { barLine, type ProgressRequest, progressDisplay, progressMode } from './progress.ts';
 
 /** A context that records what is written. */
 function recorder(qemu: boolean, terminal = false) {
@@ -23,6 +23,12 @@ function recorder(qemu: boolean, terminal = false) {
   return { context, written };
 }
 
+function started(context: Context, request: ProgressRequest) {
+  const display = progressDisplay(context, request);
+  display.begin();
+  return display;
+}
+
 const NOTHING = { percentages: false, quiet: false, mode: undefined, step: 1 } as const;
 
 afterEach(() => {
@@ -32,7 +38,7 @@ afterEach(() => {
 describe('progress (T-GEN-16)', () => {
   test('-p: 0, then each time it moved by the step, 100 again at completion, a newline at the end', () => {
     const { context, written } = recorder(true);
-    const display = showProgress(context, { ...NOTHING, percentages: true });
+    const display = started(context, { ...NOTHING, percentages: true });
     for (const done of [0, 1, 9, 10, 11, 25, 1000]) display.update(done, 1000);
     display.complete();
     display.end();
@@ -43,13 +49,13 @@ describe('progress (T-GEN-16)', () => {
 
   test('-p: a failure still ends the line', () => {
     const { context, written } = recorder(true);
-    showProgress(context, { ...NOTHING, percentages: true }).end();
+    started(context, { ...NOTHING, percentages: true }).end();
     expect(written.out).toBe('    (0.00/100%)\r\n');
   });
 
   test('-p -q: nothing', () => {
     const { context, written } = recorder(true);
-    const display = showProgress(context, { ...NOTHING, percentages: true, quiet: true });
+    const display = started(context, { ...NOTHING, percentages: true, quiet: true });
     display.update(1, 2);
     display.complete();
     display.end();
@@ -58,7 +64,7 @@ describe('progress (T-GEN-16)', () => {
 
   test('SIGUSR1 prints the percentage on standard error while the work lasts', () => {
     const { context, written } = recorder(true);
-    const display = showProgress(context, NOTHING);
+    const display = started(context, NOTHING);
     display.update(82, 1000);
     process.emit('SIGUSR1');
     display.end();
@@ -68,7 +74,7 @@ describe('progress (T-GEN-16)', () => {
 
   test('--progress=json: one object a line, at most one a percent', () => {
     const { context, written } = recorder(false);
-    const display = showProgress(context, { ...NOTHING, mode: 'json' });
+    const display = started(context, { ...NOTHING, mode: 'json' });
     for (const done of [0, 1, 5, 15, 1000]) display.update(done, 1000);
     display.complete();
     display.end();
@@ -82,13 +88,13 @@ describe('progress (T-GEN-16)', () => {
 
   test('a bar appears by itself on a terminal, in our dialect only', () => {
     const ours = recorder(false, true);
-    const display = showProgress(ours.context, NOTHING);
+    const display = started(ours.context, NOTHING);
     display.update(512, 1024);
     display.end();
     expect(ours.written.messages).toContain('50%  512 B of 1 KiB');
     expect(ours.written.messages).toMatch(/\n$/);
     const theirs = recorder(true, true);
-    const silent = showProgress(theirs.context, NOTHING);
+    const silent = started(theirs.context, NOTHING);
     silent.update(1, 2);
     silent.end();
     expect(theirs.written).toEqual({ out: '', messages: '' });

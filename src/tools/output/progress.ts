@@ -17,6 +17,8 @@ export interface ProgressRequest {
 }
 
 export interface ProgressDisplay {
+  /** The work begins: shows 0 percent. */
+  begin(): void;
   readonly update: Progress;
   /** All is done: shows 100 percent. */
   complete(): void;
@@ -30,9 +32,9 @@ export function progressMode(text: string): ProgressMode | undefined {
   throw new Failure(`Invalid progress mode: ${text}. Use bar, json, none or auto.`);
 }
 
-/** Shows 0 percent at once. With `-q` nothing is shown at all. */
-export function showProgress(context: Context, request: ProgressRequest): ProgressDisplay {
-  if (request.quiet) return { update() {}, complete() {}, end() {} };
+/** A display for one piece of work. With `-q` nothing is shown at all. */
+export function progressDisplay(context: Context, request: ProgressRequest): ProgressDisplay {
+  if (request.quiet) return { begin() {}, update() {}, complete() {}, end() {} };
   if (request.percentages) return percentages(context, request.step);
   const mode = request.mode ?? (!context.dialect.qemu && context.messages.isTerminal ? 'bar' : 'none');
   const display = mode === 'bar' ? bar(context) : mode === 'json' ? jsonLines(context) : undefined;
@@ -50,8 +52,8 @@ function percentages(context: Context, step: number): ProgressDisplay {
     context.out.write(`    (${percent.toFixed(2)}/100%)\r`);
     context.out.flush();
   };
-  show(0);
   return {
+    begin: () => show(0),
     update(done, total) {
       const percent = share(done, total);
       if (percent === shown) return;
@@ -68,8 +70,10 @@ function percentages(context: Context, step: number): ProgressDisplay {
 function onSignal(context: Context): ProgressDisplay {
   let percent = 0;
   const print = () => context.messages.raw(`    (${percent.toFixed(2)}/100%)\n`);
-  process.on('SIGUSR1', print);
   return {
+    begin() {
+      process.on('SIGUSR1', print);
+    },
     update(done, total) {
       percent = share(done, total);
     },
@@ -88,6 +92,7 @@ function jsonLines(context: Context): ProgressDisplay {
     context.messages.raw(`${JSON.stringify({ done, total, percent: Number(percent.toFixed(2)) })}\n`);
   };
   return {
+    begin() {},
     update(done, total) {
       last = [done, total];
       const percent = share(done, total);
@@ -114,6 +119,7 @@ function bar(context: Context): ProgressDisplay {
     drawnAt = performance.now();
   };
   return {
+    begin() {},
     update(done, total) {
       last = [done, total];
       if (performance.now() - drawnAt >= BAR_INTERVAL_MS) draw(done, total);

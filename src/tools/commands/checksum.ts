@@ -1,0 +1,66 @@
+/** `checksum`: a digest of what a guest sees, whatever the format. */
+import { checksum } from '../../jobs/checksum.ts';
+import { type Command, readCommandLine } from '../command.ts';
+import { cacheMode, checkFormatOrOptions, outputForm } from '../command-line/arguments.ts';
+import {
+  FORCE_SHARE,
+  FORMAT,
+  IMAGE_OPTS,
+  OBJECT,
+  OUTPUT,
+  PROGRESS,
+  PROGRESS_MODE,
+  QUIET,
+  SOURCE_CACHE,
+} from '../command-line/standard-options.ts';
+import type { Context } from '../context.ts';
+import { newGraph } from '../graph.ts';
+import { imageRequest, openImage, withDisks } from '../open-image.ts';
+import { jsonText } from '../output/json.ts';
+import { type ProgressMode, progressDisplay, progressMode } from '../output/progress.ts';
+
+export const checksumCommand: Command = {
+  name: 'checksum',
+  summary: "Print a checksum of an image's content, equal for equal disks in any format",
+  usage: '[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [-T src_cache] [-p] [-q] [-U] filename',
+  operands: 'FILENAME',
+  options: [
+    FORMAT,
+    OUTPUT,
+    SOURCE_CACHE,
+    PROGRESS,
+    PROGRESS_MODE,
+    { ...QUIET, help: 'show no progress' },
+    OBJECT,
+    IMAGE_OPTS,
+    FORCE_SHARE,
+  ],
+  examples: ['checksum disk.vdi', 'checksum --output=json disk.raw'],
+  run,
+};
+
+async function run(context: Context): Promise<number> {
+  let mode: ProgressMode | undefined;
+  const given = readCommandLine(context, checksumCommand, {
+    progress: (value) => {
+      mode = progressMode(value);
+    },
+  });
+  const { filename } = given;
+  const form = outputForm(given.text('output'));
+  checkFormatOrOptions(given, 'format');
+  const cache = cacheMode('source cache', given.text('T'));
+  const disk = await openImage(newGraph(context), { ...imageRequest(given, filename, 'format'), cache });
+  const display = progressDisplay(context, { percentages: given.has('p'), quiet: given.has('q'), mode, step: 1 });
+  try {
+    await withDisks([disk], async () => {
+      display.begin();
+      const { scheme, digest, size } = await checksum(disk, { signal: context.signal, progress: display.update });
+      if (form === 'human') context.out.line(`${digest}  ${filename}`);
+      else context.out.line(jsonText({ filename: disk.filename, scheme, digest, size }));
+    });
+  } finally {
+    display.end();
+  }
+  return 0;
+}
