@@ -135,9 +135,14 @@ export function parseOptions<O>(schema: OptionSchema<O>, tree: OptionTree): { va
   return { values: values as O, rest };
 }
 
+/** A tree whose keys may be any text, `__proto__` too. */
+function emptyTree(): Record<string, OptionValue> {
+  return Object.create(null) as Record<string, OptionValue>;
+}
+
 /** Nested options as dotted keys (BL-NAME-8). Undefined members are left out. */
 export function flattenOptions(nested: NestedOptions, prefix = ''): OptionTree {
-  const flat: Record<string, OptionValue> = Object.create(null) as Record<string, OptionValue>;
+  const flat = emptyTree();
   for (const [key, value] of Object.entries(nested)) {
     if (value === undefined) continue;
     if (value === null || typeof value !== 'object') flat[prefix + key] = value;
@@ -148,8 +153,8 @@ export function flattenOptions(nested: NestedOptions, prefix = ''): OptionTree {
 
 /** Splits `tree` into the options below `prefix.` (prefix removed) and the others. */
 export function takePrefix(tree: OptionTree, prefix: string): { inner: OptionTree; rest: OptionTree } {
-  const inner: Record<string, OptionValue> = {};
-  const rest: Record<string, OptionValue> = {};
+  const inner = emptyTree();
+  const rest = emptyTree();
   for (const [key, value] of Object.entries(tree)) {
     if (key.startsWith(`${prefix}.`)) inner[key.slice(prefix.length + 1)] = value;
     else rest[key] = value;
@@ -162,7 +167,7 @@ export function takePrefix(tree: OptionTree, prefix: string): { inner: OptionTre
  * With `impliedKey`, a first item without `=` is its value (T-GEN-11).
  */
 export function parseKeyValues(text: string, impliedKey?: string): OptionTree {
-  const tree: Record<string, OptionValue> = {};
+  const tree = emptyTree();
   const items = splitItems(text);
   items.forEach((item, index) => {
     const equals = item.indexOf('=');
