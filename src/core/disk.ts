@@ -53,6 +53,8 @@ export class Disk implements GraphUser, AsyncDisposable {
   readonly node: BlockNode;
   readonly #writeThrough: boolean;
   #link: Link | undefined;
+  /** Truncates under way: the permission to resize is held as long. */
+  #truncating = 0;
   #closing: Promise<void> | undefined;
   #immediate = 0;
 
@@ -178,21 +180,31 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   /** Changes the size. Making it smaller loses data and needs `shrink` (V-29). */
   async truncate(length: number, options: TruncateOptions = {}): Promise<void> {
-    this.#requireWritable();
-    if (!Number.isSafeInteger(length) || length < 0) {
-      throw new BlockError('EINVAL', 'Image size cannot be negative', { node: this.node.name });
-    }
-    if (length < this.length && options.shrink !== true) {
-      const text = `Cannot shrink '${this.filename}' from ${this.length} to ${length} bytes: data would be lost`;
-      throw new BlockError('EINVAL', text, { node: this.node.name });
-    }
     const link = this.#open();
-    const before = link.held;
-    this.graph.changePermissions(link, { need: before.need | Permission.resize, share: before.share });
+    this.#checkTruncate(length, options);
+    const { need, share } = link.held;
+    if (this.#truncating++ === 0) this.graph.changePermissions(link, { need: need | Permission.resize, share });
     try {
       await this.#run('truncate', 0, length, () => request.truncate(this.node, length, options));
     } finally {
-      this.graph.changePermissions(link, before);
+      const resized = --this.#truncating === 0 && this.#link === link;
+      if (resized) this.graph.changePermissions(link, { need: link.held.need & ~Permission.resize, share });
+    }
+  }
+
+  /** BL-SIZE-3, BL-SIZE-4: in this order. */
+  #checkTruncate(length: number, options: TruncateOptions): void {
+    const node = this.node.name;
+    if (!Number.isSafeInteger(length) || length < 0) {
+      throw new BlockError('EINVAL', 'Image size cannot be negative', { node });
+    }
+    if (this.node.impl.truncate === undefined) {
+      throw new BlockError('ENOTSUP', 'Image format driver does not support resize', { node });
+    }
+    if (!this.writable) throw new BlockError('EACCES', 'Image is read-only', { node });
+    if (length < this.length && options.shrink !== true) {
+      const text = `Cannot shrink '${this.filename}' from ${this.length} to ${length} bytes: data would be lost`;
+      throw new BlockError('EINVAL', text, { node });
     }
   }
 

@@ -1,0 +1,92 @@
+/** Sizes and what they take: BL-SIZE. */
+import { describe, expect, test } from 'vitest';
+import type { OpenOptions } from '../../src/core/disk.ts';
+import { Permission } from '../../src/core/permissions.ts';
+import { raw } from '../../src/formats/raw.ts';
+import { failing, failureOf, gate, graphOf, plainFormat, Storage, storageProtocol } from './storage.ts';
+
+async function opened(length: number, options: OpenOptions = { writable: true }) {
+  const storage = new Storage(length);
+  const graph = graphOf([storageProtocol(storage), raw, plainFormat]);
+  return { storage, graph, disk: await graph.open({ driver: 'raw', file: { driver: 'store' } }, options) };
+}
+
+describe('truncate', () => {
+  test('BL-SIZE-3, BL-SIZE-4: refusals, in this order', async () => {
+    const { disk, storage } = await opened(8192);
+    const negative = { code: 'EINVAL', message: 'Image size cannot be negative' };
+    expect(await failureOf(disk.truncate(-512))).toEqual(negative);
+    expect(await failureOf(disk.truncate(0.5))).toEqual(negative);
+    expect((await failureOf(disk.truncate(512))).code).toBe('EINVAL');
+    const reading = await opened(8192, {});
+    expect(await failureOf(reading.disk.truncate(512))).toEqual({ code: 'EACCES', message: 'Image is read-only' });
+    const fixed = new Storage(8192);
+    fixed.without.push('truncate');
+    const other = await graphOf([storageProtocol(fixed)]).open({ driver: 'store' });
+    const unable = { code: 'ENOTSUP', message: 'Image format driver does not support resize' };
+    expect(await failureOf(other.truncate(512))).toEqual(unable);
+    await disk.close();
+    expect((await failureOf(disk.truncate(512))).code).toBe('ENOMEDIUM');
+    expect(storage.bytes.length).toBe(8192);
+  });
+
+  test('the length is the new one, and requests up to it are taken', async () => {
+    const { disk, storage } = await opened(8192);
+    await disk.truncate(12288);
+    expect([disk.length, storage.bytes.length]).toEqual([12288, 12288]);
+    await disk.write(12287, new Uint8Array([1]));
+    await disk.truncate(4096, { shrink: true });
+    expect((await failureOf(disk.read(4096, 1))).code).toBe('EIO');
+  });
+
+  test('resizing is held only while it lasts, however it ends', async () => {
+    const { disk, storage } = await opened(8192);
+    const holds = () => (storage.permissions.at(-1)?.need ?? 0) & Permission.resize;
+    const hold = gate();
+    storage.before = hold.wait;
+    const both = [disk.truncate(9216), disk.truncate(10240)];
+    expect(holds()).not.toBe(0);
+    hold.open();
+    await Promise.all(both);
+    expect(holds()).toBe(0);
+    storage.before = failing('ENOSPC');
+    expect((await failureOf(disk.truncate(20480))).code).toBe('ENOSPC');
+    expect(holds()).toBe(0);
+    expect(disk.length).toBe(10240);
+  });
+
+  test('closing meanwhile waits for it', async () => {
+    const { disk, storage, graph } = await opened(8192);
+    const hold = gate();
+    storage.before = ({ kind }) => (kind === 'truncate' ? hold.wait() : undefined);
+    const truncating = disk.truncate(9216);
+    const closing = disk.close();
+    hold.open();
+    await Promise.all([truncating, closing]);
+    expect(storage.story).toEqual(['truncate 9216', 'flush', 'close']);
+    expect(graph.nodes()).toEqual([]);
+  });
+});
+
+describe('sizes', () => {
+  test('BL-SIZE-1: raw lengths are whole sectors; the rest of the last one is zero', async () => {
+    const { disk, storage } = await opened(1000);
+    storage.bytes.fill(1);
+    expect(disk.length).toBe(1024);
+    const found = await disk.read(0, 1024);
+    expect([found[999], found[1000], found[1023]]).toEqual([1, 0, 0]);
+  });
+
+  test('BL-SIZE-5: bytes in use are the driver’s own answer, or those of the files below', async () => {
+    const storage = new Storage(1000);
+    const knowing = {
+      ...storageProtocol(storage),
+      open: async () => ({ ...storage.node(), allocatedSize: () => 4096 }),
+    };
+    const graph = graphOf([knowing, plainFormat]);
+    const disk = await graph.open({ driver: 'plain', file: { driver: 'store' } });
+    expect(disk.allocatedSize()).toBe(4096);
+    const other = await graphOf([storageProtocol(new Storage(1))]).open({ driver: 'store' });
+    expect(other.allocatedSize()).toBeUndefined();
+  });
+});
