@@ -122,7 +122,7 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   /** True: `target` is full. False: ask `read`. Never waits. */
   tryReadNow(offset: number, target: Uint8Array): boolean {
-    if (this.#link === undefined || this.node.drainDepth > 0 || !(offset >= 0)) return false;
+    if (this.#link === undefined || this.node.drainDepth > 0 || !isOffset(offset)) return false;
     return request.tryRead(this.node, offset, target);
   }
 
@@ -141,7 +141,7 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   /** True: written, though not durable. False: ask `write`; nothing happened. Never waits. */
   tryWriteNow(offset: number, source: Uint8Array): boolean {
-    if (this.#link === undefined || this.node.drainDepth > 0 || !(offset >= 0) || this.#writeThrough) return false;
+    if (this.#link === undefined || this.node.drainDepth > 0 || !isOffset(offset) || this.#writeThrough) return false;
     if (offset + source.length > this.length) return false;
     return this.#link.tryWriteNow(offset, source);
   }
@@ -174,7 +174,7 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   /** The same at once, or undefined where it must wait. */
   tryStatusNow(offset: number, length: number): BlockStatus | undefined {
-    if (this.#link === undefined || offset + length > this.length) return undefined;
+    if (this.#link === undefined || !isOffset(offset) || offset + length > this.length) return undefined;
     return tryStatus(this.node, offset, length);
   }
 
@@ -311,7 +311,7 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   #checkRange(action: string, offset: number, length: number): void {
     this.#open();
-    if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0) {
+    if (!isOffset(offset) || !isOffset(length)) {
       throw new RangeError(`offset ${offset} and length ${length} must be whole numbers of bytes, not negative`);
     }
     if (offset + length > this.length) {
@@ -340,6 +340,10 @@ export class Disk implements GraphUser, AsyncDisposable {
       this.graph.resume(this.node);
     }
   }
+}
+
+function isOffset(offset: number): boolean {
+  return offset >= 0 && Number.isSafeInteger(offset);
 }
 
 /** Readers share everything, as QEMU's tools do; a writer lets nobody else write or resize. */
