@@ -140,15 +140,23 @@ function emptyTree(): Record<string, OptionValue> {
   return Object.create(null) as Record<string, OptionValue>;
 }
 
-/** Nested options as dotted keys (BL-NAME-8). Undefined members are left out. */
-export function flattenOptions(nested: NestedOptions, prefix = ''): OptionTree {
+/** Deeper than any graph; a name from elsewhere must not exhaust the stack. */
+const NESTING_MAX = 100;
+
+/** Nested options as dotted keys (BL-NAME-8). Undefined members are left out. Throws BlockError EINVAL when nested too deep. */
+export function flattenOptions(nested: NestedOptions): OptionTree {
   const flat = emptyTree();
+  flattenInto(flat, nested, '', 0);
+  return flat;
+}
+
+function flattenInto(flat: Record<string, OptionValue>, nested: NestedOptions, prefix: string, depth: number): void {
+  if (depth > NESTING_MAX) throw badValue(`Options are nested more than ${NESTING_MAX} deep`);
   for (const [key, value] of Object.entries(nested)) {
     if (value === undefined) continue;
     if (value === null || typeof value !== 'object') flat[prefix + key] = value;
-    else Object.assign(flat, flattenOptions(value as NestedOptions, `${prefix}${key}.`));
+    else flattenInto(flat, value as NestedOptions, `${prefix}${key}.`, depth + 1);
   }
-  return flat;
 }
 
 /** Splits `tree` into the options below `prefix.` (prefix removed) and the others. */
