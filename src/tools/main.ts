@@ -45,9 +45,9 @@ export async function main(qemu: boolean): Promise<void> {
 }
 
 async function run({ dialect, out, messages }: Program): Promise<number> {
-  const [, path = '', ...rest] = process.argv;
+  const rest = process.argv.slice(2);
   if (rest.length === 0) throw misuse('Not enough arguments');
-  const getopt = new Getopt([path, ...rest], STANDARD_OPTIONS, { stopAtOperand: true });
+  const getopt = new Getopt([dialect.name, ...rest], STANDARD_OPTIONS, { stopAtOperand: true });
   for (let parsed = getopt.next(); parsed !== undefined; parsed = getopt.next()) {
     if (parsed.kind !== 'option') throw wrongOption(parsed);
     if (parsed.key === 'help') throw new HelpRequest();

@@ -1,0 +1,67 @@
+/** `dd`: copies blocks of an image into a new one. */
+import { type Command, readCommandLine } from '../command.ts';
+import { checkFormatOrOptions } from '../command-line/arguments.ts';
+import { sizeArgument } from '../command-line/numbers.ts';
+import { FORCE_SHARE, IMAGE_OPTS, OBJECT, SHORT_FORMAT } from '../command-line/standard-options.ts';
+import type { Context } from '../context.ts';
+import { Failure } from '../failure.ts';
+
+const BLOCK_SIZE_MAX = (1n << 31n) - 1n;
+
+export const ddCommand: Command = {
+  name: 'dd',
+  summary: 'Copy blocks of an image into a new one',
+  usage: '[--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] [skip=blocks] if=input of=output',
+  operands: 'if=FILENAME of=FILENAME [bs=SIZE] [count=N] [skip=N]',
+  description:
+    'bs: bytes in a block (default 512). skip: blocks of the input to leave out. count: where to stop, in blocks from the\nstart of the input.',
+  options: [
+    SHORT_FORMAT,
+    { short: 'O', argument: 'FMT', help: "the new image's format; default: as its name ends, else raw" },
+    OBJECT,
+    IMAGE_OPTS,
+    FORCE_SHARE,
+  ],
+  examples: ['dd if=disk.vdi of=boot.raw bs=512 count=1', 'dd if=disk.raw of=rest.raw bs=1M skip=1'],
+  run,
+};
+
+interface Operands {
+  readonly input: string;
+  readonly output: string;
+  /** Bytes in a block. */
+  readonly blockSize: number;
+  /** Blocks from the input's start; undefined: all. */
+  readonly count: number | undefined;
+  /** Blocks. */
+  readonly skip: number;
+}
+
+async function run(context: Context): Promise<number> {
+  const given = readCommandLine(context, ddCommand);
+  const operands = parseOperands(given.operands);
+  checkFormatOrOptions(given, 'f');
+  return operands.skip < 0 ? 1 : 0;
+}
+
+function parseOperands(words: readonly string[]): Operands {
+  let input: string | undefined;
+  let output: string | undefined;
+  let blockSize = 512;
+  let count: number | undefined;
+  let skip = 0;
+  for (const word of words) {
+    const equals = word.indexOf('=');
+    const name = equals < 0 ? word : word.slice(0, equals);
+    const value = word.slice(equals + 1);
+    if (equals < 0) throw new Failure(`unrecognized operand ${name}`);
+    if (name === 'if') input = value;
+    else if (name === 'of') output = value;
+    else if (name === 'bs') blockSize = sizeArgument('bs', value, { min: 1n, max: BLOCK_SIZE_MAX });
+    else if (name === 'count') count = sizeArgument('count', value);
+    else if (name === 'skip') skip = sizeArgument('skip', value);
+    else throw new Failure(`unrecognized operand ${name}`);
+  }
+  if (input === undefined || output === undefined) throw new Failure('Must specify both input and output files');
+  return { input, output, blockSize, count, skip };
+}

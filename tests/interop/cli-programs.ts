@@ -1,0 +1,118 @@
+/** Runs our command line beside the program it stands for, on equal files, for tests that compare what both print. */
+import { spawnSync } from 'node:child_process';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { build } from 'esbuild';
+import { root } from '../tidy/source-files.ts';
+
+export interface Outcome {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** The first line of `program --version`, or undefined where it is not installed. */
+export function installedVersion(program: string): string | undefined {
+  const run = spawnSync(program, ['--version'], { encoding: 'utf8' });
+  return run.status === 0 ? run.stdout.split('\n', 1)[0] : undefined;
+}
+
+const peer = installedVersion('qemu-img');
+
+/** Why tests against qemu-img are skipped; undefined where it is there. */
+export const peerMissing: string | undefined =
+  peer === undefined ? 'qemu-img is not installed (Debian: qemu-utils)' : undefined;
+
+/** Two equal folders, one for each program. */
+export class SideBySide {
+  readonly #folder = mkdtempSync(join(tmpdir(), 'diskwright-cli-'));
+  readonly ours = join(this.#folder, 'ours');
+  readonly theirs = join(this.#folder, 'theirs');
+
+  private constructor() {
+    for (const folder of [this.ours, this.theirs, join(this.#folder, 'bin')]) mkdirSync(folder);
+  }
+
+  static async make(): Promise<SideBySide> {
+    const pair = new SideBySide();
+    // Called by this name, our messages begin like theirs.
+    await bundle('src/tools/img.ts', join(pair.#folder, 'bin/qemu-img'));
+    await bundle('src/tools/diskwright.ts', join(pair.#folder, 'bin/diskwright'));
+    return pair;
+  }
+
+  remove(): void {
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  /** Runs a program of the system in both folders. */
+  prepare(program: string, ...args: string[]): void {
+    for (const cwd of [this.ours, this.theirs]) {
+      const run = spawnSync(program, args, { cwd, encoding: 'utf8' });
+      if (run.status !== 0) throw new Error(`${program} ${args.join(' ')}: ${run.stderr}`);
+    }
+  }
+
+  /** diskwright-img under the name qemu-img. */
+  runOurs(args: readonly string[], input?: Uint8Array): Outcome {
+    return run(join(this.#folder, 'bin/qemu-img'), args, this.ours, input);
+  }
+
+  runTheirs(args: readonly string[]): Outcome {
+    return run('qemu-img', args, this.theirs);
+  }
+
+  /** The program `diskwright`. */
+  runDiskwright(args: readonly string[], input?: Uint8Array): Outcome {
+    return run(join(this.#folder, 'bin/diskwright'), args, this.ours, input);
+  }
+}
+
+/** An executable file of one of our programs, from the present sources. */
+async function bundle(entry: string, outfile: string): Promise<void> {
+  await build({
+    absWorkingDir: root,
+    entryPoints: [entry],
+    outfile,
+    bundle: true,
+    platform: 'node',
+    format: 'cjs',
+    target: 'node20.19',
+    packages: 'external',
+    define: { 'import.meta.url': 'bundleUrl' },
+    banner: { js: '#!/usr/bin/env node\nconst bundleUrl = require("node:url").pathToFileURL(__filename).href;' },
+  });
+  chmodSync(outfile, 0o755);
+}
+
+function run(program: string, args: readonly string[], cwd: string, input?: Uint8Array): Outcome {
+  const { status, stdout, stderr } = spawnSync(program, args, {
+    cwd,
+    encoding: 'utf8',
+    env: { ...process.env, NODE_PATH: join(root, 'node_modules') },
+    maxBuffer: 1 << 30,
+    ...(input === undefined ? { stdio: ['ignore', 'pipe', 'pipe'] } : { input }),
+  });
+  return { status, stdout, stderr };
+}
+
+/**
+ * What the release installed here does not print yet: children in `info` (T-INFO-3, T-INFO-4). Takes them out of ours.
+ */
+export function withoutChildren(outcome: Outcome): Outcome {
+  const human = outcome.stdout.replace(/^Child node '.*':\n( {4}.*\n)*/gm, '');
+  return { ...outcome, stdout: withoutJsonChildren(human) };
+}
+
+function withoutJsonChildren(text: string): string {
+  const kept: string[] = [];
+  let closing: string | undefined;
+  for (const line of text.split('\n')) {
+    if (closing !== undefined) {
+      if (line.startsWith(closing)) closing = undefined;
+    } else if (line.endsWith('"children": [')) closing = `${line.slice(0, line.indexOf('"'))}]`;
+    else kept.push(line);
+  }
+  return kept.join('\n');
+}
