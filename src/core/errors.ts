@@ -53,6 +53,8 @@ export interface BlockErrorDetails {
   readonly cause?: unknown;
   /** Advice printed below the message, without the program's prefix. May hold several lines. */
   readonly hint?: string | undefined;
+  /** Who stands in the way of a lock, as a sentence; a further hint where that may be said. */
+  readonly holder?: string | undefined;
 }
 
 export class BlockError extends Error {
@@ -60,12 +62,14 @@ export class BlockError extends Error {
   readonly code: ErrorCode;
   readonly node: string | undefined;
   readonly hint: string | undefined;
+  readonly holder: string | undefined;
 
   constructor(code: ErrorCode, message: string, details: BlockErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.code = code;
     this.node = details.node;
     this.hint = details.hint;
+    this.holder = details.holder;
   }
 }
 
@@ -103,6 +107,7 @@ export function addContext(context: string, error: unknown): BlockError {
   return new BlockError(inner.code, `${context}: ${inner.message}`, {
     node: inner.node,
     hint: inner.hint,
+    holder: inner.holder,
     cause: inner,
   });
 }
