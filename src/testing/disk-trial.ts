@@ -8,8 +8,8 @@ import { ModelDisk } from './model-disk.ts';
 export interface TrialSubject {
   /** Opens the disk for writing; also again, after closing. It is all zeroes at first. */
   open(): Promise<DiskUnderTest>;
-  /** After the last close, e.g. to look for leaks. */
-  finish?(): void | Promise<void>;
+  /** After the last close, e.g. to look for leaks; with what the disk must hold. */
+  finish?(model: ModelDisk): void | Promise<void>;
 }
 
 /** What a disk did that it must not. */
@@ -81,7 +81,7 @@ export class DiskTrial {
     await this.#compareAll();
     await this.#check();
     await this.#disk.close();
-    await this.#subject.finish?.();
+    await this.#subject.finish?.(this.#model);
   }
 
   /** After a failure: closes without caring what comes of it. */

@@ -20,8 +20,8 @@ type Note =
   | { readonly event: 'flushed'; readonly id: number };
 
 /** The requests of a workload that are followed. */
-export interface RecordedDisk {
-  readonly disk: DiskUnderTest;
+export interface RecordedDisk<D extends DiskUnderTest = DiskUnderTest> {
+  readonly disk: D;
   write(offset: number, data: Uint8Array, flags?: WriteFlags): Promise<void>;
   writeZeroes(offset: number, length: number, flags?: ZeroFlags): Promise<void>;
   discard(offset: number, length: number): Promise<void>;
@@ -31,7 +31,7 @@ export interface RecordedDisk {
   close(): Promise<void>;
 }
 
-export function recordDisk(host: SimHost, disk: DiskUnderTest): RecordedDisk {
+export function recordDisk<D extends DiskUnderTest>(host: SimHost, disk: D): RecordedDisk<D> {
   let next = host.log.length;
   const note = (value: Note) => host.note(value);
   const change = async (value: Change, durable: boolean, run: () => Promise<void>) => {
