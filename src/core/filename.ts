@@ -1,5 +1,6 @@
 /** File names: prefixes, `json:` names, and the names a node shows (BL-NAME, BL-REFRESH). POSIX rules. */
-import { BlockError } from './errors.ts';
+import { addContext, BlockError } from './errors.ts';
+import { type JsonValue, parseJson } from './json.ts';
 import { hashOrder } from './key-order.ts';
 import type { BlockNode, FullOptions } from './node.ts';
 import { flattenOptions, type NestedOptions, type OptionTree } from './options.ts';
@@ -33,17 +34,19 @@ export function stripPrefix(name: string, driver: string): string {
 /** The options of a `json:` name (BL-NAME-8); undefined for other names. Throws BlockError EINVAL. */
 export function jsonNameOptions(name: string): OptionTree | undefined {
   if (!name.startsWith('json:')) return undefined;
-  let parsed: unknown;
-  try {
-    parsed = JSON.parse(name.slice('json:'.length));
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new BlockError('EINVAL', `Could not parse the JSON options: ${reason}`, { cause });
-  }
+  const parsed = parseNameJson(name.slice('json:'.length));
   if (parsed === null || typeof parsed !== 'object' || Array.isArray(parsed)) {
     throw new BlockError('EINVAL', 'Invalid JSON object given');
   }
   return flattenOptions(parsed as NestedOptions);
+}
+
+function parseNameJson(text: string): JsonValue {
+  try {
+    return parseJson(text);
+  } catch (error) {
+    throw addContext('Could not parse the JSON options', error);
+  }
 }
 
 /** `json:{"driver": "raw", "file": {…}}` in the order other programs print it (T-FMT-4). */

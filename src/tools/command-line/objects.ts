@@ -1,6 +1,7 @@
 /** `--object` (T-GEN-13): only secrets are known. Each is checked as soon as it is read from the command line. */
 import { readFileSync } from 'node:fs';
 import { codeOf, errorText } from '../../core/errors.ts';
+import { parseJson } from '../../core/json.ts';
 import { Failure, HelpRequest } from '../failure.ts';
 
 const SECRET = 'secret';
@@ -61,14 +62,9 @@ export class ObjectList {
   }
 
   #parseJson(text: string): Properties {
-    let parsed: unknown;
-    try {
-      parsed = JSON.parse(text);
-    } catch (error) {
-      throw new Failure(`JSON parse error, ${error instanceof Error ? error.message : error}`);
-    }
+    const parsed = parseJson(text);
     const properties: Properties = {};
-    for (const [key, value] of Object.entries(parsed as object)) {
+    for (const [key, value] of Object.entries(parsed ?? {})) {
       if (typeof value !== 'string') throw new Failure(`Invalid parameter type for '${key}', expected: string`);
       properties[key] = value;
     }
