@@ -188,5 +188,7 @@ function formattingLine(
 
 function optionText(value: unknown): string {
   if (typeof value === 'boolean') return value ? 'on' : 'off';
+  // All digits, also past the safe integers.
+  if (typeof value === 'number') return BigInt(value).toString();
   return String(value).replaceAll(',', ',,');
 }

@@ -176,7 +176,7 @@ export function takePrefix(tree: OptionTree, prefix: string): { inner: OptionTre
  */
 export function parseKeyValues(text: string, impliedKey?: string): OptionTree {
   const tree = emptyTree();
-  const items = splitItems(text);
+  const items = splitItems(text, impliedKey !== undefined);
   items.forEach((item, index) => {
     const equals = item.indexOf('=');
     if (equals >= 0) tree[item.slice(0, equals)] = item.slice(equals + 1).replaceAll(',,', ',');
@@ -187,16 +187,19 @@ export function parseKeyValues(text: string, impliedKey?: string): OptionTree {
   return tree;
 }
 
-/** Splits at single commas; doubled ones stay doubled. */
-function splitItems(text: string): string[] {
+/** Splits at single commas; those doubled in a value stay doubled. The first item is a value, if a key is implied. */
+function splitItems(text: string, impliedKey: boolean): string[] {
   const items: string[] = [];
   let start = 0;
+  let inValue = impliedKey;
   for (let i = 0; i < text.length; i++) {
+    if (text[i] === '=') inValue = true;
     if (text[i] !== ',') continue;
-    if (text[i + 1] === ',') i++;
+    if (inValue && text[i + 1] === ',') i++;
     else {
       items.push(text.slice(start, i));
       start = i + 1;
+      inValue = false;
     }
   }
   items.push(text.slice(start));

@@ -24,7 +24,7 @@ interface FileOptions {
 
 interface FileCreateOptions {
   readonly nocow: boolean;
-  readonly preallocation: 'off' | 'falloc' | 'full';
+  readonly preallocation: string;
   readonly extent_size_hint: number;
   readonly size: number;
 }
@@ -45,7 +45,7 @@ const options = {
 
 const createOptions = {
   nocow: option.boolean({ help: 'Turn off copy-on-write (valid only on btrfs)', fallback: false }),
-  preallocation: option.choice(['off', 'falloc', 'full'], {
+  preallocation: option.text({
     help: 'Preallocation mode (allowed values: off, falloc, full)',
     fallback: 'off',
   }),
@@ -241,6 +241,7 @@ async function createFile({
   host,
 }: ProtocolCreateContext<FileCreateOptions>): Promise<void> {
   const name = stripPrefix(filename, 'file');
+  const preallocation = preallocationMode(wanted.preallocation);
   if (wanted.size > Number.MAX_SAFE_INTEGER) throw new BlockError('EFBIG', 'File too large');
   const existing = await host.files.open(name, { write: true }).catch((error: unknown) => {
     if (codeOf(error) === 'ENOENT') return undefined;
@@ -260,10 +261,26 @@ async function createFile({
       if (codeOf(error) !== 'ENOTSUP') throw error;
     }
     await handle.truncate(0);
-    if (wanted.nocow) handle.setNoCopyOnWrite?.();
-    if (wanted.extent_size_hint > 0) handle.setExtentSizeHint?.(wanted.extent_size_hint);
-    await resize(handle, name, wanted.size, { preallocation: wanted.preallocation });
+    if (wanted.nocow) whereSupported(() => handle.setNoCopyOnWrite?.());
+    if (wanted.extent_size_hint > 0) whereSupported(() => handle.setExtentSizeHint?.(wanted.extent_size_hint));
+    await resize(handle, name, wanted.size, { preallocation });
   } finally {
     await handle.close();
+  }
+}
+
+/** Told here and not by the schema: it comes after the `Formatting` line (T-CREATE-2). */
+function preallocationMode(text: string): 'off' | 'falloc' | 'full' {
+  if (text === 'off' || text === 'falloc' || text === 'full') return text;
+  if (text === 'metadata') throw new BlockError('EINVAL', 'Unsupported preallocation mode: metadata');
+  throw new BlockError('EINVAL', `invalid parameter value: ${text}`);
+}
+
+/** Hints that a file system need not know. */
+function whereSupported(hint: () => void): void {
+  try {
+    hint();
+  } catch (error) {
+    if (codeOf(error) !== 'ENOTSUP' && codeOf(error) !== 'ENOTTY') throw error;
   }
 }
