@@ -1,8 +1,8 @@
 /** The graph that a command works on. */
 import { Graph } from '../core/graph.ts';
+import { DRIVERS } from '../drivers.ts';
 import { nodeHost } from '../node/host.ts';
 import type { Context } from './context.ts';
-import { DRIVERS } from './drivers.ts';
 
 export function newGraph(context: Context): Graph {
   const host = nodeHost({

@@ -24,6 +24,9 @@ export function imageRequest(given: GivenOptions, name: string, format: string):
 
 /** Opens an image; failures read `Could not open '‹name›': …` (T-GEN-9). */
 export async function openImage(graph: Graph, { name, imageOpts, ...options }: ImageRequest): Promise<Disk> {
+  if (imageOpts && options.format !== undefined) {
+    throw new Failure('--image-opts and --format are mutually exclusive');
+  }
   const source = imageOpts ? imageOptions(name, options.forceShare === true) : name;
   try {
     return await graph.open(source, options);
@@ -34,7 +37,7 @@ export async function openImage(graph: Graph, { name, imageOpts, ...options }: I
 }
 
 function imageOptions(text: string, forceShare: boolean): OptionTree {
-  const tree = parseKeyValues(text, 'file');
+  const tree = text === '' ? {} : parseKeyValues(text, 'file');
   const shared = tree['force-share'];
   if (forceShare && shared !== undefined && !parseBoolOption(shared, 'force-share')) {
     throw new Failure('--force-share/-U conflicts with image options');

@@ -1,6 +1,5 @@
 /** Arguments that several commands take, checked in qemu-img's words. */
 import { type CacheMode, cacheSettings } from '../../core/cache.ts';
-import type { GivenOptions } from '../command.ts';
 import { Failure } from '../failure.ts';
 
 export type OutputForm = 'human' | 'json';
@@ -18,24 +17,28 @@ export function cacheMode(what: string, text = 'writeback'): CacheMode {
   return text as CacheMode;
 }
 
-/** T-GEN-8. */
-export function checkFormatOrOptions(given: GivenOptions, ...formats: readonly string[]): void {
-  if (given.has('image-opts') && formats.some((key) => given.has(key))) {
-    throw new Failure('--image-opts and --format are mutually exclusive');
-  }
-}
-
 /** `-l` of convert and measure: a name, or keys and values of which each is checked (T-CONV-5). */
-export function checkSnapshotArgument(text: string, warn: (message: string, hint: string) => void): void {
+export function checkSnapshotArgument(text: string, warn: Warning): void {
   if (!text.startsWith('snapshot.')) return;
-  for (const item of text.replaceAll(',,', '\0').split(',')) {
-    let [key = '', value] = item.split('=', 2);
-    if (value === undefined) {
-      const full = key.startsWith('no') ? `${key.slice(2)}=off` : `${key}=on`;
-      warn(`short-form boolean option '${key}' deprecated`, `Please use ${full} instead`);
-      key = full.split('=', 1)[0] ?? '';
-    }
+  for (const [key] of keyValues(text, undefined, warn)) {
     if (key === 'snapshot.id' || key === 'snapshot.name') continue;
     throw new Failure(`Invalid parameter '${key}'`, { continuation: `Failed in parsing snapshot param '${text}'` });
   }
+}
+
+export type Warning = (message: string, hint: string) => void;
+
+/** `a=b,c`: a literal comma in a value is doubled, a name alone is `on`, which is warned of. */
+export function keyValues(text: string, impliedKey: string | undefined, warn: Warning): [string, string][] {
+  const items = text.replaceAll(',,', '\0').split(',');
+  if (items.at(-1) === '') items.pop();
+  return items.map((item, index) => {
+    const equals = item.indexOf('=');
+    const value = item.slice(equals + 1).replaceAll('\0', ',');
+    if (equals >= 0) return [item.slice(0, equals), value];
+    if (index === 0 && impliedKey !== undefined) return [impliedKey, value];
+    const [key, meaning] = item.startsWith('no') ? [item.slice(2), 'off'] : [item, 'on'];
+    warn(`short-form boolean option '${item}' deprecated`, `Please use ${key}=${meaning} instead`);
+    return [key, meaning];
+  });
 }

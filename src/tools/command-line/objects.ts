@@ -65,8 +65,10 @@ export class ObjectList {
     const parsed = parseJson(text);
     const properties: Properties = {};
     for (const [key, value] of Object.entries(parsed ?? {})) {
-      if (typeof value !== 'string') throw new Failure(`Invalid parameter type for '${key}', expected: string`);
-      properties[key] = value;
+      if (typeof value !== 'string' && (key === 'id' || key === 'qom-type' || Object.hasOwn(PROPERTIES, key))) {
+        throw new Failure(`Invalid parameter type for '${key}', expected: string`);
+      }
+      properties[key] = String(value);
     }
     return properties;
   }

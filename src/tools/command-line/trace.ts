@@ -3,19 +3,19 @@ import { readFileSync } from 'node:fs';
 import { codeOf, errorText } from '../../core/errors.ts';
 import { Failure } from '../failure.ts';
 import type { Messages } from '../output/stream.ts';
+import { keyValues } from './arguments.ts';
+
+const KEYS: readonly string[] = ['enable', 'events', 'file'];
 
 /** Checks one `[enable=]PATTERN[,events=FILE][,file=FILE]`. */
 export function traceArgument(text: string, messages: Messages): void {
-  const items = text.replaceAll(',,', '\0').split(',');
-  if (items.length > 1 && items.at(-1) === '') items.pop();
-  items.forEach((item, index) => {
-    const equals = item.indexOf('=');
-    const value = item.slice(equals + 1).replaceAll('\0', ',');
-    const key = equals < 0 ? (index === 0 ? 'enable' : item) : item.slice(0, equals);
+  const given = keyValues(text, 'enable', (message, hint) => messages.warning(message, hint));
+  const unknown = given.find(([key]) => !KEYS.includes(key));
+  if (unknown !== undefined) throw new Failure(`Invalid parameter '${unknown[0]}'`);
+  for (const [key, value] of given) {
     if (key === 'enable') warnOfEvent(value, messages, '');
-    else if (key === 'events') warnOfEvents(value, messages);
-    else if (key !== 'file') throw new Failure(`Invalid parameter '${key}'`);
-  });
+    if (key === 'events') warnOfEvents(value, messages);
+  }
 }
 
 /** Patterns may match nothing; a plain name should exist. */

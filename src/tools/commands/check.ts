@@ -3,7 +3,7 @@ import type { CheckReport, RepairMode } from '../../core/driver.ts';
 import { BlockError, withErrno } from '../../core/errors.ts';
 import { type CheckResult, checkDisk } from '../../jobs/check.ts';
 import { type Command, readCommandLine } from '../command.ts';
-import { cacheMode, checkFormatOrOptions, type OutputForm, outputForm } from '../command-line/arguments.ts';
+import { cacheMode, type OutputForm, outputForm } from '../command-line/arguments.ts';
 import {
   FORCE_SHARE,
   FORMAT,
@@ -63,7 +63,6 @@ async function run(context: Context): Promise<number> {
   const { filename } = given;
   const form = outputForm(given.text('output'));
   const cache = cacheMode('source cache', given.text('T'));
-  checkFormatOrOptions(given, 'format');
   const request = imageRequest(given, filename, 'format');
   const disk = await openImage(newGraph(context), {
     ...request,

@@ -1,7 +1,7 @@
 /** `checksum`: a digest of what a guest sees, whatever the format. */
 import { checksum } from '../../jobs/checksum.ts';
 import { type Command, readCommandLine } from '../command.ts';
-import { cacheMode, checkFormatOrOptions, outputForm } from '../command-line/arguments.ts';
+import { cacheMode, outputForm } from '../command-line/arguments.ts';
 import {
   FORCE_SHARE,
   FORMAT,
@@ -48,7 +48,6 @@ async function run(context: Context): Promise<number> {
   });
   const { filename } = given;
   const form = outputForm(given.text('output'));
-  checkFormatOrOptions(given, 'format');
   const cache = cacheMode('source cache', given.text('T'));
   const disk = await openImage(newGraph(context), { ...imageRequest(given, filename, 'format'), cache });
   const display = progressDisplay(context, { percentages: given.has('p'), quiet: given.has('q'), mode, step: 1 });

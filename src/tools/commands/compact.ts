@@ -2,7 +2,6 @@
 import { formatSize } from '../../bytes/size.ts';
 import { compactDisk } from '../../jobs/compact.ts';
 import { type Command, readCommandLine } from '../command.ts';
-import { checkFormatOrOptions } from '../command-line/arguments.ts';
 import { FORMAT, IMAGE_OPTS, OBJECT, PROGRESS, PROGRESS_MODE, QUIET } from '../command-line/standard-options.ts';
 import type { Context } from '../context.ts';
 import { newGraph } from '../graph.ts';
@@ -29,7 +28,6 @@ async function run(context: Context): Promise<number> {
     },
   });
   const { filename } = given;
-  checkFormatOrOptions(given, 'format');
   const quiet = given.has('q');
   const request = { ...imageRequest(given, filename, 'format'), writable: true };
   const disk = await openImage(newGraph(context), request);

@@ -3,7 +3,7 @@ import type { Disk } from '../../core/disk.ts';
 import { BlockError } from '../../core/errors.ts';
 import { type Comparison, compare, STATUS_FAILURE } from '../../jobs/compare.ts';
 import { type Command, readCommandLine } from '../command.ts';
-import { cacheMode, checkFormatOrOptions } from '../command-line/arguments.ts';
+import { cacheMode } from '../command-line/arguments.ts';
 import {
   FORCE_SHARE,
   IMAGE_OPTS,
@@ -64,7 +64,6 @@ async function run(context: Context): Promise<number> {
   const display = progressDisplay(context, { percentages: given.has('p'), quiet, mode, step: 2 });
   try {
     const cache = cacheMode('source cache', given.text('T'));
-    checkFormatOrOptions(given, 'f', 'F');
     const a = { ...imageRequest(given, nameA, 'f'), cache };
     const disks = await openBoth(context, a, { ...imageRequest(given, nameB, 'F'), cache });
     return await withDisks(disks, () => compareDisks(context, disks, { strict: given.has('s'), quiet, display }));

@@ -1,6 +1,5 @@
 /** `dd`: copies blocks of an image into a new one. */
 import { type Command, readCommandLine } from '../command.ts';
-import { checkFormatOrOptions } from '../command-line/arguments.ts';
 import { sizeArgument } from '../command-line/numbers.ts';
 import { FORCE_SHARE, IMAGE_OPTS, OBJECT, SHORT_FORMAT } from '../command-line/standard-options.ts';
 import type { Context } from '../context.ts';
@@ -40,7 +39,6 @@ interface Operands {
 async function run(context: Context): Promise<number> {
   const given = readCommandLine(context, ddCommand);
   const operands = parseOperands(given.operands);
-  checkFormatOrOptions(given, 'f');
   return operands.skip < 0 ? 1 : 0;
 }
 

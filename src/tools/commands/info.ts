@@ -1,6 +1,6 @@
 /** `info`: what is known about an image, without reading its content. */
 import { type Command, readCommandLine } from '../command.ts';
-import { checkFormatOrOptions, outputForm } from '../command-line/arguments.ts';
+import { outputForm } from '../command-line/arguments.ts';
 import { FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, OUTPUT } from '../command-line/standard-options.ts';
 import type { Context } from '../context.ts';
 import { newGraph } from '../graph.ts';
@@ -33,7 +33,6 @@ async function run(context: Context): Promise<number> {
   const given = readCommandLine(context, infoCommand);
   const { filename } = given;
   const form = outputForm(given.text('output'));
-  checkFormatOrOptions(given, 'format');
   const disk = await openImage(newGraph(context), { ...imageRequest(given, filename, 'format'), noIO: true });
   await withDisks([disk], async () => {
     const info = imageInfo(disk.node, context.dialect);

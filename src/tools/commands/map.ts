@@ -1,7 +1,7 @@
 /** `map`: what is stored where. */
 import { type MapEntry, map } from '../../jobs/map.ts';
 import { type Command, readCommandLine } from '../command.ts';
-import { checkFormatOrOptions, outputForm } from '../command-line/arguments.ts';
+import { outputForm } from '../command-line/arguments.ts';
 import { sizeArgument } from '../command-line/numbers.ts';
 import { FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, OUTPUT } from '../command-line/standard-options.ts';
 import type { Context } from '../context.ts';
@@ -43,7 +43,6 @@ async function run(context: Context): Promise<number> {
   });
   const { filename } = given;
   const form = outputForm(given.text('output'));
-  checkFormatOrOptions(given, 'format');
   const disk = await openImage(newGraph(context), imageRequest(given, filename, 'format'));
   await withDisks([disk], async () => {
     const batches = map(disk, { start, ...(length === undefined ? {} : { length }) });

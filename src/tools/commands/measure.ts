@@ -6,7 +6,7 @@ import type { Graph } from '../../core/graph.ts';
 import { type OptionTree, parseOptions } from '../../core/options.ts';
 import { measure } from '../../jobs/measure.ts';
 import { type Command, type GivenOptions, readCommandLine } from '../command.ts';
-import { checkFormatOrOptions, checkSnapshotArgument, type OutputForm, outputForm } from '../command-line/arguments.ts';
+import { checkSnapshotArgument, type OutputForm, outputForm } from '../command-line/arguments.ts';
 import { sizeArgument } from '../command-line/numbers.ts';
 import { OptionList } from '../command-line/option-list.ts';
 import { FORCE_SHARE, IMAGE_OPTS, OBJECT, OUTPUT, SHORT_FORMAT } from '../command-line/standard-options.ts';
@@ -60,7 +60,6 @@ async function run(context: Context): Promise<number> {
   if (filename === undefined) {
     result = await measure(graph, { format, options: formatOptions(graph, format, tree), content: size ?? 0 });
   } else {
-    checkFormatOrOptions(given, 'f');
     const disk = await openImage(graph, imageRequest(given, filename, 'f'));
     result = await withDisks([disk], async () => {
       if (given.has('l')) throw noSnapshots(disk);

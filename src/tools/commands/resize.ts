@@ -3,7 +3,6 @@ import type { Preallocation } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { parseSizeChange, resizeDisk, SHRINK_REFUSAL, SHRINK_WARNING } from '../../jobs/resize.ts';
 import { type Command, readCommandLine } from '../command.ts';
-import { checkFormatOrOptions } from '../command-line/arguments.ts';
 import { FORMAT, IMAGE_OPTS, OBJECT, QUIET } from '../command-line/standard-options.ts';
 import type { Context } from '../context.ts';
 import { Failure, HelpRequest, misuse } from '../failure.ts';
@@ -40,7 +39,6 @@ async function run(context: Context): Promise<number> {
   const given = readCommandLine(context, resizeCommand, { preallocation: checkPreallocation }, words);
   const [filename] = given.operands;
   if (filename === undefined || given.operands.length !== 1) throw misuse('Expecting image file name and size');
-  checkFormatOrOptions(given, 'format');
   const change = parseSizeChange(sizeText);
   const preallocation = (given.text('preallocation') ?? 'off') as Preallocation;
   const request = { ...imageRequest(given, filename, 'format'), writable: true };

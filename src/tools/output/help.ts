@@ -1,10 +1,10 @@
 /** Help and version texts (T-GEN-6). */
 import packageJson from '../../../package.json' with { type: 'json' };
+import { DRIVERS } from '../../drivers.ts';
 import { type Command, optionsOf } from '../command.ts';
 import type { OptionSpec } from '../command-line/getopt.ts';
 import { commands } from '../commands/index.ts';
 import type { Dialect } from '../dialect.ts';
-import { DRIVERS } from '../drivers.ts';
 
 /** The release whose command line and output `diskwright-img` reproduces; scripts compare it. */
 const QEMU_RELEASE = '8.2.7';

@@ -1,2 +1,0 @@
-/** The drivers that the commands know. */
-export { DRIVERS } from '../drivers.ts';
