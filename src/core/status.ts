@@ -26,7 +26,7 @@ export async function status(node: BlockNode, offset: number, length: number): P
   if (below === undefined) return ofExtent(node, own);
   const inside = below.node.impl.length() - below.offset;
   const child =
-    inside <= 0 ? pastEnd(own.length) : await status(below.node, below.offset, Math.min(own.length, inside));
+    inside <= 0 ? pastEnd(below, own.length) : await status(below.node, below.offset, Math.min(own.length, inside));
   return combine(node, own, child);
 }
 
@@ -38,7 +38,7 @@ export function tryStatus(node: BlockNode, offset: number, length: number): Bloc
   const below = belowOf(node, own);
   if (below === undefined) return ofExtent(node, own);
   const inside = below.node.impl.length() - below.offset;
-  const child = inside <= 0 ? pastEnd(own.length) : tryStatus(below.node, below.offset, Math.min(own.length, inside));
+  const child = inside <= 0 ? pastEnd(below, own.length) : tryStatus(below.node, below.offset, Math.min(own.length, inside));
   return child && combine(node, own, child);
 }
 
@@ -57,8 +57,13 @@ function checked(extent: Extent, asked: number): Extent {
   return extent;
 }
 
+interface Below {
+  readonly node: BlockNode;
+  readonly offset: number;
+}
+
 /** Where to ask on, if the extent leaves that open. */
-function belowOf(node: BlockNode, extent: Extent): { node: BlockNode; offset: number } | undefined {
+function belowOf(node: BlockNode, extent: Extent): Below | undefined {
   const asks = extent.kind === 'delegate' || (extent.kind === 'data' && extent.recurse === true);
   if (!asks || extent.at?.child === undefined) return undefined;
   const link = node.child(extent.at.child);
@@ -66,9 +71,9 @@ function belowOf(node: BlockNode, extent: Extent): { node: BlockNode; offset: nu
   return { node: link.node, offset: extent.at.offset };
 }
 
-/** A file's tail that is not there reads as zeroes (BL-OPEN-18, step 5). */
-function pastEnd(length: number): BlockStatus {
-  return { length, allocated: true, data: false, zero: true, depth: 0 };
+/** A file's tail that is not there reads as zeroes (BL-OPEN-18, step 5), and has its place all the same. */
+function pastEnd({ node, offset }: Below, length: number): BlockStatus {
+  return { length, allocated: true, data: false, zero: true, depth: 0, at: { filename: node.filename, offset } };
 }
 
 function combine(node: BlockNode, own: Extent, child: BlockStatus): BlockStatus {

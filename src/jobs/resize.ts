@@ -25,6 +25,8 @@ export const SHRINK_WARNING =
   'make sure there is no important data there.';
 
 const SECTOR = 512;
+/** Sizes are told as signed numbers of 64 bits; from here on they are negative. */
+const SIZE_END = 2 ** 63;
 
 /** `2G`, `+512M` or `-1k` (T-SIZE-1). Throws BlockError EINVAL in the words of T-OPT-4. */
 export function parseSizeChange(text: string): SizeChange {
@@ -36,7 +38,7 @@ export function parseSizeChange(text: string): SizeChange {
 export async function resizeDisk(disk: Disk, change: SizeChange, options: ResizeOptions = {}): Promise<number> {
   const sign = { to: 0, by: 1, less: -1 }[change.relation];
   const size = sign === 0 ? change.bytes : disk.length + sign * change.bytes;
-  if (size <= 0) throw new BlockError('EINVAL', 'New image size must be positive');
+  if (size <= 0 || size >= SIZE_END) throw new BlockError('EINVAL', 'New image size must be positive');
   const { shrink = false, preallocation = 'off' } = options;
   if (size <= disk.length && preallocation !== 'off') {
     throw new BlockError('EINVAL', 'Preallocation can only be used for growing images');
