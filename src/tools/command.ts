@@ -28,7 +28,7 @@ export function wrongOption({ kind, word }: WrongOption): Failure {
   return misuse(kind === 'unknown' ? `unrecognized option '${word}'` : `missing argument for option '${word}'`);
 }
 
-const HELP: OptionSpec = { short: 'h', long: 'help', help: 'Show this help' };
+const HELP: OptionSpec = { short: 'h', long: 'help', help: 'show this help' };
 
 /** The options that `dialect` has. */
 export function optionsOf(command: Command, dialect: Dialect): readonly OptionSpec[] {

@@ -3,6 +3,7 @@ import { Graph } from '../core/graph.ts';
 import { DRIVERS } from '../drivers.ts';
 import { nodeHost } from '../node/host.ts';
 import type { Context } from './context.ts';
+import { qemuDrivers } from './qemu-drivers.ts';
 
 export function newGraph(context: Context): Graph {
   const host = nodeHost({
@@ -11,5 +12,5 @@ export function newGraph(context: Context): Graph {
       ? { notice: (message: string) => context.messages.raw(`${message}\n`) }
       : {}),
   });
-  return new Graph({ host, drivers: DRIVERS });
+  return new Graph({ host, drivers: context.dialect.qemu ? qemuDrivers(DRIVERS) : DRIVERS });
 }

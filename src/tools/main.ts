@@ -10,9 +10,9 @@ import { HeldOutput, Messages } from './output/stream.ts';
 import { endBySignal, interruptedBy, interruptSignal } from './signals.ts';
 
 const STANDARD_OPTIONS: readonly OptionSpec[] = [
-  { short: 'h', long: 'help', help: 'Show this help' },
-  { short: 'V', long: 'version', help: 'Show the version' },
-  { short: 'T', long: 'trace', argument: 'TRACE', help: 'Specify tracing options' },
+  { short: 'h', long: 'help', help: 'show this help' },
+  { short: 'V', long: 'version', help: 'show the version' },
+  { short: 'T', long: 'trace', argument: 'TRACE', help: 'specify tracing options' },
 ];
 
 interface Program {

@@ -15,6 +15,8 @@ export interface OptionSpec {
   readonly help: string;
   /** Ours alone: not accepted and not shown where qemu-img's command line is reproduced. */
   readonly beyond?: boolean;
+  /** Understood, but no format here can do it: left out of help. */
+  readonly unavailable?: boolean;
 }
 
 /** The long name, or the letter of an option without one. */

@@ -18,9 +18,9 @@ export const createCommand: Command = {
   options: [
     { short: 'f', argument: 'FMT', help: "the image's format; default: as the file name ends, else raw" },
     { short: 'o', argument: 'OPTIONS', help: 'name=value,... for the format; "-o help" lists them' },
-    { short: 'b', argument: 'FILE', help: 'the image that this one is to be based on' },
-    { short: 'F', argument: 'FMT', help: 'the format of that image' },
-    { short: 'u', help: 'do not look at the image it is based on' },
+    { short: 'b', argument: 'FILE', help: 'the image that this one is to be based on', unavailable: true },
+    { short: 'F', argument: 'FMT', help: 'the format of that image', unavailable: true },
+    { short: 'u', help: 'do not look at the image it is based on', unavailable: true },
     QUIET,
     OBJECT,
   ],

@@ -35,7 +35,7 @@ async function run(context: Context): Promise<number> {
   const form = outputForm(given.text('output'));
   const disk = await openImage(newGraph(context), { ...imageRequest(given, filename, 'format'), noIO: true });
   await withDisks([disk], async () => {
-    const info = imageInfo(disk.node, context.dialect);
+    const info = imageInfo(disk.node);
     if (form === 'human') {
       context.out.write(
         infoLines(info)

@@ -27,7 +27,7 @@ export const measureCommand: Command = {
     { short: 'O', argument: 'FMT', help: 'the format the image would have; default: raw' },
     { short: 'o', argument: 'OPTIONS', help: 'name=value,... as for create' },
     SHORT_FORMAT,
-    { short: 'l', argument: 'SNAPSHOT', help: 'a snapshot inside the source' },
+    { short: 'l', argument: 'SNAPSHOT', help: 'a snapshot inside the source', unavailable: true },
     IMAGE_OPTS,
     OBJECT,
     OUTPUT,

@@ -56,7 +56,7 @@ function commandHelp(dialect: Dialect, command: Command): string {
     `usage: ${dialect.name} ${command.name} [OPTIONS] ${command.operands}\n`,
     ...(command.description === undefined ? [] : [`${command.description}\n`]),
     'Options:',
-    ...columns(optionsOf(command, dialect).map((spec) => [optionLabel(spec), spec.help])),
+    ...columns(shownOptions(command, dialect).map((spec) => [optionLabel(spec), spec.help])),
     '',
     'Examples:',
     ...command.examples.map((example) => `  ${dialect.name} ${example}`),
@@ -64,6 +64,10 @@ function commandHelp(dialect: Dialect, command: Command): string {
     supportedFormats(),
   ];
   return paragraphs.join('\n');
+}
+
+function shownOptions(command: Command, dialect: Dialect): readonly OptionSpec[] {
+  return optionsOf(command, dialect).filter((spec) => !spec.unavailable);
 }
 
 function optionLabel({ short, long, argument }: OptionSpec): string {

@@ -2,10 +2,10 @@
 import { alignUp } from '../../bytes/align.ts';
 import { formatSize } from '../../bytes/size.ts';
 import type { SpecificData } from '../../core/driver.ts';
+import { hashOrder } from '../../core/key-order.ts';
 import type { BlockNode } from '../../core/node.ts';
 import { allocatedSize } from '../../core/request.ts';
-import type { Dialect } from '../dialect.ts';
-import { type JsonObject, members } from './json.ts';
+import type { JsonObject } from './json.ts';
 
 export interface ImageInfo {
   readonly filename: string;
@@ -21,12 +21,11 @@ export interface ImageInfo {
   readonly children: readonly { readonly name: string; readonly info: ImageInfo }[];
 }
 
-/** Formats of which qemu-img tells nothing specific. */
-const NOTHING_SPECIFIC = new Set(['vdi']);
+/** Formats of which qemu-img tells nothing specific: what we tell needs no order but its own. */
+const NOTHING_SPECIFIC: readonly string[] = ['vdi'];
 
-export function imageInfo(node: BlockNode, dialect: Dialect): ImageInfo {
+export function imageInfo(node: BlockNode): ImageInfo {
   const info = node.impl.info?.();
-  const hidden = dialect.qemu && NOTHING_SPECIFIC.has(node.driver.name);
   return {
     filename: node.filename,
     format: node.driver.name,
@@ -35,8 +34,8 @@ export function imageInfo(node: BlockNode, dialect: Dialect): ImageInfo {
     clusterSize: info?.clusterSize,
     encrypted: info?.encrypted ?? false,
     dirty: info === undefined ? undefined : (info.dirty ?? false),
-    specific: hidden ? undefined : info?.specific,
-    children: node.children.map((link) => ({ name: link.name, info: imageInfo(link.node, dialect) })),
+    specific: info?.specific,
+    children: node.children.map((link) => ({ name: link.name, info: imageInfo(link.node) })),
   };
 }
 
@@ -53,6 +52,8 @@ export function infoJson(info: ImageInfo): JsonObject {
     children: info.children.map(({ name, info: child }) => ({ name, info: infoJson(child) })),
   };
 }
+
+type Value = SpecificData[string];
 
 /** The lines for people. */
 export function infoLines(info: ImageInfo): string[] {
@@ -96,22 +97,23 @@ function commonLines(info: ImageInfo): string[] {
 }
 
 function specificLines({ specific }: ImageInfo): string[] {
-  const lines = specific === undefined ? [] : dataLines(specific.data);
+  const lines = specific === undefined ? [] : dataLines(specific.data, !NOTHING_SPECIFIC.includes(specific.type));
   return lines.length === 0 ? [] : ['Format specific information:', ...lines.map((line) => `    ${line}`)];
 }
 
-type Value = SpecificData[string];
-
-/** T-INFO-2. */
-function dataLines(data: SpecificData): string[] {
-  return (members(data) as [string, Value][]).flatMap(([key, value]) => valueLines(key.replaceAll('-', ' '), value));
+/** T-INFO-2. `sorted`: in the order of T-FMT-4. */
+function dataLines(data: SpecificData, sorted: boolean): string[] {
+  const keys = Object.keys(data);
+  return (sorted ? hashOrder(keys) : keys).flatMap((key) =>
+    valueLines(key.replaceAll('-', ' '), data[key] ?? '', sorted),
+  );
 }
 
-function valueLines(label: string, value: Value): string[] {
+function valueLines(label: string, value: Value, sorted: boolean): string[] {
   if (typeof value !== 'object') return [`${label}: ${value}`];
   const inner = Array.isArray(value)
-    ? value.flatMap((element: Value, index) => valueLines(`[${index}]`, element))
-    : dataLines(value as SpecificData);
+    ? value.flatMap((element: Value, index) => valueLines(`[${index}]`, element, sorted))
+    : dataLines(value as SpecificData, sorted);
   return [`${label}:`, ...inner.map((line) => `    ${line}`)];
 }
 
