@@ -163,10 +163,10 @@ describe('bounds', () => {
     const long = { ...plainFormat, name: 'long', open: longFormat };
     const graph = graphOf([storageProtocol(storage), long]);
     const disk = await graph.open({ driver: 'long', file: { driver: 'store' } });
-    const found = await disk.read(600, 300);
+    const found = await disk.read(600, new Uint8Array(300).fill(9));
     expect(found.subarray(0, 100).every((byte) => byte === 5)).toBe(true);
     expect(found.subarray(100).every((byte) => byte === 0)).toBe(true);
-    expect((await disk.read(900, 100)).every((byte) => byte === 0)).toBe(true);
+    expect((await disk.read(900, new Uint8Array(100).fill(9))).every((byte) => byte === 0)).toBe(true);
     expect(storage.story).toEqual(['read 600+100']);
   });
 
@@ -238,6 +238,11 @@ describe('zero writes', () => {
     const unaligned = await opened(8192, limits({ zeroAlign: 4096 }));
     expect((await failureOf(unaligned.disk.writeZeroes(0, 100, { noFallback: true }))).code).toBe('ENOTSUP');
     expect([...without.storage.story, ...unaligned.storage.story]).toEqual([]);
+    const refusing = await opened(8192, (storage) => {
+      storage.before = ({ kind }) => (kind === 'zero' ? failing('ENOTSUP')() : undefined);
+    });
+    expect((await failureOf(refusing.disk.writeZeroes(0, 8192, { noFallback: true }))).code).toBe('ENOTSUP');
+    expect(refusing.storage.story).toEqual(['zero 0+8192']);
   });
 
   test('another error is no reason to write data', async () => {
