@@ -1,6 +1,7 @@
 /** All drivers that come with the library, in the order they are registered: look-ups and probes go from the last to the first. */
 import type { DriverSpec } from './core/driver.ts';
 import { raw } from './formats/raw.ts';
+import { vdi } from './formats/vdi/vdi.ts';
 import { file, hostDevice } from './protocols/file.ts';
 
-export const DRIVERS: readonly DriverSpec[] = [file, hostDevice, raw];
+export const DRIVERS: readonly DriverSpec[] = [file, hostDevice, raw, vdi];

@@ -1,0 +1,122 @@
+/** Making an image (V-40 to V-43). */
+import { alignUp, isPowerOfTwo } from '../../bytes/align.ts';
+import { formatUuid, parseUuid, randomUuid } from '../../bytes/uuid.ts';
+import type { FormatCreateContext } from '../../core/driver.ts';
+import { BlockError } from '../../core/errors.ts';
+import { type OptionSchema, option } from '../../core/options.ts';
+import {
+  DESCRIPTION_MAX,
+  encodeHeader,
+  HEADER_BYTES,
+  HEADER_SIZE_LOGICAL,
+  ImageType,
+  SIGNATURE,
+  type VdiHeader,
+  VERSION_1_1,
+} from './header.ts';
+import { mapBytes, UNALLOCATED } from './map.ts';
+import { DEFAULT_BLOCK_SIZE, isBlockSize, MAX_BLOCKS, SECTOR, sizeError } from './validate.ts';
+
+export interface VdiCreateOptions {
+  readonly size: number;
+  readonly static: boolean;
+  readonly preallocation: 'off' | 'metadata' | 'falloc' | 'full';
+  readonly 'block-size': number;
+  readonly uuid: string | undefined;
+  readonly description: string;
+  readonly 'data-align': number;
+}
+
+export const createOptions: OptionSchema<VdiCreateOptions> = {
+  size: option.size({ help: 'Virtual disk size', fallback: 0, shown: true }),
+  static: option.boolean({ help: 'VDI static (pre-allocated) image', fallback: false, shown: true }),
+  preallocation: option.choice(['off', 'metadata', 'falloc', 'full'], {
+    help: 'Preallocation mode (allowed values: off, metadata, falloc, full); all but off make a static image',
+    fallback: 'off',
+    beyond: true,
+  }),
+  'block-size': option.size({
+    help: 'Block size, a power of two from 4k to 256M',
+    fallback: DEFAULT_BLOCK_SIZE,
+    beyond: true,
+  }),
+  uuid: option.text<string | undefined>({
+    help: 'UUID of the image; random if not given',
+    fallback: undefined,
+    beyond: true,
+  }),
+  description: option.text({ help: 'Comment, at most 255 bytes', fallback: '', beyond: true }),
+  'data-align': option.size({
+    help: 'Alignment of the data in the file, a power of two from 512 on',
+    fallback: DEFAULT_BLOCK_SIZE,
+    beyond: true,
+  }),
+};
+
+const MAP_OFFSET = HEADER_BYTES;
+const BANNER = '<<< diskwright Virtual Disk Image >>>';
+/** As VirtualBox leaves it until something attaches the disk. */
+const NO_GEOMETRY = { cylinders: 0, heads: 0, sectors: 0, sectorSize: SECTOR };
+/** Entries of the map that are written at a time. */
+const MAP_PIECE = 1 << 20;
+
+export async function create({ file, options, host, signal }: FormatCreateContext<VdiCreateOptions>): Promise<void> {
+  const header = newHeader(options, (target) => host.random(target));
+  const identity = header.type === ImageType.static;
+  for (let first = 0; first < header.blocks; first += MAP_PIECE) {
+    signal?.throwIfAborted();
+    const piece = new Uint32Array(Math.min(MAP_PIECE, header.blocks - first));
+    for (let i = 0; i < piece.length; i++) piece[i] = identity ? first + i : UNALLOCATED;
+    await file.write(header.mapOffset + first * 4, mapBytes(piece, 0, piece.length));
+  }
+  const end = header.dataOffset + header.allocated * header.blockSize;
+  const full = options.preallocation === 'falloc' || options.preallocation === 'full' ? options.preallocation : 'off';
+  if (file.length() < end) await file.truncate(end, { preallocation: full });
+  // Last, so that a file cut short by a crash is no image.
+  await file.write(0, encodeHeader(header, BANNER));
+  await file.flush();
+}
+
+function newHeader(options: VdiCreateOptions, random: (target: Uint8Array) => void): VdiHeader {
+  const blockSize = options['block-size'];
+  const align = options['data-align'];
+  const bad = (text: string) => new BlockError('EINVAL', text);
+  if (!isBlockSize(blockSize)) throw bad(`Block size ${blockSize} is not a power of two from 4096 to 268435456`);
+  if (!isPowerOfTwo(align) || align < SECTOR || align > 2 ** 30) {
+    throw bad(`Data alignment ${align} is not a power of two from 512 to 1073741824`);
+  }
+  const max = MAX_BLOCKS * blockSize;
+  if (options.size > max) throw sizeError(BigInt(options.size), max);
+  const size = alignUp(options.size, SECTOR);
+  const blocks = Math.ceil(size / blockSize);
+  const dataOffset = alignUp(MAP_OFFSET + blocks * 4, align);
+  if (dataOffset >= 2 ** 32) throw bad(`With ${blocks} blocks the data cannot be aligned to ${align}`);
+  const uuid = options.uuid === undefined ? randomUuid(random) : parseUuid(options.uuid);
+  if (uuid === undefined)
+    throw bad(`Invalid UUID '${options.uuid}', expected one like ${formatUuid(randomUuid(random))}`);
+  if (new TextEncoder().encode(options.description).length > DESCRIPTION_MAX) {
+    throw bad(`Description is longer than ${DESCRIPTION_MAX} bytes`);
+  }
+  const isStatic = options.static || options.preallocation !== 'off';
+  return {
+    signature: SIGNATURE,
+    version: VERSION_1_1,
+    headerSize: HEADER_SIZE_LOGICAL,
+    type: isStatic ? ImageType.static : ImageType.dynamic,
+    flags: 0,
+    description: options.description,
+    mapOffset: MAP_OFFSET,
+    dataOffset,
+    geometry: NO_GEOMETRY,
+    logicalGeometry: NO_GEOMETRY,
+    diskSize: size,
+    blockSize,
+    blockExtra: 0,
+    blocks,
+    allocated: isStatic ? blocks : 0,
+    uuid,
+    modificationUuid: randomUuid(random),
+    linkUuid: new Uint8Array(16),
+    parentUuid: new Uint8Array(16),
+  };
+}

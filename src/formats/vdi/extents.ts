@@ -1,0 +1,25 @@
+/** Block status (V-21): runs of like blocks whole, not block by block. */
+import type { Extent } from '../../core/driver.ts';
+import type { VdiImage } from './image.ts';
+import { isStored, UNALLOCATED, ZEROED } from './map.ts';
+
+export function extent(image: VdiImage, offset: number, limit: number): Extent {
+  const { blockSize, stride } = image;
+  let block = Math.floor(offset / blockSize);
+  const first = image.entry(block);
+  const inBlock = offset - block * blockSize;
+  let length = blockSize - inBlock;
+  const stored = isStored(first);
+  const single = stored && stride !== blockSize;
+  for (let next = first + 1; !single && length < limit; next++) {
+    const entry = image.map[++block];
+    if (entry === undefined) break;
+    if (stored ? entry !== next || !isStored(entry) : entry !== first) break;
+    length += blockSize;
+  }
+  length = Math.min(length, limit);
+  if (first === UNALLOCATED) return { kind: 'unallocated', length };
+  if (first === ZEROED) return { kind: 'zero', length };
+  const at = { child: image.file.name, offset: image.position(first) + inBlock };
+  return { kind: 'data', length, at, recurse: image.isStatic };
+}
