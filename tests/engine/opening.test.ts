@@ -212,6 +212,21 @@ describe('options and names', () => {
     await (await graph.open({ driver: 'store' }, { nodeName: 'a.b-c_9' })).close();
   });
 
+  test('BL-OPEN-22: auto-read-only degrades what can only be read; without it that is refused', async () => {
+    const storage = new Storage(512);
+    storage.readOnly = true;
+    const graph = graphOf([storageProtocol(storage), plainFormat]);
+    const tree = { driver: 'plain', 'read-only': false, file: { driver: 'store' } };
+    const refused = { code: 'EPERM', message: 'Block node is read-only' };
+    expect(await failure(graph, tree)).toEqual(refused);
+    const disk = await graph.open({ ...tree, 'auto-read-only': true });
+    expect(disk.node.writable).toBe(false);
+    await disk.close();
+    // Whoever wants to write is refused all the same.
+    expect(await failure(graph, { ...tree, 'auto-read-only': true }, { writable: true })).toEqual(refused);
+    expect(graph.nodes()).toEqual([]);
+  });
+
   test('BL-OPEN-23: sharing by force is for readers', async () => {
     const graph = graphOf([storageProtocol(new Storage(512))]);
     expect(await failure(graph, { driver: 'store' }, { writable: true, forceShare: true })).toEqual({

@@ -1,5 +1,6 @@
 /** BL-PERM-1 to 7, in the engine; the locks that other processes see belong to the file driver's tests. */
 import { describe, expect, test } from 'vitest';
+import { defineFormat } from '../../src/core/driver.ts';
 import { BlockError } from '../../src/core/errors.ts';
 import type { Graph } from '../../src/core/graph.ts';
 import { ALL_PERMISSIONS, childPermissions, Permission, permissionNames } from '../../src/core/permissions.ts';
@@ -159,6 +160,27 @@ describe('one transaction (BL-PERM-6)', () => {
     storage.refusePermissions = undefined;
     await disk.truncate(16384);
     await disk.write(16000, new Uint8Array(1));
+  });
+
+  test('what was prepared before a refusal is taken back', async () => {
+    const storage = new Storage(8192);
+    const changes: string[] = [];
+    const preparing = defineFormat({
+      ...plainFormat,
+      name: 'preparing',
+      async open(context) {
+        const change = { commit: () => void changes.push('commit'), abort: () => void changes.push('abort') };
+        return { ...(await plainFormat.open(context)), preparePermissions: () => change };
+      },
+    });
+    const graph = graphOf([storageProtocol(storage), preparing]);
+    const disk = await graph.open({ driver: 'preparing', file: { driver: 'store' } }, { writable: true });
+    changes.length = 0;
+    storage.refusePermissions = () => {
+      throw new BlockError('EAGAIN', 'Failed to get "resize" lock');
+    };
+    expect((await failureOf(disk.truncate(16384))).code).toBe('EAGAIN');
+    expect(changes).toEqual(['abort']);
   });
 
   test('an opening that is refused leaves nothing behind', async () => {

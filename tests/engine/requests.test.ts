@@ -432,6 +432,15 @@ describe('the way that does not wait', () => {
     expect(disk.tryReadNow(256, new Uint8Array(512))).toBe(true);
   });
 
+  test('is not taken for writes that must be durable', async () => {
+    const { storage, disk } = await opened(8192, now);
+    await disk.write(0, new Uint8Array(512), { fua: true });
+    expect(storage.story).toEqual(['write 0+512', 'flush']);
+    const through = await opened(8192, now, { cache: 'writethrough' });
+    await through.disk.write(0, new Uint8Array(512));
+    expect(through.storage.story).toEqual(['write 0+512', 'flush']);
+  });
+
   test('a flush covers what was written at once', async () => {
     const { storage, disk } = await opened(8192, now);
     expect(disk.tryWriteNow(0, new Uint8Array(512))).toBe(true);
