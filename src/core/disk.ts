@@ -231,6 +231,8 @@ export class Disk implements GraphUser, AsyncDisposable {
     }
     if (options.repair !== 'none') this.#requireWritable();
     return this.#alone(async () => {
+      // What is checked is the image as it is stored.
+      if (this.writable) await request.flush(this.node);
       const report = await impl.check?.(options);
       this.node.writeGeneration++;
       return report as CheckReport;

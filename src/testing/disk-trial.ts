@@ -99,8 +99,12 @@ export class DiskTrial {
 
   async #check(): Promise<void> {
     try {
-      const report = await this.#disk.check({ repair: 'none', finding: () => {} });
-      if (report.corruptions > 0 || report.checkErrors > 0) fail(`the check reports ${JSON.stringify(report)}`);
+      const findings: string[] = [];
+      const { corruptions, checkErrors } = await this.#disk.check({
+        repair: 'none',
+        finding: (line) => void findings.push(line),
+      });
+      if (corruptions + checkErrors > 0) fail(`the check finds ${corruptions} corruptions: ${findings.join('; ')}`);
     } catch (error) {
       if ((error as { code?: unknown }).code !== 'ENOTSUP') throw error;
     }
