@@ -1,0 +1,125 @@
+/** Copying disks into a new or existing image (T-CONV). */
+import { alignUp } from '../bytes/align.ts';
+import type { CacheMode } from '../core/cache.ts';
+import { createImage } from '../core/create.ts';
+import type { Disk } from '../core/disk.ts';
+import type { Progress } from '../core/driver.ts';
+import { addContext, BlockError } from '../core/errors.ts';
+import type { Graph } from '../core/graph.ts';
+import type { OptionTree } from '../core/options.ts';
+import { copyDisks } from './copy.ts';
+import { type Destination, destinationFor } from './destination.ts';
+import { SECTOR } from './source.ts';
+
+/** A new image by name, or a disk that is open for writing and long enough. */
+export type ConvertTarget =
+  | {
+      readonly filename: string;
+      readonly format: string;
+      /** As for creation; the size is that of the sources. */
+      readonly createOptions?: OptionTree;
+      /** Default `unsafe`: nothing waits for the storage to say it is durable. */
+      readonly cache?: CacheMode;
+    }
+  | { readonly existing: Disk /** It reads as zeroes: they need not be written. */; readonly isZero?: boolean };
+
+export interface ConvertOptions {
+  readonly graph: Graph;
+  /** Open disks, put one behind another, each rounded up to 512 bytes. They stay open. */
+  readonly sources: readonly Disk[];
+  readonly target: ConvertTarget;
+  /** Zero runs of at least this many bytes are not stored. Default 4096; 0: everything is written. */
+  readonly sparseSize?: number;
+  /** Copies under way at a time, 1 to 16; default 8. Each holds a buffer of 2 MiB. */
+  readonly parallel?: number;
+  readonly outOfOrder?: boolean;
+  /** Bytes written per second. */
+  readonly rateLimit?: number | undefined;
+  /** Let the host copy where it can. */
+  readonly copyOffload?: boolean;
+  /** Sectors that cannot be read become zeroes, with a warning each. */
+  readonly salvage?: boolean;
+  readonly signal?: AbortSignal | undefined;
+  readonly progress?: Progress | undefined;
+  readonly warn?: (message: string) => void;
+}
+
+const DEFAULT_SPARSE_SIZE = 4096;
+const DEFAULT_PARALLEL = 8;
+
+/**
+ * Converts. A new image gets its name when it is complete, so that a failed or interrupted conversion leaves nothing that
+ * looks whole, and what had the name before stays until then. Throws BlockError, or the signal's reason.
+ */
+export async function convert(options: ConvertOptions): Promise<void> {
+  const { graph, target, sources } = options;
+  const length = sources.reduce((sum, disk) => sum + alignUp(disk.length, SECTOR), 0);
+  if ('existing' in target) {
+    if (target.existing.length < length) throw new BlockError('EINVAL', 'output file is smaller than input file');
+    await copyInto(options, target.existing, target.isZero === true);
+    await target.existing.flush();
+    return;
+  }
+  const context = `${target.filename}: error while converting ${target.format}`;
+  const destination = await destinationFor(graph, target.filename).catch((error: unknown) => {
+    throw addContext(context, error);
+  });
+  try {
+    await make(options, target, destination, length).catch((error: unknown) => {
+      throw error instanceof BlockError ? addContext(context, destination.rename(error)) : error;
+    });
+    await fill(options, target, destination);
+    await destination.commit();
+  } catch (error) {
+    await destination.abandon();
+    throw destination.rename(error);
+  }
+}
+
+async function make(
+  { graph, signal }: ConvertOptions,
+  { format, createOptions }: Extract<ConvertTarget, { filename: string }>,
+  destination: Destination,
+  size: number,
+): Promise<void> {
+  const options = { ...createOptions, size };
+  await createImage(graph, { filename: destination.workName, format, options, signal });
+}
+
+async function fill(
+  options: ConvertOptions,
+  { format, cache = 'unsafe' }: Extract<ConvertTarget, { filename: string }>,
+  destination: Destination,
+): Promise<void> {
+  const disk = await options.graph.open(destination.workName, {
+    format,
+    writable: true,
+    cache,
+    signal: options.signal,
+  });
+  try {
+    await copyInto(options, disk, disk.zeroInit());
+  } catch (error) {
+    await disk.close().catch(() => {});
+    throw error;
+  }
+  await disk.close();
+}
+
+function copyInto(options: ConvertOptions, target: Disk, targetIsZero: boolean): Promise<void> {
+  return copyDisks({
+    sources: options.sources,
+    target,
+    sparseSize: options.sparseSize ?? DEFAULT_SPARSE_SIZE,
+    targetIsZero,
+    parallel: options.parallel ?? DEFAULT_PARALLEL,
+    outOfOrder: options.outOfOrder === true,
+    rateLimit: options.rateLimit,
+    copyOffload: options.copyOffload === true,
+    salvage: options.salvage === true,
+    clock: options.graph.host.clock,
+    signal: options.signal,
+    progress: options.progress,
+    warn: options.warn ?? (() => {}),
+  });
+}
