@@ -98,7 +98,7 @@ function damage(path: string): void {
   try {
     const field = Buffer.alloc(4);
     readSync(file, field, 0, 4, BLOCKS_ALLOCATED);
-    field.writeUInt32LE(field.readUInt32LE(0) + 3);
+    field.writeUInt32LE(field.readUInt32LE(0) - 2);
     writeSync(file, field, 0, 4, BLOCKS_ALLOCATED);
     ftruncateSync(file, fstatSync(file).size + 2 * BLOCK);
   } finally {
