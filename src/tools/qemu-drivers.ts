@@ -6,7 +6,8 @@ import type { CheckReport, DriverNode, DriverSpec, FormatSpec } from '../core/dr
 import { BlockError } from '../core/errors.ts';
 
 export function qemuDrivers(drivers: readonly DriverSpec[]): DriverSpec[] {
-  return drivers.map((driver) => (driver.kind === 'format' && driver.name === 'vdi' ? restrictedVdi(driver) : driver));
+  const known = drivers.filter(({ name }) => name !== 'memory');
+  return known.map((driver) => (driver.kind === 'format' && driver.name === 'vdi' ? restrictedVdi(driver) : driver));
 }
 
 /** No resize, no repair, no measure, nothing specific in info, no statistics in check. */

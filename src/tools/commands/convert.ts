@@ -1,9 +1,8 @@
 /** `convert`: copies images into another, in any format. */
-import { type Command, type GivenOptions, readCommandLine } from '../command.ts';
-import { checkSnapshotArgument } from '../command-line/arguments.ts';
+import { convert } from '../../jobs/convert.ts';
+import type { Command } from '../command.ts';
+import { cacheMode } from '../command-line/arguments.ts';
 import { guessFormat } from '../command-line/format-guess.ts';
-import { plainNumber, sizeArgument } from '../command-line/numbers.ts';
-import { OptionList } from '../command-line/option-list.ts';
 import {
   FORCE_SHARE,
   IMAGE_OPTS,
@@ -15,12 +14,12 @@ import {
   SOURCE_CACHE,
 } from '../command-line/standard-options.ts';
 import type { Context } from '../context.ts';
+import { existingTarget, newTarget, openSources, refuseSnapshot } from '../convert/images.ts';
+import { type ConvertSettings, readSettings } from '../convert/settings.ts';
 import { Failure } from '../failure.ts';
 import { newGraph } from '../graph.ts';
-import { type ProgressMode, progressMode } from '../output/progress.ts';
-
-const PARALLEL_MAX = 16;
-const SPARSE_SIZE_MAX = 16 << 20;
+import { withDisks } from '../open-image.ts';
+import { type ProgressDisplay, progressDisplay } from '../output/progress.ts';
 
 export const convertCommand: Command = {
   name: 'convert',
@@ -75,19 +74,8 @@ export const convertCommand: Command = {
   run,
 };
 
-/** Settings that are checked while the command line is read (T-CONV-2). */
-interface Settings {
-  readonly given: GivenOptions;
-  readonly options: OptionList;
-  readonly sparseSize: number;
-  /** Bytes per second. */
-  readonly rateLimit: number | undefined;
-  readonly parallel: number;
-  readonly mode: ProgressMode | undefined;
-}
-
 async function run(context: Context): Promise<number> {
-  const settings = readSettings(context);
+  const settings = readSettings(context, convertCommand);
   const { given, options } = settings;
   const target = given.operands.length < 2 ? undefined : given.operands.at(-1);
   const format = given.text('O') ?? guessFormat(context.dialect, target);
@@ -98,61 +86,48 @@ async function run(context: Context): Promise<number> {
     return 0;
   }
   if (target === undefined) throw new Failure('Must specify image file name');
+  if (!context.dialect.qemu && given.operands.includes('-')) {
+    const { convertStream } = await import('../convert/stream.ts');
+    return convertStream(context, graph, settings, { target, format });
+  }
+  const cache = cacheMode('source cache', given.text('T'));
+  const display = progressDisplay(context, {
+    percentages: given.has('p'),
+    quiet: given.has('q'),
+    mode: settings.mode,
+    step: 1,
+  });
+  display.begin();
+  try {
+    const sources = await openSources(graph, settings, given.operands.slice(0, -1), cache);
+    await withDisks(sources, async () => {
+      if (given.has('l')) refuseSnapshot(sources);
+      const into = given.has('n')
+        ? await existingTarget(graph, settings, target, format)
+        : await newTarget(graph, settings, target, format);
+      const work = () => convert({ graph, sources, target: into, ...copyOptions(context, settings, display) });
+      await withDisks('existing' in into ? [into.existing] : [], work);
+    });
+    display.complete();
+  } finally {
+    display.end();
+  }
   return 0;
 }
 
-function readSettings(context: Context): Settings {
-  const options = new OptionList();
-  let sparseSize = 4096;
-  let rateLimit: number | undefined;
-  let parallel = 8;
-  let mode: ProgressMode | undefined;
-  const given = readCommandLine(context, convertCommand, {
-    o: (value) => options.add(value),
-    S: (value) => {
-      sparseSize = parseSparseSize(value);
+function copyOptions(context: Context, settings: ConvertSettings, display: ProgressDisplay) {
+  const { given, sparseSize, parallel, rateLimit } = settings;
+  return {
+    sparseSize,
+    parallel,
+    rateLimit,
+    outOfOrder: given.has('W'),
+    copyOffload: given.has('C'),
+    salvage: given.has('salvage'),
+    signal: context.signal,
+    progress: display.update,
+    warn: (message: string) => {
+      if (!given.has('q')) context.messages.warning(message);
     },
-    r: (value) => {
-      rateLimit = sizeArgument('rate limit', value);
-    },
-    m: (value) => {
-      parallel = parseParallel(value);
-    },
-    l: (value) => checkSnapshotArgument(value, (message, hint) => context.messages.warning(message, hint)),
-    progress: (value) => {
-      mode = progressMode(value);
-    },
-  });
-  refuseCombinations(given);
-  return { given, options, sparseSize, rateLimit, parallel, mode };
-}
-
-function parseSparseSize(text: string): number {
-  const size = sizeArgument('buffer size for sparse output', text);
-  if (size % 512 === 0 && size <= SPARSE_SIZE_MAX) return size;
-  throw new Failure(
-    `Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to ${SPARSE_SIZE_MAX}. ` +
-      'Select 0 to disable sparse detection (fully allocates output).',
-  );
-}
-
-function parseParallel(text: string): number {
-  const count = plainNumber(text);
-  if (count !== undefined && count >= 1 && count <= PARALLEL_MAX) return count;
-  throw new Failure(`Invalid number of coroutines. Allowed number of coroutines is between 1 and ${PARALLEL_MAX}`);
-}
-
-/** Options that contradict each other, in the order of T-CONV-2. */
-function refuseCombinations(given: GivenOptions): void {
-  const refusals: readonly (readonly [boolean, string])[] = [
-    [given.has('skip-broken-bitmaps') && !given.has('bitmaps'), 'Use of --skip-broken-bitmaps requires --bitmaps'],
-    [given.has('C') && given.has('c'), 'Cannot enable copy offloading when -c is used'],
-    [given.has('C') && given.has('S'), 'Cannot enable copy offloading when -S is used'],
-    [given.has('C') && given.has('salvage'), 'Cannot use copy offloading in salvaging mode'],
-    [given.has('target-image-opts') && !given.has('n'), '--target-image-opts requires use of -n flag'],
-    [given.has('o') && given.has('n'), '-o has no effect when skipping image creation'],
-    [given.has('target-is-zero') && !given.has('n'), '--target-is-zero requires use of -n flag'],
-  ];
-  const refused = refusals.find(([applies]) => applies);
-  if (refused !== undefined) throw new Failure(refused[1]);
+  };
 }

@@ -1,9 +1,14 @@
 /** `dd`: copies blocks of an image into a new one. */
+import { creationDrivers } from '../../core/create.ts';
+import { dd } from '../../jobs/dd.ts';
 import { type Command, readCommandLine } from '../command.ts';
+import { guessFormat } from '../command-line/format-guess.ts';
 import { sizeArgument } from '../command-line/numbers.ts';
 import { FORCE_SHARE, IMAGE_OPTS, OBJECT, SHORT_FORMAT } from '../command-line/standard-options.ts';
 import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
+import { newGraph } from '../graph.ts';
+import { imageRequest, openImage, withDisks } from '../open-image.ts';
 
 const BLOCK_SIZE_MAX = (1n << 31n) - 1n;
 
@@ -38,8 +43,18 @@ interface Operands {
 
 async function run(context: Context): Promise<number> {
   const given = readCommandLine(context, ddCommand);
-  const operands = parseOperands(given.operands);
-  return operands.skip < 0 ? 1 : 0;
+  const { input, output, blockSize, count, skip } = parseOperands(given.operands);
+  const graph = newGraph(context);
+  const disk = await openImage(graph, imageRequest(given, input, 'f'));
+  const format = given.text('O') ?? guessFormat(context.dialect, output);
+  const { skippedPastEnd } = await withDisks([disk], async () => {
+    if (graph.driver(format) === undefined) throw new Failure('Unknown file format');
+    await creationDrivers(graph, format, output);
+    const target = { filename: output, format };
+    return dd({ graph, input: disk, output: target, blockSize, count, skip, signal: context.signal });
+  });
+  if (skippedPastEnd) context.messages.error(`${input}: cannot skip to specified offset`);
+  return 0;
 }
 
 function parseOperands(words: readonly string[]): Operands {

@@ -5,6 +5,7 @@ import { type Command, optionsOf } from '../command.ts';
 import type { OptionSpec } from '../command-line/getopt.ts';
 import { commands } from '../commands/index.ts';
 import type { Dialect } from '../dialect.ts';
+import { qemuDrivers } from '../qemu-drivers.ts';
 
 /** The release whose command line and output `diskwright-img` reproduces; scripts compare it. */
 const QEMU_RELEASE = '8.2.7';
@@ -23,10 +24,9 @@ export async function helpText(dialect: Dialect, command: Command | undefined): 
 }
 
 /** On one line: scripts search it for names. */
-function supportedFormats(): string {
-  return `Supported formats: ${DRIVERS.map((driver) => driver.name)
-    .sort()
-    .join(' ')}\n`;
+function supportedFormats(dialect: Dialect): string {
+  const names = (dialect.qemu ? qemuDrivers(DRIVERS) : DRIVERS).map((driver) => driver.name);
+  return `Supported formats: ${names.sort().join(' ')}\n`;
 }
 
 function programHelp(dialect: Dialect, all: readonly Command[]): string {
@@ -46,7 +46,7 @@ function programHelp(dialect: Dialect, all: readonly Command[]): string {
     '',
     `'${dialect.name} COMMAND --help' tells more, with examples. Options and messages are those of qemu-img.`,
     '',
-    supportedFormats(),
+    supportedFormats(dialect),
   ].join('\n');
 }
 
@@ -61,7 +61,7 @@ function commandHelp(dialect: Dialect, command: Command): string {
     'Examples:',
     ...command.examples.map((example) => `  ${dialect.name} ${example}`),
     '',
-    supportedFormats(),
+    supportedFormats(dialect),
   ];
   return paragraphs.join('\n');
 }
@@ -115,6 +115,6 @@ function qemuHelp(dialect: Dialect, all: readonly Command[]): string {
       ['-s', 'compare: strict, sizes and allocation must agree as well'],
     ]),
     '',
-    supportedFormats(),
+    supportedFormats(dialect),
   ].join('\n');
 }

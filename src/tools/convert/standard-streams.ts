@@ -1,0 +1,133 @@
+/** Raw disk content through standard input and output, in one pass (`convert - TARGET`, `convert SOURCE -`). */
+import { fstatSync, read, write } from 'node:fs';
+import { promisify } from 'node:util';
+import type { Disk } from '../../core/disk.ts';
+import type { Progress } from '../../core/driver.ts';
+import { asBlockError, withErrno } from '../../core/errors.ts';
+import type { HostClock } from '../../core/host.ts';
+import { Source } from '../../jobs/source.ts';
+import { sparseRule, sparseRuns } from '../../jobs/zero-runs.ts';
+
+const STDIN = 0;
+const STDOUT = 1;
+const CHUNK = 1 << 20;
+/** A target whose final size is not known yet grows by at least this much. */
+const GROWTH = 256 << 20;
+const SECTOR = 512;
+
+const readAt = promisify(read);
+const writeAt = promisify(write);
+
+export interface StreamOptions {
+  readonly clock: HostClock;
+  readonly signal: AbortSignal;
+  readonly progress: Progress;
+}
+
+/** Repeats `attempt` while the other end of a non-blocking pipe is not ready. */
+async function whenReady<T>(clock: HostClock, attempt: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+      await clock.sleep(1);
+    }
+  }
+}
+
+/** Writes the content of `disks`, one behind another, to standard output. Reads ahead by one piece. */
+export async function writeStdout(disks: readonly Disk[], options: StreamOptions): Promise<void> {
+  const source = new Source(disks, undefined);
+  const buffers = [new Uint8Array(CHUNK), new Uint8Array(CHUNK)] as const;
+  let writing: Promise<void> = Promise.resolve();
+  for (let offset = 0, turn = 0; offset < source.length; turn = 1 - turn) {
+    options.signal.throwIfAborted();
+    const run = await source.run(offset);
+    const length = Math.min(run.end, offset + CHUNK) - offset;
+    const piece = (turn === 0 ? buffers[0] : buffers[1]).subarray(0, length);
+    if (run.zero) piece.fill(0);
+    else await source.read(run.part, offset, piece);
+    await writing;
+    writing = writeFully(piece, offset, options.clock);
+    // Its failure is met when it is awaited.
+    writing.catch(() => {});
+    offset += length;
+    options.progress(offset, source.length);
+  }
+  await writing;
+}
+
+async function writeFully(bytes: Uint8Array, offset: number, clock: HostClock): Promise<void> {
+  try {
+    for (let done = 0; done < bytes.length; ) {
+      const { bytesWritten } = await whenReady(clock, () => writeAt(STDOUT, bytes, done, bytes.length - done, null));
+      done += bytesWritten;
+    }
+  } catch (error) {
+    throw withErrno(asBlockError(error).code, `error while writing at byte ${offset}`, { cause: error });
+  }
+}
+
+/** Bytes of standard input, where it is a file; a pipe's are not known. */
+export function stdinSize(): number | undefined {
+  const info = fstatSync(STDIN);
+  return info.isFile() ? info.size : undefined;
+}
+
+/**
+ * Fills `target`, which reads as zeroes, from standard input, and gives it the size of what came, rounded up to 512
+ * bytes. Zero runs of at least `sparseSize` bytes are left out. Resolves with the bytes read.
+ */
+export async function readStdin(target: Disk, sparseSize: number, options: StreamOptions): Promise<number> {
+  const { clock, signal, progress } = options;
+  const expected = stdinSize();
+  const rule = sparseSize === 0 ? undefined : sparseRule(sparseSize, target.limits.requestAlign);
+  const buffer = new Uint8Array(CHUNK);
+  let offset = 0;
+  for (;;) {
+    signal.throwIfAborted();
+    const length = await fillFromStdin(buffer, offset, clock);
+    const padded = Math.ceil(length / SECTOR) * SECTOR;
+    if (offset + padded > target.length) await grow(target, offset + padded, expected);
+    const piece = buffer.subarray(0, padded).fill(0, length);
+    const runs = rule === undefined ? [{ offset: 0, length: padded, zero: false }] : sparseRuns(piece, offset, rule);
+    for (const run of runs) {
+      if (run.zero || run.length === 0) continue;
+      await put(target, offset + run.offset, piece.subarray(run.offset, run.offset + run.length));
+    }
+    offset += length;
+    progress(offset, Math.max(offset, expected ?? 0));
+    if (length < CHUNK) break;
+  }
+  const size = Math.ceil(offset / SECTOR) * SECTOR;
+  if (target.length > size) await target.truncate(size, { shrink: true });
+  return offset;
+}
+
+async function fillFromStdin(buffer: Uint8Array, offset: number, clock: HostClock): Promise<number> {
+  let filled = 0;
+  try {
+    while (filled < buffer.length) {
+      const { bytesRead } = await whenReady(clock, () => readAt(STDIN, buffer, filled, buffer.length - filled, null));
+      if (bytesRead === 0) break;
+      filled += bytesRead;
+    }
+  } catch (error) {
+    throw withErrno(asBlockError(error).code, `error while reading at byte ${offset + filled}`, { cause: error });
+  }
+  return filled;
+}
+
+async function grow(target: Disk, needed: number, expected: number | undefined): Promise<void> {
+  const wanted = expected ?? Math.max(needed, target.length * 2, GROWTH);
+  await target.truncate(Math.ceil(Math.max(needed, wanted) / SECTOR) * SECTOR);
+}
+
+async function put(target: Disk, offset: number, bytes: Uint8Array): Promise<void> {
+  try {
+    await target.write(offset, bytes);
+  } catch (error) {
+    throw withErrno(asBlockError(error).code, `error while writing at byte ${offset}`, { cause: error });
+  }
+}
