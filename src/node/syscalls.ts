@@ -17,8 +17,9 @@ const PROTOTYPES = {
   fallocate: 'int fallocate(int fd, int mode, int64_t offset, int64_t length)',
   copy_file_range:
     'int64_t copy_file_range(int from, int64_t *from_offset, int to, int64_t *to_offset, size_t length, uint flags)',
-  fcntl: 'int fcntl(int fd, int command, ...)',
-  ioctl: 'int ioctl(int fd, ulong request, ...)',
+  // These two have no fixed parameters in C; on MACHINES a pointer is passed alike either way.
+  fcntl: 'int fcntl(int fd, int command, void *argument)',
+  ioctl: 'int ioctl(int fd, ulong request, void *argument)',
   statx: 'int statx(int folder, const char *path, int flags, uint mask, void *result)',
 } as const;
 type CallName = keyof typeof PROTOTYPES;
@@ -116,13 +117,13 @@ export class Syscalls {
 
   /** Takes or drops an open-file-description lock; -EAGAIN: another holder is in the way. */
   setLock(fd: number, kind: LockKind, offset: number, length: number): number {
-    return this.#call('fcntl', fd, F_OFD_SETLK, 'void *', flock(kind, offset, length));
+    return this.#call('fcntl', fd, F_OFD_SETLK, flock(kind, offset, length));
   }
 
   /** 1 when a lock of `kind` would meet another holder's, 0 when not. */
   testLock(fd: number, kind: LockKind, offset: number, length: number): number {
     const lock = flock(kind, offset, length);
-    const result = this.#call('fcntl', fd, F_OFD_GETLK, 'void *', lock);
+    const result = this.#call('fcntl', fd, F_OFD_GETLK, lock);
     if (result < 0) return result;
     return new Int16Array(lock.buffer)[0] === LOCK_TYPE.none ? 0 : 1;
   }
@@ -130,34 +131,34 @@ export class Syscalls {
   /** Tells a block device that the range is not needed. */
   discardDevice(fd: number, offset: number, length: number): Promise<number> {
     const range = BigUint64Array.of(BigInt(offset), BigInt(length));
-    return this.#callInPool('ioctl', fd, BLKDISCARD, 'void *', range);
+    return this.#callInPool('ioctl', fd, BLKDISCARD, range);
   }
 
   /** Extent size hint in bytes, 0 for none. */
   extentSizeHint(fd: number): number {
     const attributes = new Uint32Array(7);
-    const result = this.#call('ioctl', fd, FS_IOC_FSGETXATTR, 'void *', attributes);
+    const result = this.#call('ioctl', fd, FS_IOC_FSGETXATTR, attributes);
     const flags = attributes[0] ?? 0;
     return result < 0 ? result : (flags & FS_XFLAG_EXTSIZE) !== 0 ? (attributes[1] ?? 0) : 0;
   }
 
   setExtentSizeHint(fd: number, bytes: number): number {
     const attributes = new Uint32Array(7);
-    const result = this.#call('ioctl', fd, FS_IOC_FSGETXATTR, 'void *', attributes);
+    const result = this.#call('ioctl', fd, FS_IOC_FSGETXATTR, attributes);
     if (result < 0) return result;
     attributes[0] = (attributes[0] ?? 0) | FS_XFLAG_EXTSIZE;
     attributes[1] = bytes;
-    return this.#call('ioctl', fd, FS_IOC_FSSETXATTR, 'void *', attributes);
+    return this.#call('ioctl', fd, FS_IOC_FSSETXATTR, attributes);
   }
 
   /** Turns copy-on-write off for an empty file. */
   setNoCopyOnWrite(fd: number): number {
     // The kernel reads and writes an int, whatever the number of the request says.
     const flags = new Uint32Array(2);
-    const result = this.#call('ioctl', fd, FS_IOC_GETFLAGS, 'void *', flags);
+    const result = this.#call('ioctl', fd, FS_IOC_GETFLAGS, flags);
     if (result < 0) return result;
     flags[0] = (flags[0] ?? 0) | FS_NOCOW_FL;
-    return this.#call('ioctl', fd, FS_IOC_SETFLAGS, 'void *', flags);
+    return this.#call('ioctl', fd, FS_IOC_SETFLAGS, flags);
   }
 
   /** What O_DIRECT asks of memory and of offsets, in bytes; undefined when the kernel does not tell. */
