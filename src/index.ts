@@ -36,3 +36,13 @@ export {
   type Permissions,
 } from './core/permissions.ts';
 export type { BlockStatus } from './core/status.ts';
+export { DRIVERS } from './drivers.ts';
+export { type CheckDiskOptions, type CheckResult, checkDisk } from './jobs/check.ts';
+export { type Checksum, type ChecksumOptions, checksum as checksumDisk } from './jobs/checksum.ts';
+export { type CompactResult, compactDisk } from './jobs/compact.ts';
+export { type CompareOptions, type Comparison, compare as compareDisks } from './jobs/compare.ts';
+export { type ConvertOptions, type ConvertTarget, convert as convertDisks } from './jobs/convert.ts';
+export { type DdOptions, type DdResult, dd as copyBlocks } from './jobs/dd.ts';
+export { type MapEntry, type MapOptions, map as mapDisk } from './jobs/map.ts';
+export { type MeasureOptions, measure as measureContent } from './jobs/measure.ts';
+export { parseSizeChange, type ResizeOptions, resizeDisk, type SizeChange } from './jobs/resize.ts';
