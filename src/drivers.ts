@@ -3,5 +3,7 @@ import type { DriverSpec } from './core/driver.ts';
 import { raw } from './formats/raw.ts';
 import { vdi } from './formats/vdi/vdi.ts';
 import { file, hostDevice } from './protocols/file.ts';
+import { memory } from './protocols/memory.ts';
+import { nullAio, nullCo } from './protocols/null.ts';
 
-export const DRIVERS: readonly DriverSpec[] = [file, hostDevice, raw, vdi];
+export const DRIVERS: readonly DriverSpec[] = [file, hostDevice, nullCo, nullAio, memory, raw, vdi];
