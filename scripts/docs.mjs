@@ -20,7 +20,7 @@ try {
     logLevel: 'warning',
   });
   const { generatedPages } = await import(pathToFileURL(outfile).href);
-  for (const [path, text] of generatedPages()) {
+  for (const [path, text] of await generatedPages()) {
     mkdirSync(dirname(join(root, path)), { recursive: true });
     writeFileSync(join(root, path), text);
   }

@@ -47,8 +47,9 @@ describe('ARCHITECTURE.md', () => {
   });
 });
 
+const pages = await generatedPages();
+
 describe('generated pages', () => {
-  const pages = generatedPages();
   test.each([...pages])('%s is what the schemas say: npm run docs', (path, text) => {
     expect(existsSync(join(root, path)) && read(path)).toBe(text);
   });

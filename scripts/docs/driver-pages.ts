@@ -11,7 +11,7 @@ function typeOf(option: Option<unknown>): string {
 }
 
 function defaultOf({ fallback }: Option<unknown>): string {
-  if (fallback === undefined || fallback === null) return '';
+  if (fallback === undefined || fallback === null || fallback === '') return '';
   if (typeof fallback === 'boolean') return fallback ? '`on`' : '`off`';
   return `\`${String(fallback)}\``;
 }

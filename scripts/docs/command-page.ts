@@ -1,0 +1,64 @@
+/** docs/commands.md, from the tables that the commands parse by. */
+import type { Command } from '../../src/tools/command.ts';
+import type { OptionSpec } from '../../src/tools/command-line/getopt.ts';
+
+const INTRODUCTION = `# Commands
+
+<!-- Made by \`npm run docs\` from the tables that the commands parse by. -->
+
+Two programs with one set of commands:
+
+- **\`diskwright\`** is for people and new scripts. It guesses the format of a new image from its name, shows a progress bar on a terminal and says more.
+- **\`diskwright-img\`** takes the place of \`qemu-img\` in scripts: the same options, output, messages and exit statuses, to the letter. Called through a link, its messages
+  begin with the link's name, as scripts that look for \`qemu-img: …\` need.
+
+Both follow GNU conventions: options and operands in any order, \`--\` ends options, short options bundle, long ones may be abbreviated.
+
+**Sizes** are bytes, or have a suffix: \`k\`, \`M\`, \`G\`, \`T\`, \`P\`, \`E\` are powers of 1024; fractions (\`1.5G\`) are fine.
+
+**Image names** are file names, \`json:{…}\` texts, \`PROTOCOL:…\`, or with \`--image-opts\` option strings such as \`driver=vdi,file.filename=disk.vdi\`.
+The options of each driver are in [drivers/](drivers/).
+
+**Progress:** \`-p\` prints percentages on standard output as qemu-img does; \`--progress=json\` prints one JSON object a line on standard error, for programs; \`SIGUSR1\` prints where the work is.
+
+**Interruption:** a target gets its name when it is complete. A \`convert\` or \`dd\` that fails or is killed leaves no file that looks whole.
+
+**Exit status:** 0 success, 1 failure, but
+
+| command | status |
+| --- | --- |
+| \`check\` | 0 clean, also after repair; 1 could not check; 2 corrupt; 3 leaks only; 63 the format has no check |
+| \`compare\` | 0 same; 1 different, or misuse; 2 could not open; 3 block status failed; 4 reading failed |
+
+Options marked ● are not in qemu-img.
+`;
+
+function optionCell({ short, long, argument }: OptionSpec): string {
+  const names = [short === undefined ? [] : `-${short}`, long === undefined ? [] : `--${long}`].flat();
+  return `\`${names.join('`, `')}${argument === undefined ? '' : ` ${argument}`}\``;
+}
+
+function section(command: Command): string {
+  const { name, summary, operands, description, examples } = command;
+  const rows = command.options
+    .filter(({ unavailable }) => !unavailable)
+    .map((spec) => `| ${optionCell(spec)}${spec.beyond ? ' ●' : ''} | ${spec.help.replaceAll('|', '\\|')} |`);
+  return [
+    `## ${name}`,
+    '',
+    `${summary}.`,
+    '',
+    `    diskwright ${name} [OPTIONS] ${operands}`,
+    '',
+    ...(description === undefined ? [] : [description, '']),
+    ...(rows.length === 0 ? [] : ['| option | meaning |', '| --- | --- |', ...rows, '']),
+    '```sh',
+    ...examples.map((example) => `diskwright ${example}`),
+    '```',
+    '',
+  ].join('\n');
+}
+
+export function commandPage(commands: readonly Command[]): string {
+  return [INTRODUCTION, ...commands.map(section)].join('\n');
+}
