@@ -33,7 +33,7 @@ const CLOSED_FOLDER: ReadonlySet<string> = new Set(['EACCES', 'EPERM', 'EROFS', 
 export async function destinationFor(graph: Graph, filename: string): Promise<Destination> {
   const { files } = graph.host;
   const path = plainPath(filename);
-  if (path === undefined) return inPlace(filename);
+  if (path === undefined || path === '') return inPlace(filename);
   const info = await files.stat(path).catch(() => undefined);
   if (info !== undefined && info.kind !== 'regular') return inPlace(filename);
   const real = await files.resolve(path).catch(() => undefined);
@@ -65,16 +65,16 @@ function holdExisting(graph: Graph, path: string): Promise<Disk> {
 
 /** A new empty file in the same folder: `.disk.vdi.partial-1a2b3c4d`. */
 async function makeSibling(graph: Graph, real: string): Promise<string> {
-  const { files, random } = graph.host;
+  const { host } = graph;
   const slash = real.lastIndexOf('/');
   const base = real.slice(slash + 1).slice(0, LONGEST_BASE);
   for (let attempt = 1; ; attempt++) {
     const bytes = new Uint8Array(4);
-    random(bytes);
+    host.random(bytes);
     const suffix = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('');
     const name = `${real.slice(0, slash + 1)}.${base}.partial-${suffix}`;
     try {
-      const file = await files.open(name, { write: true, create: 'new' });
+      const file = await host.files.open(name, { write: true, create: 'new' });
       await file.close();
       return name;
     } catch (error) {

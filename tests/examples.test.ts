@@ -1,0 +1,51 @@
+/** The examples run as they are, against the built package, each in a folder of its own. */
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { transform } from 'esbuild';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { build } from '../scripts/build.mjs';
+import { root } from './tidy/source-files.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'diskwright-examples-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+beforeAll(async () => {
+  await build();
+  mkdirSync(join(folder, 'node_modules'));
+  symlinkSync(root, join(folder, 'node_modules/diskwright'));
+});
+
+async function runExample(name: string): Promise<string> {
+  const { code } = await transform(readFileSync(join(root, 'examples', name), 'utf8'), {
+    loader: 'ts',
+    target: 'node20.19',
+  });
+  const cwd = join(folder, name);
+  mkdirSync(cwd);
+  writeFileSync(join(cwd, 'example.mjs'), code);
+  const run = spawnSync(process.execPath, ['example.mjs'], { cwd, encoding: 'utf8' });
+  expect(run.stderr).toBe('');
+  expect(run.status).toBe(0);
+  return run.stdout;
+}
+
+const EXPECTED: Readonly<Record<string, RegExp>> = {
+  'create-write-read.ts': /^Hello, disk\nvdi, 1073741824 bytes, \d+ of them in use on the host\n$/,
+  'convert.ts': /^0 %\n[\s\S]*100 %\nidentical\n$/,
+  'check-and-repair.ts': /allocated blocks mismatch[\s\S]*corruptions: 1\nrepaired: 1, left: 0\n$/,
+  'map.ts': /^0: 1048576 bytes at \d+ of the file\n1048576: \d+ bytes of zeroes\n(.*\n){4}$/,
+  'blob-driver.ts': /^$/,
+};
+
+describe('examples', () => {
+  test.each(Object.entries(EXPECTED))('%s', async (name, expected) => {
+    expect(await runExample(name)).toMatch(expected);
+  });
+
+  test('are all here', () => {
+    const present = readdirSync(join(root, 'examples')).filter((name) => name.endsWith('.ts'));
+    expect(present.sort()).toEqual(Object.keys(EXPECTED).sort());
+  });
+});
