@@ -63,6 +63,8 @@ export interface TruncateOptions {
   readonly preallocation?: Preallocation;
   /** Allow cutting data off. The core refuses shrinking without it where the driver's data would be lost. */
   readonly shrink?: boolean;
+  /** The size must be this afterwards: what cannot be cut (a device) fails, instead of being larger than asked. */
+  readonly exact?: boolean;
 }
 
 /** What a check found (BL-CHECK-1). Counts; absent: not known for the format. */

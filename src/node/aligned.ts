@@ -39,7 +39,8 @@ export class AlignedMemory {
     const size = 2 ** Math.ceil(Math.log2(Math.max(length, ALIGNMENT)));
     const whole = new Uint8Array(size + ALIGNMENT);
     const modulo = this.#syscalls.addressModulo(whole, ALIGNMENT);
-    if (modulo === undefined) throw new BlockError('EINVAL', 'No aligned memory for direct access');
+    if (modulo === undefined)
+      throw new BlockError('EINVAL', 'Access past the cache needs system calls that are missing');
     const skip = (ALIGNMENT - modulo) % ALIGNMENT;
     return whole.subarray(skip, skip + size);
   }

@@ -7,7 +7,7 @@ import type { AlignedMemory } from './aligned.ts';
 import { NOT_SUPPORTED, systemError } from './errno.ts';
 import { finished, readFully, writeFully } from './fd.ts';
 import { FileLocks } from './locks.ts';
-import type { StorageClass } from './storage.ts';
+import type { Storage } from './storage.ts';
 import { Fallocate, type LockKind, type Syscalls } from './syscalls.ts';
 import { WriteGuard } from './write-guard.ts';
 
@@ -25,7 +25,7 @@ export interface NodeFileOptions {
   readonly fd: number;
   readonly kind: HostFileKind;
   readonly size: number;
-  readonly storage: StorageClass;
+  readonly storage: Storage;
   readonly requestAlign: number;
   /** Given with O_DIRECT. */
   readonly aligned: AlignedMemory | undefined;
@@ -41,7 +41,7 @@ export class NodeFile implements HostFile {
   readonly kind: HostFileKind;
   readonly requestAlign: number;
   readonly #fd: number;
-  readonly #storage: StorageClass;
+  readonly #storage: Storage;
   readonly #aligned: AlignedMemory | undefined;
   readonly #syscalls: Syscalls;
   readonly #guard: WriteGuard;
@@ -68,9 +68,9 @@ export class NodeFile implements HostFile {
     this.#locks = new FileLocks(options.fd, options.syscalls, options.now);
     const atOnce = options.aio === 'auto' && options.aligned === undefined;
     const seekable = this.kind === 'regular' || this.kind === 'block';
-    this.#readNow = !atOnce || !seekable ? 'never' : this.#storage === 'memory' ? 'plain' : 'nowait';
-    this.#writeNow = atOnce && this.kind === 'regular' && this.#storage !== 'other';
-    this.#nowaitWrites = this.#storage === 'local';
+    this.#readNow = !atOnce || !seekable ? 'never' : this.#storage.class === 'memory' ? 'plain' : 'nowait';
+    this.#writeNow = atOnce && this.kind === 'regular' && this.#storage.class !== 'other';
+    this.#nowaitWrites = this.#storage.class === 'local';
     this.#findsHoles = this.kind === 'regular';
   }
 
@@ -155,7 +155,7 @@ export class NodeFile implements HostFile {
       if (count !== -NOT_SUPPORTED) return false;
       this.#nowaitWrites = false;
     }
-    if (this.#storage === 'local' && !this.#edgesCached(offset, length)) return false;
+    if (this.#storage.class === 'local' && !this.#edgesCached(offset, length)) return false;
     const start = this.#guard.start();
     if (start < 0) return false;
     try {
@@ -270,10 +270,11 @@ export class NodeFile implements HostFile {
   }
 
   extentSizeHint(): number {
-    return Math.max(0, this.#syscalls.extentSizeHint(this.#fd));
+    return this.#storage.extentSizeHints ? Math.max(0, this.#syscalls.extentSizeHint(this.#fd)) : 0;
   }
 
   setExtentSizeHint(bytes: number): void {
+    if (!this.#storage.extentSizeHints) throw systemError(NOT_SUPPORTED);
     const result = this.#syscalls.setExtentSizeHint(this.#fd, bytes);
     if (result < 0) throw systemError(-result);
   }

@@ -7,7 +7,7 @@ import type { HostFile, HostFileInfo, HostFileMode, HostFiles } from '../core/ho
 import { AlignedMemory } from './aligned.ts';
 import { finished } from './fd.ts';
 import { NodeFile } from './file.ts';
-import { deviceBlockSize, deviceCapacity, kindOf, type StorageClass, storageClassOf } from './storage.ts';
+import { deviceBlockSize, deviceCapacity, kindOf, type Storage, storageOf, UNKNOWN_STORAGE } from './storage.ts';
 import type { Syscalls } from './syscalls.ts';
 
 const { O_RDONLY, O_RDWR, O_CREAT, O_TRUNC, O_EXCL } = fs.constants;
@@ -27,7 +27,7 @@ export class NodeFiles implements HostFiles {
   }
 
   async open(name: string, mode: HostFileMode): Promise<HostFile> {
-    const fd = await openFd(name, openFlags(name, mode), mode.createMode ?? 0o644);
+    const fd = await openFd(name, openFlags(mode), mode.createMode ?? 0o644);
     try {
       return await this.#wrap(name, fd, mode);
     } catch (error) {
@@ -37,7 +37,7 @@ export class NodeFiles implements HostFiles {
   }
 
   async #wrap(name: string, fd: number, mode: HostFileMode): Promise<HostFile> {
-    const [stats, storage] = await Promise.all([statFd(fd), storageClassOf(name)]);
+    const [stats, storage] = await Promise.all([statFd(fd), storageOf(name)]);
     const kind = kindOf(stats);
     const size =
       kind === 'block' ? await this.#capacity(fd, stats.rdev) : safeSize(kind === 'regular' ? stats.size : 0n);
@@ -46,7 +46,7 @@ export class NodeFiles implements HostFiles {
     const aligned = alignment && new AlignedMemory(this.#syscalls, alignment.memory);
     if (aligned) aligned.give(aligned.take(1));
     // A device node lies on a file system that says nothing about the device.
-    const known: StorageClass = kind === 'regular' ? storage : 'other';
+    const known: Storage = kind === 'regular' ? storage : UNKNOWN_STORAGE;
     return new NodeFile({
       fd,
       kind,
@@ -118,13 +118,13 @@ function fail(error: unknown): never {
   throw asBlockError(error);
 }
 
-function openFlags(name: string, mode: HostFileMode): number {
+function openFlags(mode: HostFileMode): number {
   let flags = mode.write ? O_RDWR : O_RDONLY;
   if (mode.create === 'truncate') flags |= O_CREAT | O_TRUNC;
   if (mode.create === 'new') flags |= O_CREAT | O_EXCL;
   if (mode.direct !== true) return flags;
   if (O_DIRECT === undefined) {
-    throw new BlockError('EINVAL', `Cannot open '${name}' past the host's cache: the system has no such access`);
+    throw new BlockError('EINVAL', 'The system has no access past its cache');
   }
   return flags | O_DIRECT;
 }

@@ -10,21 +10,34 @@ import type { HostFileKind } from '../core/host.ts';
  */
 export type StorageClass = 'memory' | 'local' | 'other';
 
+export interface Storage {
+  readonly class: StorageClass;
+  /** Files may have extent size hints. */
+  readonly extentSizeHints: boolean;
+}
+
+const XFS = 0x58465342;
+
 /** `f_type` of statfs(2). */
 const STORAGE_CLASSES: ReadonlyMap<number, StorageClass> = new Map([
   [0x01021994, 'memory'], // tmpfs
   [0x858458f6, 'memory'], // ramfs
   [0xef53, 'local'], // ext2, ext3, ext4
-  [0x58465342, 'local'], // xfs
+  [XFS, 'local'],
   [0x9123683e, 'local'], // btrfs
   [0xf2f52010, 'local'], // f2fs
   [0x794c7630, 'local'], // overlayfs
 ]);
 
-/** The class of the file system that holds `path`. */
-export function storageClassOf(path: string): Promise<StorageClass> {
+export const UNKNOWN_STORAGE: Storage = { class: 'other', extentSizeHints: false };
+
+/** What is known of the file system that holds `path`. */
+export function storageOf(path: string): Promise<Storage> {
   return new Promise((resolve) => {
-    statfs(path, (error, result) => resolve(error ? 'other' : (STORAGE_CLASSES.get(result.type) ?? 'other')));
+    statfs(path, (error, result) => {
+      if (error) resolve(UNKNOWN_STORAGE);
+      else resolve({ class: STORAGE_CLASSES.get(result.type) ?? 'other', extentSizeHints: result.type === XFS });
+    });
   });
 }
 

@@ -3,61 +3,90 @@
  * other: a shared lock on byte 100+bit for each permission in use, on byte 200+bit for each one not shared.
  */
 import type { PendingChange } from '../core/driver.ts';
-import { BlockError } from '../core/errors.ts';
-import type { HostFile } from '../core/host.ts';
-import { PERMISSION_NAMES, type Permissions } from '../core/permissions.ts';
+import { BlockError, codeOf } from '../core/errors.ts';
+import type { Host, HostFile } from '../core/host.ts';
+import { ALL_PERMISSIONS, NO_PERMISSIONS, PERMISSION_NAMES, type Permissions } from '../core/permissions.ts';
 
 const IN_USE = 100;
 const UNSHARED = 200;
-const EVERYTHING: Permissions = { need: 0, share: 15 };
+const NOTHING: Permissions = { need: NO_PERMISSIONS, share: ALL_PERMISSIONS };
+const NO_CHANGE: PendingChange = { commit() {}, abort() {} };
+
+/** `on`: fail where the host has no such locks; `auto`: do without; `off`: take none. */
+export type Locking = 'on' | 'off' | 'auto';
 
 export class FileLocks {
   readonly #file: HostFile;
   readonly #filename: string;
-  #held = EVERYTHING;
+  readonly #host: Host;
+  #locking: Locking;
+  #held = NOTHING;
 
-  constructor(file: HostFile, filename: string) {
+  constructor(file: HostFile, filename: string, host: Host, locking: Locking) {
     this.#file = file;
     this.#filename = filename;
+    this.#host = host;
+    this.#locking = locking;
   }
 
-  /** Takes what is new beside what is held, and looks for others in the way; the change is then committed or taken back. */
+  /**
+   * Takes what is new beside what is held, and looks for others in the way; the change is then committed or taken back.
+   * Throws BlockError EAGAIN when another holder is in the way, and holds what it held before.
+   */
   prepare(next: Permissions): PendingChange {
+    if (this.#locking === 'off') return NO_CHANGE;
     const before = this.#held;
-    const both = { need: before.need | next.need, share: before.share & next.share };
     try {
-      this.#apply(both);
+      this.#take({ need: before.need | next.need, share: before.share & next.share });
       this.#lookForOthers(next);
     } catch (error) {
-      this.#apply(before);
-      throw error;
+      this.#drop(before);
+      if (codeOf(error) !== 'ENOTSUP') throw error;
+      this.#doWithout(error);
+      return NO_CHANGE;
     }
-    return {
-      commit: () => {
-        this.#apply(next);
-        this.#held = next;
-      },
-      abort: () => this.#apply(before),
-    };
+    return { commit: () => this.#drop(next), abort: () => this.#drop(before) };
   }
 
-  #apply({ need, share }: Permissions): void {
-    PERMISSION_NAMES.forEach(([bit], index) => {
-      const taken = this.#file.lock((need & bit) !== 0 ? 'shared' : 'none', IN_USE + index, 1);
-      const kept = this.#file.lock((share & bit) === 0 ? 'shared' : 'none', UNSHARED + index, 1);
-      if (!taken || !kept) throw this.#refusal('Failed to lock byte', (taken ? UNSHARED : IN_USE) + index);
-    });
+  /** Adds what `wanted` has and is not held. */
+  #take(wanted: Permissions): void {
+    const held = this.#held;
+    this.#held = wanted;
+    this.#forEach(wanted.need & ~held.need, (byte) => this.#takeByte(IN_USE + byte));
+    this.#forEach(held.share & ~wanted.share, (byte) => this.#takeByte(UNSHARED + byte));
+  }
+
+  #takeByte(byte: number): void {
+    if (!this.#file.lock('shared', byte, 1)) throw this.#refusal(`Failed to lock byte ${byte}`, byte);
+  }
+
+  /** Gives up what is held and `kept` has not. */
+  #drop(kept: Permissions): void {
+    const held = this.#held;
+    this.#held = kept;
+    this.#forEach(held.need & ~kept.need, (byte) => this.#dropByte(IN_USE + byte));
+    this.#forEach(kept.share & ~held.share, (byte) => this.#dropByte(UNSHARED + byte));
+  }
+
+  /** A lock that cannot be dropped is dropped when the file is closed. */
+  #dropByte(byte: number): void {
+    try {
+      this.#file.lock('none', byte, 1);
+    } catch (error) {
+      if (codeOf(error) === 'ENOTSUP') return;
+      this.#host.notice(`'${this.#filename}': cannot drop the lock on byte ${byte}: ${(error as Error).message}`);
+    }
   }
 
   #lookForOthers({ need, share }: Permissions): void {
-    PERMISSION_NAMES.forEach(([bit, name], index) => {
-      if ((need & bit) !== 0 && this.#file.isLocked('exclusive', UNSHARED + index, 1)) {
-        throw this.#refusal(`Failed to get "${name}" lock`, UNSHARED + index);
-      }
-      if ((share & bit) === 0 && this.#file.isLocked('exclusive', IN_USE + index, 1)) {
-        throw this.#refusal(`Failed to get shared "${name}" lock`, IN_USE + index);
-      }
-    });
+    this.#forEach(need, (byte, name) => this.#refuseIfLocked(UNSHARED + byte, `Failed to get "${name}" lock`));
+    this.#forEach(ALL_PERMISSIONS & ~share, (byte, name) =>
+      this.#refuseIfLocked(IN_USE + byte, `Failed to get shared "${name}" lock`),
+    );
+  }
+
+  #refuseIfLocked(byte: number, message: string): void {
+    if (this.#file.isLocked('exclusive', byte, 1)) throw this.#refusal(message, byte);
   }
 
   #refusal(message: string, byte: number): BlockError {
@@ -65,6 +94,20 @@ export class FileLocks {
     return new BlockError('EAGAIN', message, {
       hint: `Is another process using the image [${this.#filename}]?`,
       holder: holder && `It is used by ${holder.command} (process ${holder.pid}).`,
+    });
+  }
+
+  #doWithout(cause: unknown): void {
+    if (this.#locking === 'on') {
+      throw new BlockError('ENOTSUP', `Cannot lock '${this.#filename}': no locks of open files there`, { cause });
+    }
+    this.#host.notice(`'${this.#filename}': no locks of open files there; other processes are not kept away`);
+    this.#locking = 'off';
+  }
+
+  #forEach(set: number, visit: (byte: number, name: string) => void): void {
+    PERMISSION_NAMES.forEach(([bit, name], index) => {
+      if ((set & bit) !== 0) visit(index, name);
     });
   }
 }

@@ -1,0 +1,147 @@
+/** A host file as a node: its bytes, its holes, its locks. */
+import type { DriverNode, Extent, ZeroFlags } from '../core/driver.ts';
+import { codeOf, withErrno } from '../core/errors.ts';
+import type { Host, HostFile } from '../core/host.ts';
+import { FileLocks, type Locking } from './file-locks.ts';
+import { resizeFile } from './file-resize.ts';
+
+/** Device storage is freed and zeroed by whole blocks of this many bytes, which any device's blocks divide. */
+const DEVICE_BLOCK = 4096;
+/** One call may keep a thread of the pool busy for as long as a device needs for this many bytes. */
+const DEVICE_ZERO_MAX = 1 << 30;
+
+const ABILITIES = { zeroRange: 'zero ranges', punchHole: 'make holes', allocate: 'reserve storage' };
+type Ability = keyof typeof ABILITIES;
+
+/** The host's files behind nodes, for copying between two of them. */
+const files = new WeakMap<DriverNode, HostFile>();
+
+export interface FileNodeOptions {
+  readonly filename: string;
+  readonly locking: Locking;
+  /** Opened only for reading though writing was asked. */
+  readonly readOnly: boolean;
+}
+
+/** A node over an open file, which it closes. */
+export function fileNode(host: Host, file: HostFile, { filename, locking, readOnly }: FileNodeOptions): DriverNode {
+  const locks = new FileLocks(file, filename, host, locking);
+  const storage = new FileStorage(host, file, filename);
+  const regular = file.kind === 'regular';
+  const extent = (offset: number, length: number): Extent => {
+    const run = file.extent(offset, length);
+    return { kind: run.kind === 'hole' ? 'zero' : 'data', length: run.length, at: { offset } };
+  };
+  const node: DriverNode = {
+    readOnly,
+    length: () => file.size(),
+    async read(offset, target) {
+      const count = await file.read(offset, target);
+      // Someone else has cut the file meanwhile.
+      if (count < target.length) target.fill(0, count);
+    },
+    tryReadNow(offset, target) {
+      const count = file.tryReadNow(offset, target);
+      if (count < 0) return false;
+      if (count < target.length) target.fill(0, count);
+      return true;
+    },
+    write: (offset, source) => file.write(offset, source),
+    tryWriteNow: (offset, source) => file.tryWriteNow(offset, source),
+    writeZeroes: (offset, length, flags) => storage.zero(offset, length, flags),
+    discard: (offset, length) => storage.discard(offset, length),
+    flush: () => file.flush(),
+    status: async (offset, length) => extent(offset, length),
+    tryStatusNow: extent,
+    limits: () => ({
+      requestAlign: file.requestAlign,
+      ...(!regular && {
+        zeroAlign: Math.max(DEVICE_BLOCK, file.requestAlign),
+        discardAlign: Math.max(DEVICE_BLOCK, file.requestAlign),
+        zeroMax: DEVICE_ZERO_MAX,
+      }),
+    }),
+    truncate: (length, options) => resizeFile(file, length, options),
+    allocatedSize: () => file.allocated(),
+    async copyFrom(source, sourceOffset, offset, length) {
+      const from = files.get(source);
+      if (from === undefined) throw withErrno('ENOTSUP', `Cannot copy into '${filename}' inside the host`);
+      return file.copyFrom(from, sourceOffset, offset, length);
+    },
+    info() {
+      const hint = file.extentSizeHint?.() ?? 0;
+      return { dirty: false, specific: { type: 'file', data: hint > 0 ? { 'extent-size-hint': hint } : {} } };
+    },
+    zeroInit: () => regular,
+    preparePermissions: (next) => locks.prepare(next),
+    close: () => file.close(),
+  };
+  files.set(node, file);
+  return node;
+}
+
+/** Zeroing and freeing storage in the ways the host has; what it lacks is remembered and noted once. */
+class FileStorage {
+  readonly #host: Host;
+  readonly #file: HostFile;
+  readonly #filename: string;
+  readonly #lacks = new Set<Ability>();
+
+  constructor(host: Host, file: HostFile, filename: string) {
+    this.#host = host;
+    this.#file = file;
+    this.#filename = filename;
+  }
+
+  async zero(offset: number, length: number, { unmap = false }: ZeroFlags): Promise<void> {
+    const end = offset + length;
+    const size = this.#file.size();
+    const inside = Math.min(end, size) - offset;
+    const done =
+      (inside <= 0 || (await this.#clear(offset, inside, unmap))) &&
+      (end <= size || (await this.#extend(Math.max(offset, size), end)));
+    if (!done) throw withErrno('ENOTSUP', `Cannot zero a range of '${this.#filename}'`);
+  }
+
+  async discard(offset: number, length: number): Promise<void> {
+    const file = this.#file;
+    const work = () => (file.discard === undefined ? file.punchHole(offset, length) : file.discard(offset, length));
+    if (!(await this.#attempt('punchHole', work))) {
+      throw withErrno('ENOTSUP', `Cannot discard a range of '${this.#filename}'`);
+    }
+  }
+
+  async #clear(offset: number, length: number, unmap: boolean): Promise<boolean> {
+    const file = this.#file;
+    const punch = () => this.#attempt('punchHole', () => file.punchHole(offset, length));
+    if (unmap && (await punch())) return true;
+    if (await this.#attempt('zeroRange', () => file.zeroRange(offset, length))) return true;
+    if (unmap || file.kind !== 'regular' || this.#lacks.has('allocate')) return false;
+    // As on tmpfs: storage that is freed and reserved anew is zero, and still there.
+    return (await punch()) && (await this.#attempt('allocate', () => file.allocate(offset, length)));
+  }
+
+  /**
+   * Past the end nothing is stored. The file grows by a write of its last block, not by setting its size, since another
+   * request may have made it longer meanwhile. The hole is made in case that someone else did.
+   */
+  async #extend(from: number, end: number): Promise<boolean> {
+    const file = this.#file;
+    if (!(await this.#attempt('punchHole', () => file.punchHole(from, end - from)))) return false;
+    await file.write(end - file.requestAlign, new Uint8Array(file.requestAlign));
+    return true;
+  }
+
+  async #attempt(ability: Ability, work: () => Promise<void>): Promise<boolean> {
+    if (this.#lacks.has(ability)) return false;
+    try {
+      await work();
+      return true;
+    } catch (error) {
+      if (codeOf(error) !== 'ENOTSUP') throw error;
+      this.#lacks.add(ability);
+      this.#host.notice(`'${this.#filename}': the host cannot ${ABILITIES[ability]} there`);
+      return false;
+    }
+  }
+}
