@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /** Disk: what a library user holds of an opened graph. */
 import type { CacheMode, DiscardMode } from './cache.ts';
 import type {
@@ -31,6 +32,8 @@ export interface OpenOptions {
   readonly detectZeroes?: 'off' | 'on' | 'unmap';
   /** Open even though others write; read-only opens only (BL-OPEN-23). */
   readonly forceShare?: boolean;
+  /** Nobody else may write while this is open for reading. Default false: readers share everything. */
+  readonly noWriters?: boolean;
   readonly nodeName?: string;
   /** Only information is wanted: no data will be read. */
   readonly noIO?: boolean;
@@ -68,7 +71,7 @@ export class Disk implements GraphUser, AsyncDisposable {
   static async attach(graph: Graph, node: BlockNode, options: OpenOptions): Promise<Disk> {
     const disk = new Disk(graph, node, !node.settings.cache.writeBack);
     try {
-      disk.#link = graph.attach('root', disk, node, 'filtered', permissionsFor(node, options.writable === true));
+      disk.#link = graph.attach('root', disk, node, 'filtered', permissionsFor(node, options));
     } catch (error) {
       if (node.parents.length === 0) await graph.closeNode(node).catch(() => {});
       throw error;
@@ -348,9 +351,9 @@ function isOffset(offset: number): boolean {
   return offset >= 0 && Number.isSafeInteger(offset);
 }
 
-/** Readers share everything, as QEMU's tools do; a writer lets nobody else write or resize. */
-function permissionsFor(node: BlockNode, writable: boolean): Permissions {
-  const reading = node.settings.noIO ? 0 : Permission.consistentRead;
-  if (node.settings.forceShare || !writable) return { need: reading, share: ALL_PERMISSIONS };
-  return { need: reading | Permission.write, share: ALL_PERMISSIONS & ~(Permission.write | Permission.resize) };
+/** Readers share everything, unless asked not to; a writer lets nobody else write or resize. */
+function permissionsFor(node: BlockNode, { writable = false, noWriters = false }: OpenOptions): Permissions {
+  const need = (node.settings.noIO ? 0 : Permission.consistentRead) | (writable ? Permission.write : 0);
+  const shareAll = node.settings.forceShare || !(writable || noWriters);
+  return { need, share: shareAll ? ALL_PERMISSIONS : ALL_PERMISSIONS & ~(Permission.write | Permission.resize) };
 }
