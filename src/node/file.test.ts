@@ -314,7 +314,7 @@ describe('without koffi', () => {
 });
 
 describe('a slow synchronous write', () => {
-  test.skipIf(!linux)('pauses the fast path for a while', async () => {
+  test.skipIf(!linux)('pauses the fast path for a while', async (context) => {
     let now = 0;
     let cost = 0.01;
     const clock = {
@@ -327,14 +327,12 @@ describe('a slow synchronous write', () => {
     };
     const file = await made(pattern(65_536), {}, nodeHost({ clock }));
     const block = new Uint8Array(4096);
-    if (!file.tryWriteNow(0, block)) return;
+    if (!file.tryWriteNow(0, block)) return context.skip('the temporary folder is on a file system we do not know');
     cost = 3;
     file.tryWriteNow(0, block);
     cost = 0.01;
-    // File systems with RWF_NOWAIT writes never come to this; ext4 and tmpfs do.
-    const refused = !file.tryWriteNow(0, block);
+    expect(file.tryWriteNow(0, block)).toBe(false);
     now += 101;
     expect(file.tryWriteNow(0, block)).toBe(true);
-    if (hasMemoryDisk && fs.statfsSync(folder).type === 0xef53) expect(refused).toBe(true);
   });
 });

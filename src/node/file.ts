@@ -50,8 +50,6 @@ export class NodeFile implements HostFile {
   #size: number;
   #readNow: ReadNow;
   #writeNow: boolean;
-  /** Whether RWF_NOWAIT writes are worth trying before a plain one; ext4 refuses them. */
-  #nowaitWrites: boolean;
   #findsHoles: boolean;
   #flushError: BlockError | undefined;
   #scratch: Uint8Array | undefined;
@@ -70,7 +68,6 @@ export class NodeFile implements HostFile {
     const seekable = this.kind === 'regular' || this.kind === 'block';
     this.#readNow = !atOnce || !seekable ? 'never' : this.#storage.class === 'memory' ? 'plain' : 'nowait';
     this.#writeNow = atOnce && this.kind === 'regular' && this.#storage.class !== 'other';
-    this.#nowaitWrites = this.#storage.class === 'local';
     this.#findsHoles = this.kind === 'regular';
   }
 
@@ -139,22 +136,13 @@ export class NodeFile implements HostFile {
   }
 
   /**
-   * Writes into the page cache. Where the kernel can promise not to wait it is asked to; otherwise, on local file systems,
-   * a plain write is made if no part of a page need be read first, under the eyes of {@link WriteGuard}.
+   * Writes into the page cache, if no part of a page need be read for it, under the eyes of {@link WriteGuard}.
+   * Asking the kernel not to wait (RWF_NOWAIT) is no help: ext4 knows no such writes, XFS always says that it would wait.
    * A write that stops half way is repeated as a whole by `write`.
    */
   tryWriteNow(offset: number, source: Uint8Array): boolean {
     const length = source.length;
     if (!this.#writeNow || length > LONGEST_WRITE_NOW) return false;
-    if (this.#nowaitWrites) {
-      const count = this.#syscalls.writeNow(this.#fd, source, offset);
-      if (count === length) {
-        this.#grown(offset + length);
-        return true;
-      }
-      if (count !== -NOT_SUPPORTED) return false;
-      this.#nowaitWrites = false;
-    }
     if (this.#storage.class === 'local' && !this.#edgesCached(offset, length)) return false;
     const start = this.#guard.start();
     if (start < 0) return false;

@@ -12,7 +12,6 @@ const MACHINES = ['x64', 'arm64', 'riscv64', 'loong64'];
 /** One line each: missing ones are found out when first needed. */
 const PROTOTYPES = {
   preadv2: 'int64_t preadv2(int fd, void *iov, int count, int64_t offset, int flags)',
-  pwritev2: 'int64_t pwritev2(int fd, void *iov, int count, int64_t offset, int flags)',
   lseek: 'int64_t lseek(int fd, int64_t offset, int whence)',
   fallocate: 'int fallocate(int fd, int mode, int64_t offset, int64_t length)',
   copy_file_range:
@@ -55,7 +54,6 @@ export class Syscalls {
   /** Bound on first use; null: missing. */
   readonly #bound = new Map<CallName, NativeFunction | null>();
   #preadv2: NativeFunction | null | undefined;
-  #pwritev2: NativeFunction | null | undefined;
   /** One struct iovec for all synchronous calls: base, length. */
   readonly #iovec = new BigUint64Array(2);
 
@@ -67,21 +65,12 @@ export class Syscalls {
   /** Reads what is in the host's cache, without waiting for a disk. */
   readNow(fd: number, target: Uint8Array, offset: number): number {
     this.#preadv2 ??= this.#bind('preadv2');
-    return this.#vectorNow(this.#preadv2, fd, target, offset);
-  }
-
-  /** Writes into the host's cache if that needs no waiting. May write less than asked. */
-  writeNow(fd: number, source: Uint8Array, offset: number): number {
-    this.#pwritev2 ??= this.#bind('pwritev2');
-    return this.#vectorNow(this.#pwritev2, fd, source, offset);
-  }
-
-  #vectorNow(call: NativeFunction | null, fd: number, bytes: Uint8Array, offset: number): number {
+    const preadv2 = this.#preadv2;
     const koffi = this.#koffi;
-    if (call === null || !koffi) return -NOT_SUPPORTED;
-    this.#iovec[0] = BigInt(koffi.address(bytes));
-    this.#iovec[1] = BigInt(bytes.length);
-    const result = call(fd, this.#iovec, 1, offset, RWF_NOWAIT) as number;
+    if (preadv2 === null || !koffi) return -NOT_SUPPORTED;
+    this.#iovec[0] = BigInt(koffi.address(target));
+    this.#iovec[1] = BigInt(target.length);
+    const result = preadv2(fd, this.#iovec, 1, offset, RWF_NOWAIT) as number;
     return result < 0 ? -koffi.errno() : result;
   }
 
