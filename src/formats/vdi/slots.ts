@@ -9,6 +9,7 @@ export class Slots {
   #pending: { readonly slot: number; readonly generation: number }[] = [];
   #generation = 0;
   readonly #active = new Map<number, number>();
+  #leaving: (() => void)[] = [];
 
   constructor(next: number) {
     this.next = next;
@@ -32,6 +33,15 @@ export class Slots {
     const left = (this.#active.get(generation) ?? 1) - 1;
     if (left === 0) this.#active.delete(generation);
     else this.#active.set(generation, left);
+    const waiting = this.#leaving;
+    this.#leaving = [];
+    for (const resolve of waiting) resolve();
+  }
+
+  /** Waits until a request under way ends; at once if there is none. */
+  whenSomeLeave(): Promise<void> {
+    if (this.#active.size === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#leaving.push(resolve));
   }
 
   /** Nothing in the map names `slot` any longer. */

@@ -1,4 +1,5 @@
 /** Writing (V-22, V-23, V-26): in place where a block is stored, else into a new place that the map names afterwards. */
+import { invariant } from '../../core/invariant.ts';
 import type { VdiImage } from './image.ts';
 import { isStored } from './map.ts';
 import { settled } from './read.ts';
@@ -70,8 +71,10 @@ async function takeSlot(image: VdiImage, writeBack: WriteBack): Promise<number> 
     const free = slots.takeFree();
     if (free !== undefined) return free;
     if (slots.next < image.map.length) return slots.next++;
-    // Every slot is taken or given up not long ago: those become free when the map is durable.
+    // The others were given up not long ago: they are free when the map is durable and nobody uses them any longer.
+    invariant(slots.hasPending, 'a disk has as many places as blocks');
     await writeBack.flush();
+    if (!slots.hasFree) await slots.whenSomeLeave();
   }
 }
 
