@@ -2,7 +2,7 @@
  * Writing the map and the header back, in an order that a power cut at any point leaves at worst leaked blocks (V-24):
  * data and a raised count first, durable; then the map, durable; a lowered count last.
  */
-import { HEADER_BYTES, patchHeader } from './header.ts';
+import { headerEnd, patchHeader } from './header.ts';
 import type { VdiImage } from './image.ts';
 import { mapBytes, PAGE_ENTRIES } from './map.ts';
 
@@ -81,10 +81,10 @@ export class WriteBack {
   }
 }
 
-/** Writes the header as it is in memory. One sector, so it is there whole or not at all. */
+/** Writes the header as it is in memory: inside one sector, so it is there whole or not at all. The map may follow at once. */
 export async function writeHeader(image: VdiImage): Promise<void> {
   patchHeader(image.headerBytes, image.header);
-  await image.file.write(0, image.headerBytes.slice(0, HEADER_BYTES));
+  await image.file.write(0, image.headerBytes.slice(0, headerEnd(image.header)));
 }
 
 /** The entries of dirty pages, neighbours together. */
