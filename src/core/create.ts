@@ -47,19 +47,32 @@ export function creationSchema(
   return { ...own, ...Object.fromEntries(added) };
 }
 
+/**
+ * The values of creation options, by type; a text that only some values are legal for is taken as it is, since whoever
+ * uses it tells what is wrong, after the `Formatting` line (T-CREATE-2).
+ */
+export function checkCreationOptions(schema: AnySchema, tree: OptionTree): Record<string, unknown> {
+  const early = Object.fromEntries(
+    Object.entries(schema).map(([name, spec]) => [name, spec.values === undefined ? spec : { ...spec, parse: String }]),
+  );
+  const { values, rest } = parseOptions<Record<string, unknown>>(early, tree);
+  const [unknown] = Object.keys(rest);
+  if (unknown !== undefined) throw new BlockError('EINVAL', `Invalid parameter '${unknown}'`);
+  return values;
+}
+
 /** Makes an image. Throws BlockError; a file that was not there before is then removed again. */
 export async function createImage(graph: Graph, asked: CreateRequest): Promise<void> {
   const { spec, protocol } = await creationDrivers(graph, asked.format, asked.filename);
   if (protocol === undefined) throw new TypeError('a file name was given');
+  const schema = creationSchema(spec, protocol);
+  const values = checkCreationOptions(schema, { ...asked.options });
   const given: Record<string, OptionValue> = { ...asked.options };
   if (asked.size !== undefined) {
     if (given.size !== undefined) throw new BlockError('EINVAL', 'The image size must be specified only once');
     given.size = asked.size;
+    values.size = asked.size;
   }
-  const schema = creationSchema(spec, protocol);
-  const { values, rest } = parseOptions<Record<string, unknown>>(schema, given);
-  const [unknown] = Object.keys(rest);
-  if (unknown !== undefined) throw new BlockError('EINVAL', `Invalid parameter '${unknown}'`);
   refuseBacking(asked, schema);
   if (given.size === undefined) throw new BlockError('EINVAL', 'Image creation needs a size parameter');
   asked.report?.(formattingLine(asked, schema, values, given));

@@ -1,9 +1,9 @@
 /** `measure`: how large an image file would be. */
-import { creationSchema } from '../../core/create.ts';
+import { checkCreationOptions, creationSchema } from '../../core/create.ts';
 import type { DriverSpec, Measurement } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import type { Graph } from '../../core/graph.ts';
-import { type OptionTree, parseOptions } from '../../core/options.ts';
+import type { OptionTree } from '../../core/options.ts';
 import { measure } from '../../jobs/measure.ts';
 import { type Command, type GivenOptions, readCommandLine } from '../command.ts';
 import { checkSnapshotArgument, type OutputForm, outputForm } from '../command-line/arguments.ts';
@@ -93,8 +93,7 @@ function formatOptions(graph: Graph, format: string, tree: OptionTree): OptionTr
   const file = graph.driver('file');
   const schema = creationSchema(spec, file?.kind === 'protocol' ? file : undefined);
   try {
-    const [unknown] = Object.keys(parseOptions(schema, tree).rest);
-    if (unknown !== undefined) throw new BlockError('EINVAL', `Invalid parameter '${unknown}'`);
+    checkCreationOptions(schema, tree);
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     const continuation = `Invalid options for file format '${format}'`;

@@ -1,9 +1,8 @@
 /** The images of `convert`: sources, and the target that is new or there already. */
 import type { CacheMode } from '../../core/cache.ts';
-import { creationDrivers, creationSchema } from '../../core/create.ts';
+import { checkCreationOptions, creationDrivers, creationSchema } from '../../core/create.ts';
 import type { Disk } from '../../core/disk.ts';
 import type { Graph } from '../../core/graph.ts';
-import { parseOptions } from '../../core/options.ts';
 import type { ConvertTarget } from '../../jobs/convert.ts';
 import { cacheMode } from '../command-line/arguments.ts';
 import { Failure } from '../failure.ts';
@@ -22,7 +21,7 @@ export async function openSources(
   try {
     for (const name of names) {
       const salvage = given.has('salvage');
-      sources.push(await openImage(graph, { ...imageRequest(given, name, 'f'), cache, salvage }));
+      sources.push(await openImage(graph, { ...imageRequest(given, name, 'f'), cache, salvage, noWriters: true }));
     }
   } catch (error) {
     await Promise.allSettled(sources.map((disk) => disk.close()));
@@ -47,8 +46,7 @@ export async function newTarget(
   const { spec, protocol } = await creationDrivers(graph, format, filename);
   const schema = creationSchema(spec, protocol);
   const tree = options.tree();
-  const [unknown] = Object.keys(parseOptions(schema, tree).rest);
-  if (unknown !== undefined) throw new Failure(`Invalid parameter '${unknown}'`);
+  checkCreationOptions(schema, tree);
   if (given.has('B') && !Object.hasOwn(schema, 'backing_file')) {
     throw new Failure(`Backing file not supported for file format '${format}'`);
   }

@@ -1,6 +1,8 @@
 /** `-o help`: the creation options of a format (T-OPT-2). */
 import { creationDrivers, creationSchema } from '../../core/create.ts';
+import type { DriverSpec } from '../../core/driver.ts';
 import type { Graph } from '../../core/graph.ts';
+import type { AnySchema } from '../../core/options.ts';
 import type { Dialect } from '../dialect.ts';
 
 const NAME_WIDTH = 22;
@@ -13,8 +15,7 @@ export async function creationHelp(
   filename: string | undefined,
 ): Promise<string> {
   const { spec, protocol } = await creationDrivers(graph, format, filename);
-  const lines = Object.entries(creationSchema(spec, protocol))
-    .filter(([, option]) => !(dialect.qemu && option.beyond))
+  const lines = Object.entries(creationSchema(dialect.qemu ? withoutBeyond(spec) : spec, protocol))
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([name, option]) => `  ${`${name}=<${option.type}>`.padEnd(NAME_WIDTH)} - ${option.help}\n`);
   if (filename !== undefined) return `Supported options:\n${lines.join('')}`;
@@ -22,4 +23,11 @@ export async function creationHelp(
     `Supported ${format} options:\n${lines.join('')}\n` +
     'The protocol level may support further options.\nSpecify the target filename to include those options.\n'
   );
+}
+
+/** The driver with the creation options that QEMU's has too: its own come before the protocol's of the same name. */
+function withoutBeyond(spec: DriverSpec): DriverSpec {
+  if (spec.create === undefined) return spec;
+  const options = Object.entries(spec.create.options as AnySchema).filter(([, option]) => !option.beyond);
+  return { ...spec, create: { ...spec.create, options: Object.fromEntries(options) } } as DriverSpec;
 }
