@@ -1,7 +1,8 @@
 /** Block status (V-21): runs of like blocks whole, not block by block. */
 import type { Extent } from '../../core/driver.ts';
+import { ImageType } from './header.ts';
 import type { VdiImage } from './image.ts';
-import { isStored, UNALLOCATED, ZEROED } from './map.ts';
+import { isStored, UNALLOCATED } from './map.ts';
 
 export function extent(image: VdiImage, offset: number, limit: number): Extent {
   const { blockSize, stride } = image;
@@ -18,8 +19,9 @@ export function extent(image: VdiImage, offset: number, limit: number): Extent {
     length += blockSize;
   }
   length = Math.min(length, limit);
-  if (first === UNALLOCATED) return { kind: 'unallocated', length };
-  if (first === ZEROED) return { kind: 'zero', length };
+  // Only a differencing image has something below that could show through; else what is not stored is known to be zero.
+  if (first === UNALLOCATED && image.header.type === ImageType.differencing) return { kind: 'unallocated', length };
+  if (!stored) return { kind: 'zero', length };
   const at = { child: image.file.name, offset: image.position(first) + inBlock };
   return { kind: 'data', length, at, recurse: image.isStatic };
 }
