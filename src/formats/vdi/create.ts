@@ -15,7 +15,7 @@ import {
   VERSION_1_1,
 } from './header.ts';
 import { mapBytes, UNALLOCATED } from './map.ts';
-import { DEFAULT_BLOCK_SIZE, isBlockSize, MAX_BLOCKS, SECTOR, sizeError } from './validate.ts';
+import { DEFAULT_BLOCK_SIZE, isBlockSize, maxDiskSize, SECTOR, sizeError } from './validate.ts';
 
 export interface VdiCreateOptions {
   readonly size: number;
@@ -72,7 +72,8 @@ export async function create({ file, options, host, signal }: FormatCreateContex
   const end = header.dataOffset + header.allocated * header.blockSize;
   const full = options.preallocation === 'falloc' || options.preallocation === 'full' ? options.preallocation : 'off';
   if (file.length() < end) await file.truncate(end, { preallocation: full });
-  // Last, so that a file cut short by a crash is no image.
+  // Last, behind all it speaks of, so that a file cut short by a crash is no image.
+  await file.flush();
   await file.write(0, encodeHeader(header, BANNER));
   await file.flush();
 }
@@ -85,9 +86,11 @@ function newHeader(options: VdiCreateOptions, random: (target: Uint8Array) => vo
   if (!isPowerOfTwo(align) || align < SECTOR || align > 2 ** 30) {
     throw bad(`Data alignment ${align} is not a power of two from 512 to 1073741824`);
   }
-  const max = MAX_BLOCKS * blockSize;
-  if (options.size > max) throw sizeError(BigInt(options.size), max);
-  const size = alignUp(options.size, SECTOR);
+  const max = maxDiskSize(blockSize);
+  // Rounded as a bigint: what is too large may be no safe integer.
+  const rounded = ((BigInt(options.size) + 511n) / 512n) * 512n;
+  if (rounded > max) throw sizeError(rounded, max);
+  const size = Number(rounded);
   const blocks = Math.ceil(size / blockSize);
   const dataOffset = alignUp(MAP_OFFSET + blocks * 4, align);
   if (dataOffset >= 2 ** 32) throw bad(`With ${blocks} blocks the data cannot be aligned to ${align}`);

@@ -13,6 +13,11 @@ const BLOCK_SIZE_MAX = 256 * 1024 * 1024;
 export const MAX_BLOCKS = 536_870_784;
 export const MAX_DISK_SIZE = MAX_BLOCKS * DEFAULT_BLOCK_SIZE;
 
+/** Longest disk whose blocks of `blockSize` a map can hold. */
+export function maxDiskSize(blockSize: number): number {
+  return Math.min(MAX_DISK_SIZE, MAX_BLOCKS * blockSize);
+}
+
 /** The first byte a block map may be at: behind the smaller header. */
 const MAP_OFFSET_MIN = 456;
 
