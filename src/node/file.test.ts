@@ -172,6 +172,18 @@ describe.each([
     await file.read(0, target);
     expect(target.every((byte) => byte === 0)).toBe(true);
     expect(file.size()).toBe(4 * MIB);
+    await file.truncate(65_536);
+    await file.truncate(MIB);
+    expect(file.extent(0, MIB)).toEqual({ kind: 'hole', length: MIB });
+  });
+
+  test.skipIf(missing)('the end of a stored run is looked for once', async () => {
+    fs.writeFileSync(name, pattern(MIB));
+    const file = await opened(name);
+    expect(file.extent(0, 4096)).toEqual({ kind: 'data', length: 4096 });
+    fs.truncateSync(name, 8192);
+    // Another process's hole is not seen, which is safe.
+    expect(file.extent(16_384, MIB)).toEqual({ kind: 'data', length: MIB - 16_384 });
   });
 
   test.skipIf(missing)('storage is reserved and counted', async () => {
@@ -328,11 +340,11 @@ describe('a slow synchronous write', () => {
     const file = await made(pattern(65_536), {}, nodeHost({ clock }));
     const block = new Uint8Array(4096);
     if (!file.tryWriteNow(0, block)) return context.skip('the temporary folder is on a file system we do not know');
-    cost = 3;
+    cost = 30;
     file.tryWriteNow(0, block);
     cost = 0.01;
     expect(file.tryWriteNow(0, block)).toBe(false);
-    now += 101;
+    now += 1000;
     expect(file.tryWriteNow(0, block)).toBe(true);
   });
 });

@@ -20,6 +20,8 @@ const LONGEST_WRITE_NOW = 64 * 1024;
 const LONGEST_COPY = 64 * 1024 * 1024;
 /** Of the page cache; at most 64 KiB on the machines that have larger pages than this one. */
 const PAGE = process.arch === 'x64' ? 4096 : 65536;
+/** Bytes that are read to find out whether they are cached. */
+const PROBE_MAX = 16 * 1024;
 
 export interface NodeFileOptions {
   readonly fd: number;
@@ -33,6 +35,8 @@ export interface NodeFileOptions {
   readonly syscalls: Syscalls;
   readonly now: () => number;
 }
+
+const NOTHING = { start: 0, end: 0 };
 
 /** How {@link NodeFile.tryReadNow} reads: without waiting, plainly (nothing there waits), or not at all. */
 type ReadNow = 'nowait' | 'plain' | 'never';
@@ -51,8 +55,15 @@ export class NodeFile implements HostFile {
   #readNow: ReadNow;
   #writeNow: boolean;
   #findsHoles: boolean;
+  /**
+   * The stored run that was found last. To find where a run ends the kernel may walk all of it, so it is not asked for
+   * each part. When another process makes a hole meanwhile, "stored" is still a safe answer.
+   */
+  #stored = NOTHING;
   #flushError: BlockError | undefined;
   #scratch: Uint8Array | undefined;
+  /** The last page of the last write, which waits to be stored and so is still in the cache; -1: none. */
+  #dirtyPage = -1;
 
   constructor(options: NodeFileOptions) {
     this.kind = options.kind;
@@ -143,33 +154,46 @@ export class NodeFile implements HostFile {
   tryWriteNow(offset: number, source: Uint8Array): boolean {
     const length = source.length;
     if (!this.#writeNow || length > LONGEST_WRITE_NOW) return false;
-    if (this.#storage.class === 'local' && !this.#edgesCached(offset, length)) return false;
+    if (this.#storage.class === 'memory') return this.#writeSync(offset, source);
     const start = this.#guard.start();
-    if (start < 0) return false;
+    if (start < 0 || !this.#edgesCached(offset, length)) return false;
+    const done = this.#writeSync(offset, source);
+    this.#guard.done(start);
+    const end = offset + length;
+    this.#dirtyPage = done ? end - (end % PAGE) : -1;
+    return done;
+  }
+
+  #writeSync(offset: number, source: Uint8Array): boolean {
+    const length = source.length;
     try {
       if (fs.writeSync(this.#fd, source, 0, length, offset) !== length) return false;
     } catch {
       return false;
-    } finally {
-      this.#guard.done(start);
     }
     this.#grown(offset + length);
     return true;
   }
 
-  /** Whether the pages that the range covers only partly are in the cache, or have nothing stored to be read. */
+  /**
+   * Whether the blocks that the range covers only partly are in the cache, or have nothing stored to be read: that is so
+   * if the bytes right beside the range are.
+   */
   #edgesCached(offset: number, length: number): boolean {
-    const head = offset % PAGE;
     const end = offset + length;
-    const tail = end % PAGE;
-    if (head !== 0 && !this.#isCached(offset - head, head)) return false;
-    return tail === 0 || this.#isCached(end, PAGE - tail);
+    const head = offset % PAGE !== 0 && offset - (offset % PAGE) !== this.#dirtyPage;
+    const tail = end % PAGE !== 0;
+    // One look over all of a short range is quicker than two.
+    if (head && tail && length <= PROBE_MAX) return this.#isCached(offset - 1, length + 2);
+    if (head && !this.#isCached(offset - 1, 1)) return false;
+    return !tail || this.#isCached(end, 1);
   }
 
+  /** Whether the bytes, at most {@link PROBE_MAX} and 2 more, are in the cache as far as the file has them. */
   #isCached(offset: number, length: number): boolean {
     const inside = Math.min(length, this.#size - offset);
     if (inside <= 0) return true;
-    this.#scratch ??= new Uint8Array(PAGE);
+    this.#scratch ??= new Uint8Array(PROBE_MAX + 2);
     return this.#syscalls.readNow(this.#fd, this.#scratch.subarray(0, inside), offset) === inside;
   }
 
@@ -179,6 +203,7 @@ export class NodeFile implements HostFile {
    */
   async flush(): Promise<void> {
     if (this.#flushError) throw this.#flushError;
+    this.#dirtyPage = -1;
     try {
       await finished((done) => fs.fdatasync(this.#fd, done));
     } catch (error) {
@@ -190,7 +215,11 @@ export class NodeFile implements HostFile {
   }
 
   async truncate(length: number): Promise<void> {
-    await finished((done) => fs.ftruncate(this.#fd, length, done));
+    try {
+      await finished((done) => fs.ftruncate(this.#fd, length, done));
+    } finally {
+      this.#stored = NOTHING;
+    }
     this.#size = length;
   }
 
@@ -210,6 +239,7 @@ export class NodeFile implements HostFile {
 
   async #fallocate(mode: number, offset: number, length: number): Promise<void> {
     const result = await this.#syscalls.fallocate(this.#fd, mode, offset, length);
+    this.#stored = NOTHING;
     if (result < 0) throw systemError(-result);
   }
 
@@ -221,11 +251,16 @@ export class NodeFile implements HostFile {
 
   extent(offset: number, length: number): HostExtent {
     if (!this.#findsHoles) return { kind: 'data', length };
+    const { start, end } = this.#stored;
+    if (offset >= start && offset < end) return { kind: 'data', length: Math.min(length, end - offset) };
     const data = this.#syscalls.seekData(this.#fd, offset);
     if (data === -ENXIO) return { kind: 'hole', length };
     if (data > offset) return { kind: 'hole', length: Math.min(length, data - offset) };
     const hole = data < 0 ? data : this.#syscalls.seekHole(this.#fd, offset);
-    if (hole > offset) return { kind: 'data', length: Math.min(length, hole - offset) };
+    if (hole > offset) {
+      this.#stored = { start: offset, end: hole };
+      return { kind: 'data', length: Math.min(length, hole - offset) };
+    }
     // Someone cut the file just now, or the file system cannot tell.
     if (hole < 0 && hole !== -ENXIO) this.#findsHoles = false;
     return { kind: 'data', length };
