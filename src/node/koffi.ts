@@ -15,7 +15,15 @@ export interface Koffi {
   errno(): number;
 }
 
-/** Loading takes some 8 ms, so it waits for the first system call. Throws when there is no build for this machine. */
+/**
+ * Loading takes milliseconds, so it waits for the first system call, and goes straight to the package that holds the
+ * machine's binary, as koffi would after a search that takes longer. Throws when there is no build for this machine.
+ */
 export function loadKoffi(): Koffi {
-  return createRequire(import.meta.url)('koffi') as Koffi;
+  const require = createRequire(import.meta.url);
+  try {
+    return createRequire(require.resolve('koffi'))(`@koromix/koffi-${process.platform}-${process.arch}`) as Koffi;
+  } catch {
+    return require('koffi') as Koffi;
+  }
 }
