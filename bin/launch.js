@@ -1,6 +1,5 @@
 'use strict';
 const { existsSync } = require('node:fs');
-const module_ = require('node:module');
 const path = require('node:path');
 
 /** Runs a command's bundle in this very process, so that its pid and signals are those of the caller. */
@@ -13,7 +12,5 @@ module.exports = function launch(command) {
     );
     process.exit(1);
   }
-  // Node.js 22.1 and later keep compiled code between runs.
-  module_.enableCompileCache?.();
   require(bundle);
 };
