@@ -30,7 +30,9 @@ export async function creationDrivers(graph: Graph, format: string, filename: st
   if (spec.create === undefined) {
     throw new BlockError('ENOTSUP', `Format driver '${format}' does not support image creation`);
   }
-  if (protocol !== undefined && protocol.create === undefined && spec.kind === 'protocol') {
+  // Without names there is nothing that was there before and could take the image.
+  const reusable = spec.kind === 'format' && protocol?.needsFilename === true;
+  if (protocol !== undefined && protocol.create === undefined && !reusable) {
     throw new BlockError('ENOTSUP', `Protocol driver '${protocol.name}' does not support image creation`);
   }
   return { spec, protocol };

@@ -116,3 +116,8 @@ function withoutJsonChildren(text: string): string {
   }
   return kept.join('\n');
 }
+
+/** Without what depends on how an image is stored: the host's storage in use, places in the file. */
+export function withoutStorage(outcome: Outcome): Outcome {
+  return { ...outcome, stdout: outcome.stdout.replace(/^disk size: .*\n/gm, '').replace(/, "offset": \d+/g, '') };
+}
