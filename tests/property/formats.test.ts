@@ -1,0 +1,85 @@
+/** Random operations against a plain array of bytes, on every format, on hosts of many moods. */
+import { describe, expect, test } from 'vitest';
+import { differsAt } from '../../src/testing/compare-bytes.ts';
+import {
+  SeededRandom,
+  SimHost,
+  type SimHostOptions,
+  searchTrials,
+  type TrialSubject,
+} from '../../src/testing/index.ts';
+import { longMode, testSeed } from '../set-up/seed.ts';
+import { type DiskKind, graphOn, openKind, PATH, RAW_KINDS, VDI_KINDS } from '../support/sim-disks.ts';
+import { readVdi } from '../support/vdi-bytes.ts';
+
+/** A host in a mood that the seed decides: late, unwilling to answer at once, without some features. */
+function mood(seed: number): SimHostOptions {
+  const random = new SeededRandom(seed);
+  const features = ['punchHole', 'zeroRange', 'allocate', 'copyFrom', 'extent'] as const;
+  return {
+    seed,
+    record: false,
+    latency: random.chance(0.3) ? { min: 0, max: random.between(1, 20) } : { min: 0, max: 0 },
+    refuseNow: random.pick([0, 0, 0.2, 0.5, 1]),
+    missing: random.chance(0.3) ? features.filter(() => random.chance(0.5)) : [],
+  };
+}
+
+/** Most sequences run on short disks, so that ends and edges are near. */
+function lengthOf(kind: DiskKind, seed: number): number {
+  const random = new SeededRandom(seed + 7);
+  const blocks = kind.blockSize >= 1 << 20 ? 3 : 12;
+  return random.between(1, (kind.blockSize / 512) * blocks) * 512;
+}
+
+async function subject(kind: DiskKind, seed: number): Promise<TrialSubject> {
+  const host = new SimHost(mood(seed));
+  const random = new SeededRandom(seed + 3);
+  const length = lengthOf(kind, seed);
+  await kind.make(host, length);
+  const graph = graphOn(host);
+  return {
+    open: () =>
+      openKind(graph, kind, length, {
+        writable: true,
+        cache: random.pick(['writeback', 'writeback', 'writethrough', 'none', 'unsafe'] as const),
+        discard: random.pick(['unmap', 'unmap', 'ignore'] as const),
+        detectZeroes: random.pick(['off', 'off', 'on'] as const),
+      }),
+    finish(model) {
+      expect(host.openFiles).toEqual([]);
+      expect(graph.nodes()).toEqual([]);
+      if (kind.format !== 'vdi') return;
+      const image = readVdi(host.contents(PATH));
+      expect(image.problems).toEqual([]);
+      expect(image.diskSize).toBe(model.length);
+      expect(differsAt(image.content(), model.bytes)).toBe(-1);
+    },
+  };
+}
+
+function search(kind: DiskKind, sequences: number, count: number): Promise<number> {
+  return searchTrials({
+    make: (seed) => subject(kind, seed),
+    plan: (seed) => ({
+      count,
+      length: lengthOf(kind, seed),
+      blockSize: kind.blockSize,
+      ...(kind.resizable ? { resize: { min: 0, max: kind.blockSize * 16, step: 512 } } : {}),
+    }),
+    firstSeed: (testSeed % 1_000_000) * 1000,
+    sequences,
+  });
+}
+
+const factor = longMode ? 20 : 1;
+
+describe('random operations against plain bytes', () => {
+  for (const kind of [...RAW_KINDS, ...VDI_KINDS]) {
+    const large = kind.blockSize >= 1 << 20;
+    const sequences = (large ? 30 : 300) * factor;
+    test(`${kind.name}: ${sequences} sequences`, async () => {
+      expect(await search(kind, sequences, large ? 25 : 40)).toBeGreaterThan(0);
+    });
+  }
+});
