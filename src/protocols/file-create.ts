@@ -1,4 +1,4 @@
-/** Making host files (BL-CREATE-1, T-CREATE-1). */
+/** Making host files, and making devices ready for an image (BL-CREATE-1, BL-CREATE-2, T-CREATE-1). */
 import type { ProtocolCreateContext } from '../core/driver.ts';
 import { addContext, BlockError, codeOf } from '../core/errors.ts';
 import { stripPrefix } from '../core/filename.ts';
@@ -15,6 +15,10 @@ export interface FileCreateOptions {
   readonly size: number;
 }
 
+export type DeviceCreateOptions = Pick<FileCreateOptions, 'preallocation' | 'size'>;
+
+const SECTOR = 512;
+
 /** Keeps files on XFS from being stored in very many small pieces. */
 const DEFAULT_EXTENT_SIZE_HINT = 1 << 20;
 
@@ -29,6 +33,32 @@ export const fileCreateOptions = {
   size: option.size({ help: 'Virtual disk size', fallback: 0 }),
 };
 
+export const deviceCreateOptions = {
+  preallocation: option.text({ help: 'Preallocation mode (allowed values: off)', fallback: 'off' }),
+  size: option.size({ help: 'Virtual disk size', fallback: 0 }),
+};
+
+/** A device is taken as it is: large enough, used by nobody else; its first sector is cleared (BL-CREATE-2). */
+export async function prepareDevice(context: ProtocolCreateContext<DeviceCreateOptions>): Promise<void> {
+  const { filename, host, options } = context;
+  const name = stripPrefix(filename, 'host_device');
+  if (options.preallocation !== 'off') {
+    throw new BlockError('ENOTSUP', `Unsupported preallocation mode '${options.preallocation}'`);
+  }
+  const device = await host.files.open(name, { write: true }).catch((error: unknown) => {
+    throw addContext(`Could not open '${name}'`, error);
+  });
+  try {
+    lockForCreation(device, name, host);
+    await resizeFile(device, options.size, {});
+    const length = Math.min(SECTOR, device.size());
+    if (length > 0) await device.write(0, new Uint8Array(length));
+    await device.flush();
+  } finally {
+    await device.close();
+  }
+}
+
 /** Makes an empty or preallocated file; one that is there is emptied, once it is sure that nobody else uses it. */
 export async function createFile(context: ProtocolCreateContext<FileCreateOptions>): Promise<void> {
   const { filename, host, signal, options } = context;
@@ -42,9 +72,7 @@ export async function createFile(context: ProtocolCreateContext<FileCreateOption
     if (file.kind !== 'regular') {
       throw new BlockError('EINVAL', `'file' driver requires '${name}' to be a regular file`);
     }
-    const need = Permission.consistentRead | Permission.write | Permission.resize;
-    const share = ALL_PERMISSIONS & ~(Permission.write | Permission.resize);
-    new FileLocks(file, name, host, 'auto').prepare({ need, share }).commit();
+    lockForCreation(file, name, host);
     if (file.size() > 0) await resizeFile(file, 0, {});
     if (options.nocow) whereSupported(() => file.setNoCopyOnWrite?.());
     if (options.extent_size_hint > 0) whereSupported(() => file.setExtentSizeHint?.(options.extent_size_hint));
@@ -52,6 +80,13 @@ export async function createFile(context: ProtocolCreateContext<FileCreateOption
   } finally {
     await file.close();
   }
+}
+
+/** Throws BlockError EAGAIN when another process uses it; closing it drops the locks. */
+function lockForCreation(file: HostFile, name: string, host: Host): void {
+  const need = Permission.consistentRead | Permission.write | Permission.resize;
+  const share = ALL_PERMISSIONS & ~(Permission.write | Permission.resize);
+  new FileLocks(file, name, host, 'auto').prepare({ need, share }).commit();
 }
 
 /** Never empties what is there: it may be in use, which only its locks tell. */

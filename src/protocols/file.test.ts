@@ -352,6 +352,20 @@ describe('making files', () => {
     expect(host.exists(PATH)).toBe(false);
   });
 
+  test('a device is checked, and its first sector cleared (BL-CREATE-2)', async () => {
+    const host = new SimHost();
+    host.put('/dev/sda', filled(64 * KIB), { kind: 'block' });
+    const ready = (size: number, options: NestedOptions = {}) =>
+      createImage(graphOn(host), { filename: '/dev/sda', format: 'raw', size, options: options as never });
+    await expect(ready(65 * KIB)).rejects.toThrow(/^Cannot grow device files$/);
+    await expect(ready(KIB, { preallocation: 'full' })).rejects.toThrow(/^Unsupported preallocation mode 'full'$/);
+    await expect(ready(KIB, { nocow: 'on' })).rejects.toThrow(/^Invalid parameter 'nocow'$/);
+    expect(host.contents('/dev/sda')).toEqual(filled(64 * KIB));
+    await ready(KIB);
+    expect(host.contents('/dev/sda').findIndex((byte) => byte !== 0)).toBe(512);
+    expect(host.openFiles).toEqual([]);
+  });
+
   test('an abort ends the filling and leaves nothing behind', async () => {
     const host = new SimHost({ latency: { min: 1, max: 1 } });
     const abort = new AbortController();

@@ -4,7 +4,14 @@ import { addContext, BlockError, codeOf } from '../core/errors.ts';
 import { stripPrefix } from '../core/filename.ts';
 import type { HostFile, HostFileKind } from '../core/host.ts';
 import { option } from '../core/options.ts';
-import { createFile, type FileCreateOptions, fileCreateOptions } from './file-create.ts';
+import {
+  createFile,
+  type DeviceCreateOptions,
+  deviceCreateOptions,
+  type FileCreateOptions,
+  fileCreateOptions,
+  prepareDevice,
+} from './file-create.ts';
 import type { Locking } from './file-locks.ts';
 import { fileNode } from './file-node.ts';
 
@@ -43,7 +50,7 @@ export const file = defineProtocol<FileOptions, FileCreateOptions>({
   open: (context) => openFile(context, FILE),
 });
 
-export const hostDevice = defineProtocol<FileOptions>({
+export const hostDevice = defineProtocol<FileOptions, DeviceCreateOptions>({
   name: 'host_device',
   summary: 'A block device of the host',
   options,
@@ -51,6 +58,7 @@ export const hostDevice = defineProtocol<FileOptions>({
   needsFilename: true,
   parseFilename: (filename) => ({ filename: stripPrefix(filename, 'host_device') }),
   exactFilename: ({ filename }) => String(filename ?? ''),
+  create: { options: deviceCreateOptions, run: prepareDevice },
   async probeDevice(filename, host) {
     if (filename.startsWith('/dev/cdrom')) return 50;
     const info = await host.files.stat(filename).catch(() => undefined);
