@@ -38,7 +38,8 @@ export function tryStatus(node: BlockNode, offset: number, length: number): Bloc
   const below = belowOf(node, own);
   if (below === undefined) return ofExtent(node, own);
   const inside = below.node.impl.length() - below.offset;
-  const child = inside <= 0 ? pastEnd(below, own.length) : tryStatus(below.node, below.offset, Math.min(own.length, inside));
+  const child =
+    inside <= 0 ? pastEnd(below, own.length) : tryStatus(below.node, below.offset, Math.min(own.length, inside));
   return child && combine(node, own, child);
 }
 
@@ -93,10 +94,11 @@ function ofExtent(node: BlockNode, extent: Extent): BlockStatus {
     case 'zero':
     case 'data': {
       const data = extent.kind === 'data';
-      const plain = { length, allocated: true, data, zero: !data, depth };
-      if (extent.at === undefined) return plain;
-      const holder = extent.at.child === undefined ? node : node.child(extent.at.child)?.node;
-      return holder === undefined ? plain : { ...plain, at: { filename: holder.filename, offset: extent.at.offset } };
+      const holder = extent.at?.child === undefined ? node : node.child(extent.at.child)?.node;
+      if (extent.at === undefined || holder === undefined) return { length, allocated: true, data, zero: !data, depth };
+      const at = { filename: holder.filename, offset: extent.at.offset };
+      // Spelled out, not spread, which is ten times slower: walks over millions of blocks end here.
+      return { length, allocated: true, data, zero: !data, depth, at };
     }
     case 'delegate':
       return { length, allocated: true, data: true, zero: false, depth };

@@ -26,8 +26,8 @@ export interface MapEntry {
   readonly filename?: string;
 }
 
-/** Entries handed over at a time. */
-const BATCH = 4096;
+/** Entries handed over at a time: so few that they die young. */
+const BATCH = 512;
 /** So many runs in a row, then the event loop may turn. */
 const RUN_OF_RUNS = 65536;
 
@@ -91,8 +91,9 @@ class Merger {
     const status = this.#status;
     if (status === undefined) return;
     const { depth, allocated: present, zero, data, at } = status;
-    const run = { start: this.#start, length: this.#length, depth, present, zero, data };
-    this.ready.push(at === undefined ? run : { ...run, offset: at.offset, filename: at.filename });
+    const [start, length] = [this.#start, this.#length];
+    if (at === undefined) this.ready.push({ start, length, depth, present, zero, data });
+    else this.ready.push({ start, length, depth, present, zero, data, offset: at.offset, filename: at.filename });
     this.#status = undefined;
   }
 

@@ -8,7 +8,8 @@ import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { imageRequest, openImage, withDisks } from '../open-image.ts';
-import { MAP_HEADER, mapJson, mapRow } from '../output/map-text.ts';
+import { jsonListing, type MapListing, tableListing } from '../output/map-text.ts';
+import type { HeldOutput } from '../output/stream.ts';
 
 export const mapCommand: Command = {
   name: 'map',
@@ -52,26 +53,31 @@ async function run(context: Context): Promise<number> {
 }
 
 async function printJson({ out }: Context, batches: AsyncIterable<readonly MapEntry[]>): Promise<void> {
-  let before = '[';
-  for await (const entries of batches) {
-    if (out.broken) return;
-    if (entries.length === 0) continue;
-    out.write(before + entries.map(mapJson).join(',\n'));
-    before = ',\n';
-  }
-  out.write(']\n');
+  await list(
+    out,
+    jsonListing((text) => out.write(text)),
+    batches,
+  );
 }
 
 async function printTable({ out }: Context, batches: AsyncIterable<readonly MapEntry[]>): Promise<void> {
-  out.write(MAP_HEADER);
-  for await (const entries of batches) {
-    if (out.broken) return;
-    for (const entry of entries) {
-      if (!entry.data || entry.zero) continue;
-      if (entry.offset === undefined) {
-        throw new Failure('File contains external, encrypted or compressed clusters.');
-      }
-      out.write(mapRow(entry));
+  const table = tableListing((text) => out.write(text));
+  const add = (entry: MapEntry) => {
+    if (!entry.data || entry.zero) return;
+    if (entry.offset === undefined) throw new Failure('File contains external, encrypted or compressed clusters.');
+    table.add(entry);
+  };
+  await list(out, { ...table, add }, batches);
+}
+
+async function list(out: HeldOutput, listing: MapListing, batches: AsyncIterable<readonly MapEntry[]>): Promise<void> {
+  try {
+    for await (const entries of batches) {
+      if (out.broken) return;
+      for (const entry of entries) listing.add(entry);
     }
+    listing.close();
+  } finally {
+    listing.flush();
   }
 }

@@ -1,25 +1,79 @@
 /** Rows of `map` (T-MAP-2, T-MAP-3). */
 import type { MapEntry } from '../../jobs/map.ts';
+import { AsciiText, bytesOf } from './ascii.ts';
 
-/** One JSON object; no blank but these, no line breaks. */
-export function mapJson({ start, length, depth, present, zero, data, offset }: MapEntry): string {
-  const flags = `"depth": ${depth}, "present": ${present}, "zero": ${zero}, "data": ${data}`;
-  const at = offset === undefined ? '' : `, "offset": ${offset}`;
-  return `{ "start": ${start}, "length": ${length}, ${flags}${at}}`;
+/** A listing as it grows. What was added is written now or at the end, which a failure must reach too: earlier rows stay. */
+export interface MapListing {
+  add(entry: MapEntry): void;
+  /** Ends a listing that is complete. */
+  close(): void;
+  flush(): void;
 }
 
-export const MAP_HEADER = mapColumns('Offset', 'Length', 'Mapped to', 'File');
+const NEWLINE = bytesOf('\n');
+const START = bytesOf('{ "start": ');
+const LENGTH = bytesOf(', "length": ');
+const DEPTH = bytesOf(', "depth": ');
+/** By `present`, `zero` and `data` as bits 2, 1 and 0. */
+const FLAGS = Array.from({ length: 8 }, (_, bits) =>
+  bytesOf(`, "present": ${(bits & 4) !== 0}, "zero": ${(bits & 2) !== 0}, "data": ${(bits & 1) !== 0}`),
+);
+const OFFSET = bytesOf(', "offset": ');
+const CLOSE = bytesOf('}');
+const BETWEEN = bytesOf(',\n');
+const NOTHING = bytesOf('');
 
-/** The row of an entry with data that is plainly stored. */
-export function mapRow(entry: MapEntry): string {
-  return mapColumns(hex(entry.start), hex(entry.length), hex(entry.offset ?? 0), entry.filename ?? '');
+/** A JSON array, one object a line; no blanks but these (T-MAP-2). */
+export function jsonListing(write: (text: Uint8Array) => void): MapListing {
+  const text = new AsciiText(write);
+  let between = bytesOf('[');
+  return {
+    add({ start, length, depth, present, zero, data, offset }) {
+      text.put(between);
+      between = BETWEEN;
+      text.put(START);
+      text.decimal(start);
+      text.put(LENGTH);
+      text.decimal(length);
+      text.put(DEPTH);
+      text.decimal(depth);
+      text.put(FLAGS[(present ? 4 : 0) + (zero ? 2 : 0) + (data ? 1 : 0)] ?? NOTHING);
+      if (offset !== undefined) {
+        text.put(OFFSET);
+        text.decimal(offset);
+      }
+      text.put(CLOSE);
+      text.endLine();
+    },
+    close: () => text.put(bytesOf(']\n')),
+    flush: () => text.flush(),
+  };
 }
 
-function mapColumns(start: string, length: string, at: string, filename: string): string {
-  return `${start.padEnd(16)}${length.padEnd(16)}${at.padEnd(16)}${filename}\n`;
-}
-
-/** As C's `%#x`: zero has no prefix. */
-function hex(value: number): string {
-  return value === 0 ? '0' : `0x${value.toString(16)}`;
+/** Columns of 16; entries with data that is plainly stored (T-MAP-3). */
+export function tableListing(write: (text: Uint8Array) => void): MapListing {
+  const text = new AsciiText(write);
+  text.put(bytesOf(`${'Offset'.padEnd(16)}${'Length'.padEnd(16)}${'Mapped to'.padEnd(16)}File\n`));
+  let filename: string | undefined;
+  let filenameBytes = NOTHING;
+  return {
+    add(entry) {
+      if (entry.filename !== filename) {
+        filename = entry.filename;
+        filenameBytes = bytesOf(filename ?? '');
+      }
+      const row = text.length;
+      text.hexadecimal(entry.start);
+      text.padTo(row + 16);
+      text.hexadecimal(entry.length);
+      text.padTo(row + 32);
+      text.hexadecimal(entry.offset ?? 0);
+      text.padTo(row + 48);
+      text.put(filenameBytes);
+      text.put(NEWLINE);
+      text.endLine();
+    },
+    close: () => {},
+    flush: () => text.flush(),
+  };
 }

@@ -8,8 +8,8 @@ const HOLD_MAX = 1 << 20;
 const pause = new Int32Array(new SharedArrayBuffer(4));
 
 /** Writes all of `text`. False: nobody reads any more. */
-function writeAll(descriptor: number, text: string): boolean {
-  let bytes = Buffer.from(text);
+function writeAll(descriptor: number, text: string | Uint8Array): boolean {
+  let bytes = typeof text === 'string' ? Buffer.from(text) : text;
   while (bytes.length > 0) {
     try {
       bytes = bytes.subarray(writeSync(descriptor, bytes));
@@ -32,7 +32,7 @@ export class HeldOutput {
   /** Nobody reads any more; what is written is dropped. */
   broken = false;
   readonly #descriptor: number;
-  #held: string[] = [];
+  #held: (string | Uint8Array)[] = [];
   #heldLength = 0;
 
   constructor(descriptor: number) {
@@ -40,7 +40,8 @@ export class HeldOutput {
     this.isTerminal = isatty(descriptor);
   }
 
-  write(text: string): void {
+  /** Bytes are not copied: they must stay as they are. */
+  write(text: string | Uint8Array): void {
     if (this.broken) return;
     this.#held.push(text);
     this.#heldLength += text.length;
@@ -53,10 +54,23 @@ export class HeldOutput {
 
   /** Throws what writing throws (ENOSPC, EIO), but for a reader that went away. */
   flush(): void {
-    const text = this.#held.join('');
+    const held = this.#held;
     this.#held = [];
     this.#heldLength = 0;
-    if (text !== '' && !this.broken) this.broken = !writeAll(this.#descriptor, text);
+    let text = '';
+    for (const piece of held) {
+      if (typeof piece === 'string') text += piece;
+      else {
+        this.#writeNow(text);
+        this.#writeNow(piece);
+        text = '';
+      }
+    }
+    this.#writeNow(text);
+  }
+
+  #writeNow(text: string | Uint8Array): void {
+    if (text.length > 0 && !this.broken) this.broken = !writeAll(this.#descriptor, text);
   }
 }
 

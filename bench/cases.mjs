@@ -1,0 +1,149 @@
+/** What is measured. Each case has our side, the peer's, and how they should compare. */
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { convertByPeer, makeFullVdi, makeHalfSparse, makeHugeVdi } from './images.mjs';
+import { fileSystemOf } from './machine.mjs';
+import { outputOf, peakMemory, timeProgram } from './measure.mjs';
+
+const ours = (...args) => [process.execPath, fileURLToPath(new URL('../bin/diskwright-img', import.meta.url)), ...args];
+const own = (...args) => [process.execPath, fileURLToPath(new URL('../bin/diskwright', import.meta.url)), ...args];
+const CHILD = fileURLToPath(new URL('requests-child.mjs', import.meta.url));
+
+/** Programs by wall time from start to end, at most `target` times the peer's; several of them count together. */
+function programs({ our, peers, outputs = [], target }) {
+  const clean = () => {
+    for (const path of outputs) rmSync(path, { force: true });
+  };
+  const timed = (commands) => () => {
+    clean();
+    return commands.reduce((sum, command) => sum + timeProgram(command), 0);
+  };
+  return {
+    unit: 'ms',
+    target,
+    ours: timed([our]),
+    peer: timed(peers),
+    memory() {
+      clean();
+      return peakMemory(our);
+    },
+    clean,
+  };
+}
+
+/** Everything copies of a half-sparse disk are measured on; made when first asked for. */
+function halfSparse(folder, megabytes) {
+  const raw = () => makeHalfSparse(join(folder, 'half.raw'), megabytes);
+  return {
+    raw,
+    vdi: () => convertByPeer(raw(), 'raw', join(folder, 'half.vdi'), 'vdi'),
+    copy: () => convertByPeer(raw(), 'raw', join(folder, 'copy.raw'), 'raw'),
+  };
+}
+
+function copyCases(folder, place, megabytes) {
+  const images = halfSparse(folder, megabytes);
+  const out = join(folder, 'out');
+  const convert = (from, to) => ({
+    name: `convert ${from} to ${to}, ${place}`,
+    make() {
+      const args = ['convert', '-f', from, '-O', to, images[from](), out];
+      return programs({ our: ours(...args), peers: [['qemu-img', ...args]], outputs: [out], target: 0.8 });
+    },
+  });
+  return [
+    convert('raw', 'vdi'),
+    convert('vdi', 'raw'),
+    convert('vdi', 'vdi'),
+    {
+      name: `compare raw with vdi, ${place}`,
+      make() {
+        const args = ['compare', '-f', 'raw', '-F', 'vdi', images.copy(), images.vdi()];
+        return programs({ our: ours(...args), peers: [['qemu-img', ...args]], target: 0.8 });
+      },
+    },
+    {
+      name: `checksum of vdi, ${place}`,
+      make() {
+        const vdi = images.vdi();
+        const peers = [
+          ['qemu-img', 'convert', '-f', 'vdi', '-O', 'raw', vdi, out],
+          ['sha256sum', out],
+        ];
+        return programs({ our: own('checksum', '-f', 'vdi', vdi), peers, outputs: [out], target: 0.8 });
+      },
+    },
+  ];
+}
+
+function metadataCases(folder) {
+  const huge = () => makeHugeVdi(join(folder, 'huge.vdi'));
+  const node = [process.execPath, '-e', '0'];
+  const map = (name, ...form) => ({
+    name,
+    make() {
+      const args = ['map', ...form, '-f', 'vdi', huge()];
+      return programs({ our: ours(...args), peers: [['qemu-img', ...args]], target: 0.8 });
+    },
+  });
+  const beside = (name, command) => ({
+    name,
+    make: () => ({ ...programs({ our: [...command, '-f', 'vdi', huge()], peers: [node] }), targetDifference: 40 }),
+  });
+  return [
+    map('map of 1 TiB, JSON', '--output=json'),
+    map('map of 1 TiB, table'),
+    beside('check of 1 TiB, beside `node -e 0`', own('check')),
+    beside('info of 1 TiB, beside `node -e 0`', ours('info')),
+  ];
+}
+
+/** Requests per second in one process, at least `target` times the peer's. */
+function requests({ kind, path, count, depth, target, prepare = () => {} }) {
+  const write = kind === 'write' ? ['-w'] : [];
+  const args = ['bench', '-f', 'vdi', '-t', 'writeback', '-c', count, '-d', depth, ...write, path];
+  return {
+    unit: 'req/s',
+    target,
+    ours() {
+      prepare();
+      return Number(outputOf([process.execPath, CHILD, kind, path, count, depth]));
+    },
+    peer() {
+      prepare();
+      const seconds = /completed in ([\d.]+) seconds/.exec(outputOf(['qemu-img', ...args.map(String)]))?.[1];
+      return count / Number(seconds);
+    },
+  };
+}
+
+function requestCases(folder, place) {
+  const full = () => makeFullVdi(join(folder, 'full.vdi'), 512);
+  const fresh = join(folder, 'fresh.vdi');
+  const makeFresh = () => {
+    rmSync(fresh, { force: true });
+    outputOf(['qemu-img', 'create', '-q', '-f', 'vdi', fresh, '1G']);
+  };
+  const count = 75_000;
+  const on = (kind, depth, target) => () => requests({ kind, path: full(), count, depth, target });
+  return [
+    { name: `read 4 KiB, depth 1, ${place}`, make: on('read', 1, 4) },
+    { name: `read 4 KiB, depth 32, ${place}`, make: on('read', 32, 1.3) },
+    { name: `write 4 KiB, allocated, depth 1, ${place}`, make: on('write', 1, 2) },
+    {
+      name: `write 4 KiB, allocating, depth 1, ${place}`,
+      make: () => requests({ kind: 'write', path: fresh, count, depth: 1, target: 1.5, prepare: makeFresh }),
+    },
+  ];
+}
+
+/** All cases: a name, and what makes images and returns the two sides. `folders` are on the storage to measure. */
+export function allCases(folders, megabytes) {
+  const places = folders.map((folder) => [folder, fileSystemOf(folder)]);
+  return [
+    ...places.flatMap(([folder, place]) => copyCases(folder, place, megabytes)),
+    ...metadataCases(folders[0]),
+    ...places.flatMap(([folder, place]) => requestCases(folder, place)),
+  ];
+}

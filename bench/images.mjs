@@ -1,0 +1,53 @@
+/** The images that are measured on. */
+
+import { randomFillSync } from 'node:crypto';
+import { closeSync, existsSync, fsyncSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { outputOf } from './measure.mjs';
+
+const MIB = 1024 * 1024;
+
+/** A sparse file in which every other run of `run` MiB is random bytes. */
+export function makeHalfSparse(path, megabytes, run = 1) {
+  if (existsSync(path)) return path;
+  const file = openSync(path, 'w');
+  ftruncateSync(file, megabytes * MIB);
+  const buffer = Buffer.allocUnsafe(MIB);
+  for (let at = 0; at < megabytes; at++) {
+    if (Math.floor(at / run) % 2 === 1) continue;
+    randomFillSync(buffer);
+    writeSync(file, buffer, 0, MIB, at * MIB);
+  }
+  fsyncSync(file);
+  closeSync(file);
+  return path;
+}
+
+/** The peer's conversion of an image. */
+export function convertByPeer(from, fromFormat, to, toFormat) {
+  if (!existsSync(to)) outputOf(['qemu-img', 'convert', '-f', fromFormat, '-O', toFormat, from, to]);
+  return to;
+}
+
+/** A VDI of 1 TiB, every other block of it allocated; the blocks' content is a hole in the file. */
+export function makeHugeVdi(path) {
+  if (existsSync(path)) return path;
+  outputOf(['qemu-img', 'create', '-q', '-f', 'vdi', path, '1T']);
+  const file = openSync(path, 'r+');
+  const blocks = MIB;
+  const map = new Uint32Array(blocks).fill(0xffffffff);
+  let used = 0;
+  for (let block = 0; block < blocks; block += 2) map[block] = used++;
+  writeSync(file, map, 0, map.byteLength, 512);
+  writeSync(file, Uint32Array.of(used), 0, 4, 0x184);
+  ftruncateSync(file, 512 + map.byteLength + used * MIB);
+  closeSync(file);
+  return path;
+}
+
+/** A VDI whose first `megabytes` are all stored. */
+export function makeFullVdi(path, megabytes) {
+  if (existsSync(path)) return path;
+  outputOf(['qemu-img', 'create', '-q', '-f', 'vdi', path, `${megabytes}M`]);
+  outputOf(['qemu-io', '-t', 'writeback', '-f', 'vdi', '-c', `write -P 7 0 ${megabytes}M`, path]);
+  return path;
+}
