@@ -136,10 +136,7 @@ async function make(
 async function reuseExisting(graph: Graph, filename: string, given: OptionTree): Promise<void> {
   await withFile(graph, filename, undefined, async (file) => {
     const size = Number(given.size ?? 0);
-    if (file.length() < size) {
-      const text = `Cannot grow device '${filename}' from ${file.length()} to ${size} bytes`;
-      throw new BlockError('ENOTSUP', text);
-    }
+    if (file.length() < size) throw new BlockError('ENOTSUP', 'Cannot grow device files');
     await file.writeZeroes(0, Math.min(512, file.length()));
   });
 }
