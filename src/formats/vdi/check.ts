@@ -1,149 +1,116 @@
-/** Looking for damage and mending it (V-45, V-46). */
+/** Looking for damage (V-45, V-46). What is found is told in lines for people, worded as other programs do where they do. */
 import type { CheckOptions, CheckReport } from '../../core/driver.ts';
-import { Bits, Damage } from './damage.ts';
+import { findBit } from './bits.ts';
+import { slotsHeld } from './damage.ts';
+import { type Findings, lookAtMap, noFindings } from './findings.ts';
+import { isOldLayout } from './header.ts';
 import type { VdiImage } from './image.ts';
-import { isStored, UNALLOCATED } from './map.ts';
-import { fillHoles, moveBlocks } from './move.ts';
-import { loadSlots } from './slots.ts';
-import type { WriteBack } from './write-back.ts';
-
-interface Findings {
-  corruptions: number;
-  leaks: number;
-  /** Entries that name no place an image of this size and this file can have. */
-  readonly outside: number[];
-  /** Blocks whose place another block, before them, has too. */
-  readonly shared: number[];
-  /** Whether the header's count is below what is stored. */
-  countWrong: boolean;
-}
+import { repair } from './repair.ts';
+import { SECTOR } from './validate.ts';
 
 /** More findings than this are counted, not told one by one: a hostile map could name millions. */
-const TOLD = 1000;
+const TOLD = 10_000;
 
-export async function check(image: VdiImage, writeBack: WriteBack, options: CheckOptions): Promise<CheckReport> {
-  const found = look(image, options);
+export async function check(image: VdiImage, options: CheckOptions): Promise<CheckReport> {
+  const mending = options.repair !== 'none';
+  const found = await look(image, options);
   const report: CheckReport = {
-    corruptions: found.corruptions,
+    corruptions: corruptions(found),
     leaks: found.leaks,
     checkErrors: 0,
     corruptionsFixed: 0,
     leaksFixed: 0,
+    totalClusters: image.map.length,
+    allocatedClusters: found.stored,
+    fragmentedClusters: found.fragmented,
+    imageEndOffset: image.startOf(Math.max(image.slots.end, Math.min(image.countOnDisk, image.map.length))),
   };
-  if (options.repair === 'none' || (found.corruptions === 0 && found.leaks === 0)) return report;
-  await repair(image, writeBack, found, options, report);
+  if (mending && report.corruptions + report.leaks > 0) await repair(image, found, options, report);
   return report;
 }
 
-function look(image: VdiImage, options: CheckOptions): Findings {
-  const { map, header, file } = image;
-  const inFile = Math.floor(Math.max(0, file.length() - image.dataOffset) / image.stride);
-  const used = new Bits(Math.min(inFile, map.length));
-  const found: Findings = { corruptions: 0, leaks: 0, outside: [], shared: [], countWrong: false };
-  let counted = 0;
-  let distinct = 0;
-  let distinctCounted = 0;
-  const corrupt = (line: string) => {
-    found.corruptions++;
-    if (found.corruptions <= TOLD) options.finding(`ERROR: ${line}`);
+function corruptions(found: Findings): number {
+  const entries = found.tooLarge.length + found.beyondEnd.length + found.shared.length;
+  return entries + (found.countWrong ? 1 : 0) + (found.geometryWrong ? 1 : 0);
+}
+
+/** Tells findings until there have been too many of them. */
+function teller(options: CheckOptions): (line: string) => void {
+  let told = 0;
+  return (line) => {
+    told++;
+    if (told <= TOLD) options.finding(line);
+    else if (told === TOLD + 1) options.finding('More findings follow that are not told one by one');
   };
-  for (let block = 0; block < map.length; block++) {
-    const slot = map[block] ?? UNALLOCATED;
-    if (!isStored(slot)) continue;
-    if (slot >= map.length) {
-      corrupt(`block index ${block} too large, is ${slot}`);
-      found.outside.push(block);
-      continue;
-    }
-    counted++;
-    if (slot >= inFile) {
-      corrupt(`block index ${block} beyond the end of the file, is ${slot}`);
-      found.outside.push(block);
-    } else if (used.has(slot)) {
-      corrupt(`block index ${slot} also used by ${slot}`);
-      found.shared.push(block);
-    } else {
-      used.add(slot);
-      distinct++;
-      if (slot < header.allocated) distinctCounted++;
-    }
-  }
-  // Places that were taken before the map could name them, or given up after it no longer did, are leaks (V-25).
-  const unused = header.allocated - distinctCounted;
-  if (header.allocated < counted || (found.corruptions > 0 && header.allocated !== counted + unused)) {
-    found.countWrong = true;
-    corrupt(`allocated blocks mismatch, is ${counted}, should be ${header.allocated}`);
-  }
-  found.leaks = Math.max(inFile, Math.min(header.allocated, map.length)) - distinct;
-  if (found.leaks > 0) options.finding(`Leaked blocks: ${found.leaks}`);
-  if (Number(header.diskSize) % 512 !== 0) {
-    options.finding(`The disk size ${header.diskSize} is no multiple of 512; the disk is used up to the next one`);
-  }
+}
+
+async function look(image: VdiImage, options: CheckOptions): Promise<Findings> {
+  const tell = teller(options);
+  const corrupt = (text: string) => tell(`ERROR: ${text}`);
+  const held = slotsHeld(image.header, image.file.length());
+  const found = noFindings(held);
+  const { inRange, distinct, end } = lookAtMap(image, found, held, corrupt);
+  found.stored = distinct;
+  lookAtHeader(image, found, { inRange, end, held }, corrupt, tell);
+  found.leaks = await leakedSlots(image, found, held, tell);
   return found;
 }
 
-async function repair(
+/**
+ * The count is right when it covers every slot that is named, and more than those only by slots that the file has: blocks
+ * that were stored or discarded when a crash or the end of a session came, which are leaks (V-25).
+ */
+function lookAtHeader(
   image: VdiImage,
-  writeBack: WriteBack,
   found: Findings,
-  options: CheckOptions,
-  report: CheckReport,
-): Promise<void> {
-  const entriesBad = found.outside.length + found.shared.length;
-  if (entriesBad > 0 && options.repair !== 'all') {
-    // Which places are free is not known while the map is in doubt.
-    return;
+  { inRange, end, held }: { inRange: number; end: number; held: number },
+  corrupt: (text: string) => void,
+  note: (text: string) => void,
+): void {
+  const { header } = image;
+  const entriesWrong = found.beyondEnd.length + found.shared.length > 0;
+  const count = image.countOnDisk;
+  const mayLeak = !entriesWrong && count > inRange && count >= end && count <= held;
+  if (count !== inRange && !mayLeak) {
+    corrupt(`allocated blocks mismatch, is ${inRange}, should be ${count}`);
+    found.countWrong = true;
   }
-  image.touch();
-  for (const block of found.outside) {
-    options.finding(`Repairing block ${block}: its data are not in the file, it reads as zeroes now`);
-    image.setEntry(block, UNALLOCATED);
+  const { logicalGeometry } = header;
+  if (logicalGeometry !== undefined && logicalGeometry.sectorSize !== SECTOR) {
+    corrupt(`logical geometry has sectors of ${logicalGeometry.sectorSize} bytes, should be ${SECTOR}`);
+    found.geometryWrong = true;
   }
-  rescan(image);
-  await separate(image, writeBack, found.shared, options);
-  report.corruptionsFixed = found.corruptions;
-  image.headerDirty = true;
-  image.countOnDisk = image.slots.next;
-  await writeBack.flush();
-  await reclaim(image, writeBack, options);
-  report.leaksFixed = found.leaks;
+  if (Number(header.diskSize) % SECTOR !== 0) {
+    note(`Disk size ${header.diskSize} is no multiple of ${SECTOR}; the disk is used up to ${image.length}`);
+  }
+  if (!isOldLayout(header) && header.headerSize < 0x180) note(`Header size ${header.headerSize} is below 384`);
 }
 
-/** Blocks that share a place each get a copy of their own; which of them it belonged to cannot be known. */
-async function separate(
+/** Slots that the file or the count has and no entry names; runs of them are told. */
+async function leakedSlots(
   image: VdiImage,
-  writeBack: WriteBack,
-  shared: readonly number[],
-  options: CheckOptions,
-): Promise<void> {
-  const { slots } = image;
-  const moves = shared.map((block) => {
-    const from = image.entry(block);
-    options.finding(`Repairing block ${block}: it gets a copy of its own of block index ${from}`);
-    return { block, from, to: slots.takeFree() ?? slots.next++ };
-  });
-  if (moves.length === 0) return;
-  await moveBlocks(image, writeBack, moves, () => {}, options.signal);
-  // The moves gave the shared places up, which their first users still have.
-  rescan(image);
+  { taken, stored }: Findings,
+  held: number,
+  tell: (line: string) => void,
+): Promise<number> {
+  if (held === stored) return 0;
+  // A device is as long as it is: what lies behind the counted slots is nobody's.
+  const end = (await isDevice(image)) ? Math.min(held, image.countOnDisk) : held;
+  let leaks = 0;
+  for (let slot = findBit(taken, false, 0, end); slot >= 0; ) {
+    const next = findBit(taken, true, slot, end);
+    const stop = next < 0 ? end : next;
+    leaks += stop - slot;
+    tell(stop - slot === 1 ? `Leaked block ${slot}` : `Leaked blocks ${slot} to ${stop - 1}`);
+    slot = findBit(taken, false, stop, end);
+  }
+  return leaks;
 }
 
-function rescan(image: VdiImage): void {
-  const { map, header, file } = image;
-  image.damage = new Damage({
-    map,
-    header,
-    fileLength: Math.max(file.length(), image.endOf(image.slots.next - 1)),
-    salvage: false,
-  });
-  loadSlots(image.slots, map, image.damage.slotsUsed);
-}
-
-/** Moves the last blocks into unused places, so that the file can end behind the last one in use. */
-async function reclaim(image: VdiImage, writeBack: WriteBack, options: CheckOptions): Promise<void> {
-  const { slots, file } = image;
-  await fillHoles(image, writeBack, { signal: options.signal });
-  const end = image.dataOffset + slots.next * image.stride;
-  if (file.length() > end) await file.truncate(end, { shrink: true });
-  await file.flush();
+async function isDevice({ host, file }: VdiImage): Promise<boolean> {
+  const kind = await host.files.stat(file.filename()).then(
+    (found) => found.kind,
+    () => 'regular',
+  );
+  return kind === 'block' || kind === 'character';
 }

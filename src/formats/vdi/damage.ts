@@ -1,95 +1,57 @@
 /** What is wrong with a map, found when it is read (V-15): entries that name a place outside the file, or one twice. */
+import { type Bits, hasBit, newBits, setBit } from './bits.ts';
 import type { VdiHeader } from './header.ts';
-import { isStored, UNALLOCATED } from './map.ts';
+import { isStored } from './map.ts';
 
-/** A bit for each of many things; made only when needed, sized by what the file can hold. */
-export class Bits {
-  readonly #words: Uint32Array;
-
-  constructor(count: number) {
-    this.#words = new Uint32Array(Math.ceil(count / 32));
-  }
-
-  has(index: number): boolean {
-    return ((this.#words[index >>> 5] ?? 0) & (1 << (index & 31))) !== 0;
-  }
-
-  add(index: number): void {
-    const word = index >>> 5;
-    this.#words[word] = (this.#words[word] ?? 0) | (1 << (index & 31));
-  }
+/** How many whole slots a file of this length holds, at most as many as there are blocks. */
+export function slotsHeld(header: VdiHeader, fileLength: number): number {
+  const stride = header.blockSize + header.blockExtra;
+  return Math.max(0, Math.min(header.blocks, Math.floor((fileLength - header.dataOffset) / stride)));
 }
 
-export interface DamageScan {
-  readonly map: Uint32Array;
-  readonly header: VdiHeader;
-  readonly fileLength: number;
-  /** The file's last block may be cut short (V-63). */
-  readonly salvage: boolean;
+export interface MapScan {
+  /** Slots that the file holds whole. */
+  readonly held: number;
+  /** Those of them that are named, one bit each, and how many there are. */
+  readonly taken: Bits;
+  readonly count: number;
+  /** One more than the highest of them. */
+  readonly end: number;
+  /** Slots that several blocks name. */
+  readonly shared: Bits | undefined;
+  /** How many entries are wrong, and the block of the first. */
+  readonly wrong: number;
+  readonly firstWrong: number;
 }
 
-export class Damage {
-  readonly #blocks: Bits | undefined;
-  /** The first finding, for messages. */
-  readonly first: string | undefined;
-  /** One more than the highest slot that a sound entry names. */
-  readonly slotsUsed: number;
-
-  constructor({ map, header, fileLength, salvage }: DamageScan) {
-    const stride = header.blockSize + header.blockExtra;
-    const room = Math.max(0, fileLength - header.dataOffset);
-    const whole = Math.floor(room / stride);
-    const slotsHeld = Math.min(map.length, salvage && room % stride > header.blockExtra ? whole + 1 : whole);
-    const used = new Bits(slotsHeld);
-    let damaged: Bits | undefined;
-    let twice: Bits | undefined;
-    let highest = -1;
-    let first: string | undefined;
-    for (let block = 0; block < map.length; block++) {
-      const slot = map[block] ?? UNALLOCATED;
-      if (!isStored(slot)) continue;
-      if (slot < slotsHeld && !used.has(slot)) {
-        used.add(slot);
-        if (slot > highest) highest = slot;
-        continue;
-      }
-      damaged ??= new Bits(map.length);
-      damaged.add(block);
-      first ??= `block ${block}`;
-      if (slot >= slotsHeld) continue;
-      twice ??= new Bits(slotsHeld);
-      twice.add(slot);
+/** One pass over the map. Memory is by what the file can hold, whatever the entries say. */
+export function scanMap(map: Uint32Array, header: VdiHeader, fileLength: number): MapScan {
+  const held = slotsHeld(header, fileLength);
+  const taken = newBits(held);
+  let shared: Bits | undefined;
+  let count = 0;
+  let end = 0;
+  let wrong = 0;
+  let firstWrong = -1;
+  for (let block = 0; block < map.length; block++) {
+    const slot = map[block] as number;
+    if (!isStored(slot)) continue;
+    if (slot < held && !hasBit(taken, slot)) {
+      setBit(taken, slot);
+      count++;
+      if (slot >= end) end = slot + 1;
+      continue;
     }
-    // Neither of two blocks that share a place is to be trusted.
-    const doubtful = twice;
-    const all = damaged;
-    if (doubtful !== undefined && all !== undefined) {
-      map.forEach((slot, block) => {
-        if (slot < slotsHeld && doubtful.has(slot)) all.add(block);
-      });
+    if (slot < held) {
+      shared ??= newBits(held);
+      setBit(shared, slot);
     }
-    this.first = first;
-    this.#blocks = all;
-    this.slotsUsed = highest + 1;
+    if (wrong++ === 0) firstWrong = block;
   }
+  return { held, taken, count, end, shared, wrong, firstWrong };
+}
 
-  get any(): boolean {
-    return this.#blocks !== undefined;
-  }
-
-  isDamaged(block: number): boolean {
-    return this.#blocks?.has(block) ?? false;
-  }
-
-  /** What is wrong with a damaged block. */
-  describe(
-    image: { readonly map: Uint32Array; readonly file: { length(): number }; endOf(slot: number): number },
-    block: number,
-  ): string {
-    const slot = image.map[block] ?? 0;
-    if (slot >= image.map.length)
-      return `its place ${slot} is beyond the ${image.map.length} an image of this size has`;
-    if (image.endOf(slot) > image.file.length()) return `its place ${slot} lies beyond the end of the file`;
-    return `its place ${slot} is used by another block too`;
-  }
+/** Whether several blocks name `slot`. */
+export function isShared(shared: Bits | undefined, slot: number): boolean {
+  return shared !== undefined && hasBit(shared, slot);
 }

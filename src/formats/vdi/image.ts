@@ -4,80 +4,123 @@ import { randomUuid } from '../../bytes/uuid.ts';
 import type { Child } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import type { Host } from '../../core/host.ts';
-import type { Damage } from './damage.ts';
+import type { Bits } from './bits.ts';
+import { isShared, scanMap } from './damage.ts';
+import { Gate, Mutex } from './gate.ts';
 import { ImageType, type VdiHeader } from './header.ts';
 import { DirtyPages, isStored, UNALLOCATED } from './map.ts';
-import type { Slots } from './slots.ts';
-import { usableSize } from './validate.ts';
+import { Slots } from './slots.ts';
+import { SECTOR, usableSize } from './validate.ts';
+
+export interface ImageParts {
+  readonly file: Child;
+  readonly host: Host;
+  readonly node: string;
+  readonly header: VdiHeader;
+  /** The header as it is in the file, to be patched. */
+  readonly headerBytes: Uint8Array;
+  readonly map: Uint32Array;
+  readonly salvage: boolean;
+}
 
 export class VdiImage {
   readonly file: Child;
   readonly host: Host;
   readonly node: string;
+  readonly salvage: boolean;
   readonly header: VdiHeader;
-  /** The header as it is on disk, to be patched. */
   readonly headerBytes: Uint8Array;
-  map: Uint32Array;
-  readonly slots: Slots;
-  damage: Damage;
-  readonly dirtyPages = new DirtyPages();
-  /** The header's count on disk, as far as it is known to be durable or about to be. */
-  countOnDisk: number;
-  headerDirty = false;
-  /** A block being allocated, and the end of that. */
-  readonly allocating = new Map<number, Promise<void>>();
-  /** Where the data begin, and how far apart blocks are; both change only when the image is resized. */
-  dataOffset: number;
-  readonly stride: number;
   readonly blockSize: number;
+  /** Bytes from one slot to the next. */
+  readonly stride: number;
   readonly isStatic: boolean;
+  map: Uint32Array;
+  /** Entries below name slots that are whole in the file. */
+  readable = 0;
+  /** Slots that several blocks name. */
+  shared: Bits | undefined;
+  slots: Slots = new Slots(0, new Uint32Array(0), 0, 0);
+  /** Why nothing may be written: a damaged map (V-15), or a layout that may be half changed. */
+  refusal: string | undefined;
+  readonly dirtyPages: DirtyPages;
+  headerDirty = false;
+  /** The allocated count that the file's header holds; if that is not known, the lowest it may be. */
+  countOnDisk: number;
+  /** The file has been seen to grow, so that new slots may be written past its end. */
+  fileGrows = false;
+  /** Blocks that are being given a slot, with a promise that resolves when that is over (V-23). */
+  readonly allocating = new Map<number, Promise<void>>();
+  readonly gate = new Gate();
+  /** Held by whoever writes metadata back. */
+  readonly metadataLock = new Mutex();
+  /** Holders of the lock, and those that wait for it. */
+  writeBacks = 0;
+  /** A flush that has not begun, and so covers all that is completed until it does. */
+  queuedFlush: Promise<void> | undefined;
+  /** Position of the first slot's block, behind its extra bytes. */
+  #base: number;
   #length: number;
-  #modified = false;
+  #touched = false;
 
-  constructor(parts: {
-    readonly file: Child;
-    readonly host: Host;
-    readonly node: string;
-    readonly header: VdiHeader;
-    readonly headerBytes: Uint8Array;
-    readonly map: Uint32Array;
-    readonly slots: Slots;
-    readonly damage: Damage;
-  }) {
+  constructor(parts: ImageParts) {
+    const { header } = parts;
     this.file = parts.file;
     this.host = parts.host;
     this.node = parts.node;
-    this.header = parts.header;
+    this.salvage = parts.salvage;
+    this.header = header;
     this.headerBytes = parts.headerBytes;
     this.map = parts.map;
-    this.slots = parts.slots;
-    this.damage = parts.damage;
-    this.countOnDisk = parts.header.allocated;
-    this.dataOffset = parts.header.dataOffset;
-    this.blockSize = parts.header.blockSize;
-    this.stride = parts.header.blockSize + parts.header.blockExtra;
-    this.isStatic = parts.header.type === ImageType.static;
-    this.#length = usableSize(parts.header);
+    this.dirtyPages = new DirtyPages(parts.map.length);
+    this.countOnDisk = header.allocated;
+    this.blockSize = header.blockSize;
+    this.stride = header.blockSize + header.blockExtra;
+    this.isStatic = header.type === ImageType.static;
+    this.#base = header.dataOffset + header.blockExtra;
+    this.#length = usableSize(header);
+    this.rescan();
   }
 
+  /** Bytes of the disk. */
   get length(): number {
     return this.#length;
   }
 
-  /** The header's size field changes with it. */
-  set length(bytes: number) {
-    this.#length = alignUp(bytes, 512);
-    this.header.diskSize = this.#length;
+  /** Takes sizes and offsets from the header anew, after a resize. */
+  relayout(map: Uint32Array): void {
+    this.map = map;
+    this.dirtyPages.reset(map.length);
+    this.#base = this.header.dataOffset + this.header.blockExtra;
+    this.#length = alignUp(Number(this.header.diskSize), SECTOR);
+    this.rescan();
   }
 
-  /** Where a slot's data are in the file (V-3). */
+  /** Derives from the map which slots are taken and what is wrong; no request and no allocation is under way. */
+  rescan(): void {
+    const scan = scanMap(this.map, this.header, this.file.length());
+    this.readable = scan.held;
+    this.shared = scan.shared;
+    this.slots = new Slots(this.map.length, scan.taken, scan.count, scan.end);
+    this.refusal = undefined;
+    if (scan.wrong === 0) return;
+    const more = scan.wrong === 1 ? '' : ` and ${scan.wrong - 1} more`;
+    const place = `block ${scan.firstWrong}${more}`;
+    this.refusal = `The VDI image '${this.file.filename()}' is damaged (${place}); it can be written after a repair`;
+  }
+
+  /** Position of a slot's data (V-3). */
   position(slot: number): number {
-    return this.dataOffset + slot * this.stride + this.header.blockExtra;
+    return this.#base + slot * this.stride;
   }
 
-  /** The first byte after a slot. */
-  endOf(slot: number): number {
-    return this.dataOffset + (slot + 1) * this.stride;
+  /** Position of a slot's first byte: its extra bytes come before its data. */
+  startOf(slot: number): number {
+    return this.header.dataOffset + slot * this.stride;
+  }
+
+  /** Where the used part of the file ends. */
+  get dataEnd(): number {
+    return this.startOf(this.slots.end);
   }
 
   entry(block: number): number {
@@ -89,32 +132,50 @@ export class VdiImage {
     this.dirtyPages.mark(block);
   }
 
-  /** How many blocks are stored. */
-  countStored(): number {
-    let count = 0;
-    for (const entry of this.map) if (isStored(entry)) count++;
-    return count;
+  /** Whether an entry names a slot that can be read: whole in the file, and no other block's. */
+  isSound(entry: number): boolean {
+    return entry < this.readable && !isShared(this.shared, entry);
   }
 
-  /** To be called before anything changes: the modification UUID is new from a session's first change on (V-64). */
+  /**
+   * Bytes from `offset` on, at most `limit`, that one operation serves: blocks that read as zeroes, blocks that lie one
+   * behind the other in the file, or one block with a damaged entry.
+   */
+  runLength(offset: number, limit: number): number {
+    const { map, blockSize, readable } = this;
+    let block = Math.floor(offset / blockSize);
+    let length = (block + 1) * blockSize - offset;
+    if (length >= limit) return limit;
+    let entry = this.entry(block);
+    if (!isStored(entry)) {
+      while (length < limit && !isStored(map[++block] ?? 0)) length += blockSize;
+    } else if (entry < readable && this.shared === undefined && this.stride === blockSize) {
+      while (length < limit && ++entry < readable && map[++block] === entry) length += blockSize;
+    }
+    return Math.min(length, limit);
+  }
+
+  /** To be called when something changes: the modification UUID is new from a session's first change on (V-64). */
   touch(): void {
-    if (this.#modified) return;
-    this.#modified = true;
+    if (this.#touched) return;
+    this.#touched = true;
     this.header.modificationUuid = randomUuid((target) => this.host.random(target));
     this.headerDirty = true;
   }
 
   /** Refuses to write into an image whose map cannot be trusted (V-15). */
   requireSound(): void {
-    if (!this.damage.any) return;
-    const text = `The VDI image '${this.file.filename()}' is damaged (${this.damage.first}); it can be written after a repair`;
-    throw new BlockError('EIO', text, { node: this.node });
+    if (this.refusal !== undefined) throw new BlockError('EIO', this.refusal, { node: this.node });
   }
 
-  /** Refuses to read a block whose place is in doubt (V-15). */
-  requireReadable(block: number): void {
-    if (!this.damage.isDamaged(block)) return;
-    const text = `Cannot read block ${block} of '${this.file.filename()}': ${this.damage.describe(this, block)}`;
-    throw new BlockError('EIO', text, { node: this.node });
+  /** EIO that names a block which cannot be read (V-15, V-63). */
+  unreadable(block: number): BlockError {
+    const slot = this.entry(block);
+    let what = `its place ${slot} is used by another block too`;
+    if (slot >= this.map.length) what = `its place ${slot} is beyond the ${this.map.length} an image of this size has`;
+    else if (slot >= this.readable) what = `its place ${slot} is not wholly in the file`;
+    return new BlockError('EIO', `Cannot read block ${block} of '${this.file.filename()}': ${what}`, {
+      node: this.node,
+    });
   }
 }

@@ -1,71 +1,82 @@
-/** The block map in memory: one 32-bit entry for each block of the disk (V-3, V-4). */
-
-import { alignDown } from '../../bytes/align.ts';
+/** The block map in memory: one 32-bit entry for each block of the disk (V-3, V-4), and which parts of it the file lacks. */
+import { swapU32OnBigEndian } from '../../bytes/endian.ts';
 import type { Child } from '../../core/driver.ts';
+import { type Bits, findBit, newBits, setBit } from './bits.ts';
 
 /** Never allocated: zero, or the parent's in a differencing image. */
 export const UNALLOCATED = 0xffffffff;
 /** Known to be zero. */
 export const ZEROED = 0xfffffffe;
 
+/** Whether an entry names a slot. */
 export function isStored(entry: number): boolean {
   return entry < ZEROED;
 }
 
-/** Entries that are written together. */
+export const ENTRY_BYTES = 4;
+/** Entries that are written together: 4 KiB. */
 export const PAGE_ENTRIES = 1024;
-const ENTRY_BYTES = 4;
-/** The map is read in pieces, so that a long one does not hold one request up. */
-const READ_PIECE = 4 << 20;
 
-const bigEndian = new Uint8Array(new Uint32Array([1]).buffer)[0] === 0;
-
+/** Reads the whole map (V-14); the caller has checked that the file holds it. */
 export async function readMap(file: Child, offset: number, blocks: number): Promise<Uint32Array> {
   const map = new Uint32Array(blocks);
-  const bytes = new Uint8Array(map.buffer);
-  for (let at = 0; at < bytes.length; at += READ_PIECE) {
-    await file.read(offset + at, bytes.subarray(at, at + READ_PIECE));
-  }
-  if (bigEndian) swapWords(bytes);
+  if (blocks > 0) await file.read(offset, new Uint8Array(map.buffer));
+  swapU32OnBigEndian(map);
   return map;
 }
 
-/** Entries `first` to before `end` as they are stored. */
-export function mapBytes(map: Uint32Array, first: number, end: number): Uint8Array {
-  const bytes = new Uint8Array(map.slice(first, end).buffer);
-  if (bigEndian) swapWords(bytes);
-  return bytes;
+/** Entries `from` to before `to` as they are stored. */
+export function mapBytes(map: Uint32Array, from: number, to: number): Uint8Array {
+  const part = map.slice(from, to);
+  swapU32OnBigEndian(part);
+  return new Uint8Array(part.buffer);
 }
 
-function swapWords(bytes: Uint8Array): void {
-  for (let i = 0; i < bytes.length; i += ENTRY_BYTES) bytes.subarray(i, i + ENTRY_BYTES).reverse();
+/** Half-open range of entries. */
+export interface EntryRange {
+  readonly from: number;
+  readonly to: number;
 }
 
-/** Which parts of the map differ from what is on disk, a bit for each page. */
 export class DirtyPages {
-  #pages = new Set<number>();
+  any = false;
+  #bits: Bits;
+  #pages: number;
 
-  mark(block: number): void {
-    this.#pages.add(alignDown(block, PAGE_ENTRIES));
+  constructor(entries: number) {
+    this.#pages = Math.ceil(entries / PAGE_ENTRIES);
+    this.#bits = newBits(this.#pages);
   }
 
-  markAll(blocks: number): void {
-    for (let first = 0; first < blocks; first += PAGE_ENTRIES) this.#pages.add(first);
+  /** The map has another length from now on; nothing is dirty. */
+  reset(entries: number): void {
+    this.#pages = Math.ceil(entries / PAGE_ENTRIES);
+    this.#bits = newBits(this.#pages);
+    this.any = false;
   }
 
-  get any(): boolean {
-    return this.#pages.size > 0;
+  mark(entry: number): void {
+    setBit(this.#bits, Math.floor(entry / PAGE_ENTRIES));
+    this.any = true;
   }
 
-  /** First entries of the dirty pages, ascending; none is dirty afterwards. */
-  take(): number[] {
-    const taken = [...this.#pages].sort((a, b) => a - b);
-    this.#pages = new Set();
-    return taken;
+  /** Runs of dirty pages of a map with so many entries, ascending; afterwards all are clean. */
+  take(entries: number): EntryRange[] {
+    const runs: EntryRange[] = [];
+    if (!this.any) return runs;
+    for (let page = findBit(this.#bits, true, 0, this.#pages); page >= 0; ) {
+      const clean = findBit(this.#bits, false, page, this.#pages);
+      const end = clean < 0 ? this.#pages : clean;
+      runs.push({ from: page * PAGE_ENTRIES, to: Math.min(entries, end * PAGE_ENTRIES) });
+      page = findBit(this.#bits, true, end, this.#pages);
+    }
+    this.#bits.fill(0);
+    this.any = false;
+    return runs;
   }
 
-  /** Pages that could not be written are dirty again. */
-  putBack(pages: readonly number[]): void {
-    for (const page of pages) this.#pages.add(page);
+  /** Marks again what {@link take} gave, since it could not be written. */
+  putBack(runs: readonly EntryRange[]): void {
+    for (const { from, to } of runs) for (let entry = from; entry < to; entry += PAGE_ENTRIES) this.mark(entry);
   }
 }

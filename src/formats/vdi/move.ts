@@ -1,103 +1,107 @@
-/** Moving stored blocks to other places in the file: each copy is durable before the map names it (V-67). */
+/** Moving stored blocks to other places in the file: each copy is durable before the map names it (V-51, V-67). */
+import { settled } from './gate.ts';
 import type { VdiImage } from './image.ts';
-import { isStored, UNALLOCATED } from './map.ts';
-import type { WriteBack } from './write-back.ts';
+import { isStored } from './map.ts';
+import { writeBack } from './write-back.ts';
 
 export interface Move {
   readonly block: number;
-  readonly from: number;
   readonly to: number;
 }
 
 /** Bytes that are copied between two write-backs of the map. */
 const BATCH_BYTES = 64 << 20;
+/** Bytes in memory. */
+const COPY_BYTES = 4 << 20;
 
-/** Carries the moves out, in order; nobody else uses the image meanwhile. The places left behind are given up. */
-export async function moveBlocks(
-  image: VdiImage,
-  writeBack: WriteBack,
-  moves: readonly Move[],
-  moved: (count: number) => void,
-  signal?: AbortSignal,
-): Promise<void> {
-  const { file, blockSize, slots } = image;
-  const buffer = new Uint8Array(Math.min(blockSize, 4 << 20));
-  const batch = Math.max(1, Math.floor(BATCH_BYTES / blockSize));
-  for (let start = 0; start < moves.length; start += batch) {
-    signal?.throwIfAborted();
-    const part = moves.slice(start, start + batch);
-    for (const { from, to } of part) {
-      for (let at = 0; at < blockSize; at += buffer.length) {
-        await file.read(image.position(from) + at, buffer);
-        await file.write(image.position(to) + at, buffer);
-      }
-      moved(1);
-    }
-    for (const { block, from, to } of part) {
-      image.setEntry(block, to);
-      slots.giveUp(from);
-    }
-    await writeBack.flush();
-  }
-}
-
-/** Which block uses each slot up to `count`; UNALLOCATED where none does. */
-export function slotOwners(image: VdiImage, count: number): Uint32Array {
-  const owners = new Uint32Array(count).fill(UNALLOCATED);
-  image.map.forEach((slot, block) => {
-    if (isStored(slot) && slot < count) owners[slot] = block;
-  });
-  return owners;
+export interface MoveOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Told of each block moved. */
+  readonly moved?: (() => void) | undefined;
+  /** Other blocks are in the places left behind, which so stay taken. */
+  readonly keepSources?: boolean;
 }
 
 /**
- * Moves the last blocks into the free places before them, so that all stored blocks lie side by side at the beginning.
- * What is given up must be durable before (a flush). Resolves with the number of blocks moved.
+ * Carries moves into slots that are taken already; the places left behind are given up. Nobody else uses the image
+ * meanwhile. After a failure or an abort, slots not used are free again.
  */
-export async function fillHoles(
+export async function moveBlocks(
   image: VdiImage,
-  writeBack: WriteBack,
-  options: { readonly signal?: AbortSignal | undefined; readonly moved?: (count: number) => void } = {},
-): Promise<number> {
-  const stored = image.countStored();
-  const free = image.slots.takeAllFree();
-  const moves = movesBelow(
-    image,
-    stored,
-    free.filter((slot) => slot < stored),
-  );
-  let done = 0;
-  try {
-    await moveBlocks(
-      image,
-      writeBack,
-      moves,
-      () => {
-        done++;
-        options.moved?.(done);
-      },
-      options.signal,
-    );
-  } finally {
-    const used = new Set(moves.slice(0, done).map((move) => move.to));
-    for (const slot of free) if (!used.has(slot)) image.slots.putBack(slot);
+  moves: Iterable<Move>,
+  { signal, moved, keepSources = false }: MoveOptions = {},
+): Promise<void> {
+  const batchLength = Math.max(1, Math.floor(BATCH_BYTES / image.stride));
+  let batch: Move[] = [];
+  const carryOut = async () => {
+    const part = batch;
+    batch = [];
+    await copyBatch(image, part, moved);
+    for (const { block, to } of part) {
+      if (!keepSources) image.slots.release(image.entry(block));
+      image.setEntry(block, to);
+      image.readable = Math.max(image.readable, to + 1);
+    }
+    await writeBack(image);
+  };
+  for (const move of moves) {
+    batch.push(move);
+    if (batch.length < batchLength) continue;
+    await carryOut();
+    signal?.throwIfAborted();
   }
-  image.headerDirty = true;
-  await writeBack.flush();
-  return done;
+  if (batch.length > 0) await carryOut();
 }
 
-/** Moves that bring every block from a slot at or above `limit` into the given free slots below it. */
-function movesBelow(image: VdiImage, limit: number, free: readonly number[]): Move[] {
-  const moves: Move[] = [];
-  let next = 0;
-  const owners = slotOwners(image, image.slots.next);
-  for (let from = limit; from < owners.length; from++) {
-    const block = owners[from] ?? UNALLOCATED;
-    const to = free[next];
-    if (block === UNALLOCATED || to === undefined) continue;
-    moves.push({ block, from, to });
-    next++;
+async function copyBatch(image: VdiImage, batch: readonly Move[], moved: (() => void) | undefined): Promise<void> {
+  const together = Math.max(1, Math.floor(COPY_BYTES / image.stride));
+  try {
+    for (let first = 0; first < batch.length; first += together) {
+      await settled(batch.slice(first, first + together).map((move) => copySlot(image, move)));
+      for (let i = first; i < Math.min(batch.length, first + together); i++) moved?.();
+    }
+  } catch (error) {
+    for (const { to } of batch) image.slots.giveBack(to);
+    throw error;
   }
-  return moves;
+}
+
+/** The block with its extra bytes. */
+async function copySlot(image: VdiImage, { block, to }: Move): Promise<void> {
+  const { file, stride } = image;
+  const from = image.startOf(image.entry(block));
+  const target = image.startOf(to);
+  const buffer = new Uint8Array(Math.min(stride, COPY_BYTES));
+  for (let at = 0; at < stride; at += buffer.length) {
+    const piece = buffer.subarray(0, Math.min(buffer.length, stride - at));
+    await file.read(from + at, piece);
+    await file.write(target + at, piece);
+  }
+}
+
+/** Moves every block from a slot at or above `limit` into a free slot below it, as long as there are any. */
+export async function moveBelow(image: VdiImage, limit: number, options: MoveOptions = {}): Promise<void> {
+  await moveBlocks(image, movesBelow(image, limit), options);
+}
+
+function* movesBelow(image: VdiImage, limit: number): Generator<Move> {
+  for (let block = 0; block < image.map.length; block++) {
+    const from = image.entry(block);
+    if (!isStored(from) || from < limit) continue;
+    const to = image.slots.takeFreeBelow(limit);
+    if (to < 0) return;
+    yield { block, to };
+  }
+}
+
+/** How many blocks are stored. */
+export function countStored(image: VdiImage): number {
+  let count = 0;
+  for (let block = 0; block < image.map.length; block++) if (isStored(image.entry(block))) count++;
+  return count;
+}
+
+/** Moves the last blocks into the free places before them, and ends the file behind the last block. */
+export async function closeGaps(image: VdiImage, options: MoveOptions = {}): Promise<void> {
+  await moveBelow(image, countStored(image), options);
 }

@@ -1,85 +1,70 @@
 /** Reading (V-20): blocks that lie side by side in the file are read as one piece, and the pieces at the same time. */
+import { settled } from './gate.ts';
 import type { VdiImage } from './image.ts';
 import { isStored } from './map.ts';
 
 export async function read(image: VdiImage, offset: number, target: Uint8Array): Promise<void> {
-  const { slots } = image;
-  const generation = slots.enter();
+  const { gate } = image;
+  const ticket = gate.closed ? await gate.enterWhenOpen() : gate.enter();
   try {
-    const length = stretch(image, offset, target.length);
-    if (length === target.length) return await readStretch(image, offset, target);
-    const pieces: Promise<void>[] = [readStretch(image, offset, target.subarray(0, length))];
-    for (let done = length; done < target.length; ) {
-      const next = stretch(image, offset + done, target.length - done);
-      pieces.push(readStretch(image, offset + done, target.subarray(done, done + next)));
-      done += next;
+    const first = image.runLength(offset, target.length);
+    if (first === target.length) return await readRun(image, offset, target);
+    const pieces = [readRun(image, offset, target.subarray(0, first))];
+    for (let done = first; done < target.length; ) {
+      const length = image.runLength(offset + done, target.length - done);
+      pieces.push(readRun(image, offset + done, target.subarray(done, done + length)));
+      done += length;
     }
     await settled(pieces);
   } finally {
-    slots.leave(generation);
+    gate.leave(ticket);
   }
 }
 
-/** At once or not at all; nothing is allocated for a request inside one stretch. */
-export function tryReadNow(image: VdiImage, offset: number, target: Uint8Array): boolean {
-  if (image.damage.any) return false;
-  const length = stretch(image, offset, target.length);
-  if (length === target.length) return readStretchNow(image, offset, target);
-  if (!readStretchNow(image, offset, target.subarray(0, length))) return false;
-  for (let done = length; done < target.length; ) {
-    const next = stretch(image, offset + done, target.length - done);
-    if (!readStretchNow(image, offset + done, target.subarray(done, done + next))) return false;
-    done += next;
-  }
-  return true;
-}
-
-/** How many bytes from `offset`, at most `limit`, are in one place in the file, or are zero together. */
-function stretch(image: VdiImage, offset: number, limit: number): number {
-  const { blockSize, stride } = image;
-  let block = Math.floor(offset / blockSize);
-  let length = (block + 1) * blockSize - offset;
-  const first = image.entry(block);
-  const stored = isStored(first);
-  // Bytes of extra data between blocks keep them apart.
-  if (stored && stride !== blockSize) return Math.min(length, limit);
-  for (let next = first + 1; length < limit; next++) {
-    block++;
-    const entry = image.entry(block);
-    if (stored ? entry !== next || !isStored(entry) : isStored(entry)) break;
-    length += blockSize;
-  }
-  return Math.min(length, limit);
-}
-
-async function readStretch(image: VdiImage, offset: number, target: Uint8Array): Promise<void> {
+async function readRun(image: VdiImage, offset: number, target: Uint8Array): Promise<void> {
   const block = Math.floor(offset / image.blockSize);
   const slot = image.entry(block);
   if (!isStored(slot)) {
     target.fill(0);
     return;
   }
-  if (image.damage.any) requireReadable(image, offset, target.length);
-  await image.file.read(image.position(slot) + (offset - block * image.blockSize), target);
+  const at = image.position(slot) + (offset - block * image.blockSize);
+  if (!image.isSound(slot) && !isThere(image, slot, at + target.length)) throw image.unreadable(block);
+  await image.file.read(at, target);
 }
 
-function requireReadable(image: VdiImage, offset: number, length: number): void {
-  const last = Math.floor((offset + length - 1) / image.blockSize);
-  for (let block = Math.floor(offset / image.blockSize); block <= last; block++) image.requireReadable(block);
+/**
+ * Whether bytes of an unsound block can be had all the same. The file's last block may be cut short: what is there is
+ * read, and what is not is zero for one who salvages (V-63). Of a shared block, only he takes what there is.
+ */
+function isThere(image: VdiImage, slot: number, end: number): boolean {
+  if (slot >= image.map.length) return false;
+  if (slot < image.readable) return image.salvage;
+  const fileEnd = image.file.length();
+  return end <= fileEnd || (image.salvage && image.position(slot) < fileEnd);
 }
 
-function readStretchNow(image: VdiImage, offset: number, target: Uint8Array): boolean {
+/** At once or not at all; a request inside one run allocates nothing. */
+export function tryReadNow(image: VdiImage, offset: number, target: Uint8Array): boolean {
+  if (image.gate.closed) return false;
+  const first = image.runLength(offset, target.length);
+  if (first === target.length) return readRunNow(image, offset, target);
+  if (!readRunNow(image, offset, target.subarray(0, first))) return false;
+  for (let done = first; done < target.length; ) {
+    const length = image.runLength(offset + done, target.length - done);
+    if (!readRunNow(image, offset + done, target.subarray(done, done + length))) return false;
+    done += length;
+  }
+  return true;
+}
+
+function readRunNow(image: VdiImage, offset: number, target: Uint8Array): boolean {
   const block = Math.floor(offset / image.blockSize);
   const slot = image.entry(block);
   if (!isStored(slot)) {
     target.fill(0);
     return true;
   }
+  if (!image.isSound(slot)) return false;
   return image.file.tryReadNow(image.position(slot) + (offset - block * image.blockSize), target);
-}
-
-/** Waits for all, also when one fails: no piece may still be under way when the request has ended. */
-export async function settled(pieces: readonly Promise<void>[]): Promise<void> {
-  const results = await Promise.allSettled(pieces);
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
 }

@@ -1,116 +1,159 @@
 /**
- * Places in the data area. A slot that a discard gave up holds old data, and the map on disk may still name it: it is
- * used again only when the map without it is durable and no request that may still know it is under way.
+ * Which places of the data area are taken (V-22, V-27). A slot that a discard gave up is pending until the map that no
+ * longer names it is durable: used before, a crash would show another block's data in the discarded one.
  */
+import { type Bits, clearBit, findBit, hasBit, newBits, setBit } from './bits.ts';
+
+/** Slots given up before a moment, on their way to being free. */
+export interface Released {
+  readonly bits: Bits;
+  readonly count: number;
+}
+
 export class Slots {
-  /** Every slot from here on was never used: a new block goes here. */
-  next: number;
-  readonly #free: number[] = [];
-  #pending: { readonly slot: number; readonly generation: number }[] = [];
-  #generation = 0;
-  readonly #active = new Map<number, number>();
-  #leaving: (() => void)[] = [];
+  /** No slot from here on is taken; the next new one. */
+  end: number;
+  /** Free slots below `end`. */
+  free: number;
+  /** Slots that are given up but not free yet. */
+  pending = 0;
+  /** Slots there can be: as many as blocks. */
+  capacity: number;
+  /** Taken or pending. */
+  #taken: Bits;
+  #pendingBits: Bits | undefined;
+  #pendingHere = 0;
+  /** No slot below is free. */
+  #searchFrom = 0;
 
-  constructor(next: number) {
-    this.next = next;
+  /** `taken` has `count` bits set, all below `end`; it is copied. */
+  constructor(capacity: number, taken: Bits, count: number, end: number) {
+    this.capacity = capacity;
+    this.#taken = newBits(capacity);
+    this.#taken.set(taken.subarray(0, this.#taken.length));
+    this.end = end;
+    this.free = end - count;
   }
 
-  /** Forgets everything; free are those below `next` that `isFree` says. */
-  reset(next: number, isFree: (slot: number) => boolean): void {
-    this.next = next;
-    this.#pending = [];
-    this.#free.length = 0;
-    for (let slot = next - 1; slot >= 0; slot--) if (isFree(slot)) this.#free.push(slot);
+  /** How many can be taken now. */
+  get available(): number {
+    return this.free + this.capacity - this.end;
   }
 
-  /** A request that looks slots up begins; give what this returns to {@link leave}. */
-  enter(): number {
-    this.#active.set(this.#generation, (this.#active.get(this.#generation) ?? 0) + 1);
-    return this.#generation;
+  /** Takes the lowest free slot below `limit`; -1: there is none. */
+  takeFreeBelow(limit: number): number {
+    if (this.free === 0) return -1;
+    const slot = findBit(this.#taken, false, this.#searchFrom, Math.min(this.end, limit));
+    if (slot < 0) return -1;
+    this.#searchFrom = slot;
+    this.take(slot);
+    return slot;
   }
 
-  leave(generation: number): void {
-    const left = (this.#active.get(generation) ?? 1) - 1;
-    if (left === 0) this.#active.delete(generation);
-    else this.#active.set(generation, left);
-    const waiting = this.#leaving;
-    this.#leaving = [];
-    for (const resolve of waiting) resolve();
+  /** Takes the lowest free slot, else a new one at the end; -1 when all are taken. */
+  takeAny(): number {
+    const slot = this.takeFreeBelow(this.end);
+    if (slot >= 0) return slot;
+    return this.take(this.end) ? this.end - 1 : -1;
   }
 
-  /** Waits until a request under way ends; at once if there is none. */
-  whenSomeLeave(): Promise<void> {
-    if (this.#active.size === 0) return Promise.resolve();
-    return new Promise((resolve) => this.#leaving.push(resolve));
-  }
-
-  /** Nothing in the map names `slot` any longer. */
-  giveUp(slot: number): void {
-    this.#pending.push({ slot, generation: this.#generation });
-    // Requests that begin from now on cannot know it.
-    this.#generation++;
-  }
-
-  /** A slot that no map, in memory or on disk, has ever named, or that is free beyond doubt. */
-  putBack(slot: number): void {
-    if (slot === this.next - 1) this.next--;
-    else this.#free.push(slot);
-  }
-
-  /** What {@link release} may take once the map as it is now is durable. */
-  mark(): number {
-    return this.#generation;
-  }
-
-  /** The map as it was at `mark` is durable: slots given up before are free where no earlier request may know them. */
-  release(mark: number): void {
-    let oldest = Number.POSITIVE_INFINITY;
-    for (const generation of this.#active.keys()) oldest = Math.min(oldest, generation);
-    this.#pending = this.#pending.filter(({ slot, generation }) => {
-      if (generation >= mark || generation >= oldest) return true;
-      this.#free.push(slot);
-      return false;
-    });
-  }
-
-  get hasFree(): boolean {
-    return this.#free.length > 0;
-  }
-
-  get hasPending(): boolean {
-    return this.#pending.length > 0;
-  }
-
-  /** Slots that hold nothing. */
-  get unused(): number {
-    return this.#free.length + this.#pending.length;
-  }
-
-  takeFree(): number | undefined {
-    return this.#free.pop();
-  }
-
-  /** Free slots in ascending order, taken out; the caller puts back what it does not use. */
-  takeAllFree(): number[] {
-    return this.#free.splice(0).sort((a, b) => a - b);
-  }
-
-  /** Drops free slots at the end of the data area; whether there were any. */
-  trimEnd(): boolean {
-    if (this.#free.length === 0) return false;
-    this.#free.sort((a, b) => a - b);
-    const before = this.next;
-    while (this.#free.length > 0 && this.#free.at(-1) === this.next - 1) {
-      this.#free.pop();
-      this.next--;
+  /** Takes the lowest free slot from `first` on, else a new one, for which more may be made room than there are blocks. */
+  takeFrom(first: number): number {
+    const found = findBit(this.#taken, false, first, this.end);
+    const slot = found < 0 ? Math.max(first, this.end) : found;
+    if (slot >= this.capacity) this.#resize(2 * slot + 32);
+    setBit(this.#taken, slot);
+    if (slot < this.end) this.free--;
+    else {
+      this.free += slot - this.end;
+      this.end = slot + 1;
     }
-    return this.next !== before;
+    return slot;
+  }
+
+  /** Takes this very slot, if it is free or the next new one. */
+  take(slot: number): boolean {
+    if (slot > this.end || slot >= this.capacity || hasBit(this.#taken, slot)) return false;
+    setBit(this.#taken, slot);
+    if (slot === this.end) this.end++;
+    else this.free--;
+    return true;
+  }
+
+  /** Frees a slot that no map on disk or in memory names. */
+  giveBack(slot: number): void {
+    clearBit(this.#taken, slot);
+    this.free++;
+    this.#searchFrom = Math.min(this.#searchFrom, slot);
+    this.#trim();
+  }
+
+  /** Gives up a slot that the map on disk may still name. */
+  release(slot: number): void {
+    this.#pendingBits ??= newBits(this.capacity);
+    setBit(this.#pendingBits, slot);
+    this.#pendingHere++;
+    this.pending++;
+  }
+
+  /** Everything released so far, to be settled or put back. */
+  takeReleased(): Released | undefined {
+    if (this.#pendingBits === undefined) return undefined;
+    const released = { bits: this.#pendingBits, count: this.#pendingHere };
+    this.#pendingBits = undefined;
+    this.#pendingHere = 0;
+    return released;
+  }
+
+  /** The map without them could not be made durable: they stay pending. */
+  putBack(released: Released): void {
+    const { bits } = released;
+    if (this.#pendingBits !== undefined) {
+      for (let i = 0; i < bits.length; i++) bits[i] = word(bits, i) | word(this.#pendingBits, i);
+    }
+    this.#pendingBits = bits;
+    this.#pendingHere += released.count;
+  }
+
+  /** Frees them: the map that no longer names them is durable, and no request knows them. */
+  settle(released: Released): void {
+    for (let i = 0; i < released.bits.length; i++) this.#taken[i] = word(this.#taken, i) & ~word(released.bits, i);
+    this.pending -= released.count;
+    this.free += released.count;
+    this.#searchFrom = 0;
+    this.#trim();
+  }
+
+  #resize(capacity: number): void {
+    const taken = newBits(capacity);
+    taken.set(this.#taken);
+    this.#taken = taken;
+    this.capacity = capacity;
+    if (this.#pendingBits === undefined) return;
+    const pending = newBits(capacity);
+    pending.set(this.#pendingBits);
+    this.#pendingBits = pending;
+  }
+
+  #trim(): void {
+    while (this.end > 0 && !hasBit(this.#taken, this.end - 1)) {
+      this.end--;
+      this.free--;
+    }
   }
 }
 
-/** Fills `slots` anew from a map: the next place is behind the last one in use, and what lies between is free. */
-export function loadSlots(slots: Slots, map: Uint32Array, next: number): void {
-  const used = new Uint8Array(next);
-  for (const slot of map) if (slot < next) used[slot] = 1;
-  slots.reset(next, (slot) => used[slot] === 0);
+/** Runs of released slots, ascending. */
+export function* releasedRuns({ bits }: Released): Generator<{ slot: number; count: number }> {
+  const limit = bits.length * 32;
+  for (let slot = findBit(bits, true, 0, limit); slot >= 0; ) {
+    const next = findBit(bits, false, slot, limit);
+    const end = next < 0 ? limit : next;
+    yield { slot, count: end - slot };
+    slot = findBit(bits, true, end, limit);
+  }
+}
+
+function word(bits: Bits, index: number): number {
+  return bits[index] ?? 0;
 }

@@ -7,7 +7,6 @@ import { check } from './check.ts';
 import { discard, writeZeroes } from './clear.ts';
 import { compact } from './compact.ts';
 import { create, createOptions, type VdiCreateOptions } from './create.ts';
-import { Damage } from './damage.ts';
 import { extent } from './extents.ts';
 import {
   decodeHeader,
@@ -21,12 +20,12 @@ import {
 import { VdiImage } from './image.ts';
 import { info } from './info.ts';
 import { readMap } from './map.ts';
+import { countStored } from './move.ts';
 import { read, tryReadNow } from './read.ts';
 import { resize } from './resize.ts';
-import { loadSlots, Slots } from './slots.ts';
 import { checkHeader, checkMapFits, KNOWN_FLAGS, SECTOR, usableSize } from './validate.ts';
 import { tryWriteNow, write } from './write.ts';
-import { WriteBack } from './write-back.ts';
+import { flush, isDirty } from './write-back.ts';
 
 interface VdiOptions {
   readonly upgrade: boolean;
@@ -48,54 +47,61 @@ export const vdi = defineFormat<VdiOptions, VdiCreateOptions>({
 });
 
 async function openVdi(context: OpenContext<VdiOptions>): Promise<DriverNode> {
-  const { file, writable, host } = context;
+  const { file, host, node } = context;
   const headerBytes = new Uint8Array(HEADER_BYTES);
   await file.read(0, headerBytes);
   const header = decodeHeader(headerBytes);
   checkHeader(header);
-  const name = file.filename();
-  if (writable && (header.flags & ~KNOWN_FLAGS) !== 0) {
-    const text = `unsupported VDI image (unknown flags 0x${header.flags.toString(16)}; it can be opened read-only)`;
-    throw new BlockError('ENOTSUP', text, { node: context.node });
-  }
-  if (isZero(header.uuid)) host.notice(`'${name}': the image has a null UUID, which VirtualBox refuses`);
-  if (context.noIO) return headerOnly(header);
   checkMapFits(header, file.length());
+  const name = file.filename();
+  const readOnly = context.writable && !isWritable(context, header);
+  if (isZero(header.uuid)) host.notice(`'${name}': the image has a null UUID, which VirtualBox refuses`);
+  if (context.noIO) return headerOnly(header, readOnly);
   const map = await readMap(file, header.mapOffset, header.blocks);
-  const damage = new Damage({ map, header, fileLength: file.length(), salvage: context.salvage });
-  const slots = new Slots(damage.slotsUsed);
-  if (writable) loadSlots(slots, map, damage.slotsUsed);
-  const image = new VdiImage({ file, host, node: context.node, header, headerBytes, map, slots, damage });
-  if (writable && context.options.upgrade) upgrade(image);
-  return vdiNode(image);
+  const image = new VdiImage({ file, host, node, header, headerBytes, map, salvage: context.salvage });
+  if (context.writable && !readOnly && context.options.upgrade) upgrade(image);
+  return vdiNode(image, readOnly);
 }
 
-function vdiNode(image: VdiImage): DriverNode {
+/** Unknown flags may mean anything, so such an image is only read (V-61). */
+function isWritable({ autoReadOnly, node }: OpenContext<VdiOptions>, { flags }: VdiHeader): boolean {
+  if ((flags & ~KNOWN_FLAGS) === 0) return true;
+  if (autoReadOnly) return false;
+  const text = `unsupported VDI image (unknown flags 0x${flags.toString(16)}; it can be opened read-only)`;
+  throw new BlockError('ENOTSUP', text, { node });
+}
+
+function vdiNode(image: VdiImage, readOnly: boolean): DriverNode {
   const { file, header } = image;
-  const writeBack = new WriteBack(image);
   return {
+    readOnly,
     length: () => image.length,
     read: (offset, target) => read(image, offset, target),
     tryReadNow: (offset, target) => tryReadNow(image, offset, target),
-    write: (offset, source) => write(image, writeBack, offset, source),
+    write: (offset, source) => write(image, offset, source),
     tryWriteNow: (offset, source) => tryWriteNow(image, offset, source),
     writeZeroes: (offset, length, flags) => writeZeroes(image, offset, length, flags),
     discard: (offset, length) => discard(image, offset, length),
-    flush: () => writeBack.flush(),
+    flush: () => flush(image),
     status: async (offset, length) => extent(image, offset, length),
     tryStatusNow: (offset, length) => extent(image, offset, length),
     limits: () => ({ preferred: image.blockSize }),
-    truncate: (length, options) => resize(image, writeBack, length, options),
-    info: () => info(header, Math.max(0, header.allocated - image.countStored())),
-    check: (options) => check(image, writeBack, options),
-    compact: (options) => compact(image, writeBack, options),
-    zeroInit: () => header.type !== ImageType.static || file.zeroInit(),
+    truncate: (length, options) => resize(image, length, options),
+    info: () => info(header, Math.max(0, image.countOnDisk - countStored(image))),
+    check: (options) => check(image, options),
+    compact: (options) => compact(image, options),
+    // A dynamic image reads as zeroes where nothing is stored (V-30).
+    zeroInit: () => !image.isStatic || file.zeroInit(),
+    async close() {
+      if (isDirty(image)) await flush(image);
+    },
   };
 }
 
 /** Enough to tell of the image, without its map (V-4). */
-function headerOnly(header: VdiHeader): DriverNode {
+function headerOnly(header: VdiHeader, readOnly: boolean): DriverNode {
   return {
+    readOnly,
     length: () => usableSize(header),
     async read() {
       throw new BlockError('EIO', 'The image was opened for information only');

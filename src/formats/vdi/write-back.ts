@@ -1,100 +1,139 @@
 /**
- * Writing the map and the header back, in an order that a power cut at any point leaves at worst leaked blocks (V-24):
- * data and a raised count first, durable; then the map, durable; a lowered count last.
+ * Writing map and header back, batched, so that a power cut at any point leaves at worst leaked blocks (V-24, V-25):
+ * data first; then a raised count, so that no other writer takes a place that the map is about to name; then the map;
+ * a lowered count and the file's new end last. Each is durable before the next.
  */
-import { headerEnd, patchHeader } from './header.ts';
+import { BlockError } from '../../core/errors.ts';
+import { settled } from './gate.ts';
+import { HEADER_BYTES, headerEnd, patchHeader } from './header.ts';
 import type { VdiImage } from './image.ts';
-import { mapBytes, PAGE_ENTRIES } from './map.ts';
+import { ENTRY_BYTES, mapBytes } from './map.ts';
+import { type Released, releasedRuns } from './slots.ts';
 
-export class WriteBack {
-  readonly #image: VdiImage;
-  #last: Promise<void> = Promise.resolve();
-  #queued: Promise<void> | undefined;
+/** Makes everything completed before the call durable. One runs at a time; those that wait share the next. */
+export function flush(image: VdiImage): Promise<void> {
+  if (image.writeBacks === 0 && !isDirty(image)) return image.file.flush();
+  image.queuedFlush ??= withLock(image, () => {
+    image.queuedFlush = undefined;
+    return writeBack(image);
+  });
+  return image.queuedFlush;
+}
 
-  constructor(image: VdiImage) {
-    this.#image = image;
-  }
-
-  /** Makes everything completed before the call durable. One runs at a time; those that wait share the next. */
-  flush(): Promise<void> {
-    if (this.#queued === undefined) {
-      const run = this.#last.then(() => {
-        this.#queued = undefined;
-        return this.#flush();
-      });
-      this.#queued = run;
-      this.#last = run.catch(() => {});
-    }
-    return this.#queued;
-  }
-
-  async #flush(): Promise<void> {
-    const image = this.#image;
-    const { file, slots } = image;
-    if (!image.dirtyPages.any && !image.headerDirty && !slots.hasPending) return file.flush();
-    const mark = slots.mark();
-    const pages = image.dirtyPages.take();
-    // Copied now: what is allocated while this runs may have no durable data yet.
-    const runs = pageRuns(image, pages);
+/** Runs `work` with no request and no flush beside it. Not to be called from inside a request. */
+export function alone<T>(image: VdiImage, work: () => Promise<T>): Promise<T> {
+  return withLock(image, async () => {
+    await image.gate.close();
     try {
-      await this.#extendFile();
-      if (image.headerDirty || slots.next > image.countOnDisk) await this.#writeHeader(slots.next);
+      return await work();
+    } finally {
+      image.gate.open();
+    }
+  });
+}
+
+async function withLock<T>(image: VdiImage, work: () => Promise<T>): Promise<T> {
+  image.writeBacks++;
+  try {
+    return await image.metadataLock.run(work);
+  } finally {
+    image.writeBacks--;
+  }
+}
+
+export function isDirty({ dirtyPages, headerDirty, slots }: VdiImage): boolean {
+  return dirtyPages.any || headerDirty || slots.pending > 0;
+}
+
+/** The same as {@link flush} for who holds the lock. What cannot be written stays dirty. */
+export async function writeBack(image: VdiImage): Promise<void> {
+  const { file, slots, dirtyPages } = image;
+  if (!isDirty(image)) return file.flush();
+  // Copied now: what is allocated while this runs may have no durable data yet.
+  const ranges = dirtyPages.take(image.map.length);
+  const pieces = ranges.map(({ from, to }) => ({ from, bytes: mapBytes(image.map, from, to) }));
+  const released = slots.takeReleased();
+  const count = slots.end;
+  try {
+    if (image.headerDirty && count <= image.countOnDisk) await writeHeader(image, image.countOnDisk);
+    await extendFile(image);
+    await file.flush();
+    if (count > image.countOnDisk) {
+      await writeHeader(image, count);
       await file.flush();
-      for (const { first, bytes } of runs) await file.write(image.header.mapOffset + first * 4, bytes);
-      if (runs.length > 0) await file.flush();
-    } catch (error) {
-      image.dirtyPages.putBack(pages);
-      image.headerDirty = true;
-      throw error;
     }
-    slots.release(mark);
-    await this.#shrinkFile();
+    if (pieces.length > 0) {
+      const { mapOffset } = image.header;
+      await settled(pieces.map(({ from, bytes }) => file.write(mapOffset + from * ENTRY_BYTES, bytes)));
+      await file.flush();
+    }
+  } catch (error) {
+    dirtyPages.putBack(ranges);
+    if (released !== undefined) slots.putBack(released);
+    throw error;
   }
+  if (released !== undefined) await settle(image, released);
+  if (slots.end < image.countOnDisk) await lowerCount(image, released !== undefined);
+}
 
-  /** A block is always whole in the file, also where only its beginning was written (V-3). */
-  async #extendFile(): Promise<void> {
-    const { file, slots } = this.#image;
-    if (slots.next === 0) return;
-    const end = this.#image.endOf(slots.next - 1);
-    if (file.length() < end) await file.truncate(end);
-  }
-
-  async #writeHeader(count: number): Promise<void> {
-    const image = this.#image;
-    image.headerDirty = false;
-    image.header.allocated = Math.max(count, image.countOnDisk);
-    await writeHeader(image);
-    image.countOnDisk = image.header.allocated;
-  }
-
-  /** Free slots at the end are given back to the host (V-65). The count goes down only after the map. */
-  async #shrinkFile(): Promise<void> {
-    const image = this.#image;
-    if (!image.slots.trimEnd() && image.slots.next >= image.countOnDisk) return;
-    const count = image.slots.next;
-    image.header.allocated = count;
-    await writeHeader(image);
+/** Writes the header's own bytes with this count of allocated blocks. They are in one sector, so are there whole or not. */
+export async function writeHeader(image: VdiImage, count: number): Promise<void> {
+  const { header, headerBytes } = image;
+  const before = image.countOnDisk;
+  header.allocated = count;
+  image.headerDirty = false;
+  patchHeader(headerBytes, header);
+  try {
+    // Not the rest of the sector: in old images the map begins there.
+    await image.file.write(0, headerBytes.slice(0, Math.min(HEADER_BYTES, headerEnd(header))));
     image.countOnDisk = count;
-    if (image.slots.next === count && image.allocating.size === 0) {
-      await image.file.truncate(image.dataOffset + count * image.stride, { shrink: true });
-    }
+  } catch (error) {
+    image.headerDirty = true;
+    image.countOnDisk = Math.min(before, count);
+    throw error;
   }
 }
 
-/** Writes the header as it is in memory: inside one sector, so it is there whole or not at all. The map may follow at once. */
-export async function writeHeader(image: VdiImage): Promise<void> {
-  patchHeader(image.headerBytes, image.header);
-  await image.file.write(0, image.headerBytes.slice(0, headerEnd(image.header)));
+/** A block is whole in the file, also where only some of it was written (V-3): the rest is the file's hole. */
+export async function extendFile(image: VdiImage): Promise<void> {
+  const { file } = image;
+  // Taken in the turn of the call: requests that end later wait until the file has its new length.
+  const end = image.dataEnd;
+  if (image.slots.end > 0 && file.length() < end) await file.truncate(end);
 }
 
-/** The entries of dirty pages, neighbours together. */
-function pageRuns(image: VdiImage, pages: readonly number[]): { first: number; bytes: Uint8Array }[] {
-  const runs: { first: number; end: number }[] = [];
-  for (const first of pages) {
-    const end = Math.min(first + PAGE_ENTRIES, image.map.length);
-    const last = runs.at(-1);
-    if (last?.end === first) last.end = end;
-    else if (end > first) runs.push({ first, end });
+/** Makes slots free whose giving up is durable. What the host stores for them is given back. */
+async function settle(image: VdiImage, released: Released): Promise<void> {
+  // A write that began before the discard may still come down in a slot.
+  await image.gate.barrier();
+  const runs: Promise<void>[] = [];
+  for (const { slot, count } of releasedRuns(released)) {
+    runs.push(image.file.discard(image.startOf(slot), count * image.stride).catch(ignoreBlockError));
   }
-  return runs.map(({ first, end }) => ({ first, bytes: mapBytes(image.map, first, end) }));
+  await settled(runs);
+  image.slots.settle(released);
+}
+
+/** Free slots at the end leave the count, and the file if they came to be free now (V-65). */
+async function lowerCount(image: VdiImage, shrink: boolean): Promise<void> {
+  const { file } = image;
+  await writeHeader(image, image.slots.end);
+  await file.flush();
+  if (shrink) await shrinkFile(image);
+}
+
+/** Cuts off what lies behind the last slot in use; a device stays as it is. */
+export async function shrinkFile(image: VdiImage): Promise<void> {
+  const { file } = image;
+  const end = image.dataEnd;
+  if (file.length() > end) await file.truncate(end, { shrink: true }).catch(ignoreRefusal);
+}
+
+/** A discard is a hint. */
+function ignoreBlockError(error: unknown): void {
+  if (!(error instanceof BlockError)) throw error;
+}
+
+function ignoreRefusal(error: unknown): void {
+  if (!(error instanceof BlockError) || (error.code !== 'ENOTSUP' && error.code !== 'EINVAL')) throw error;
 }

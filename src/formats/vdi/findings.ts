@@ -1,0 +1,69 @@
+/** What a check finds in a map (V-45, V-46). */
+import { type Bits, hasBit, newBits, setBit } from './bits.ts';
+import type { VdiImage } from './image.ts';
+import { isStored } from './map.ts';
+
+export interface Findings {
+  /** Blocks whose entry is no number of a slot that an image of this size has. */
+  readonly tooLarge: number[];
+  /** Blocks whose slot is not wholly in the file. */
+  readonly beyondEnd: number[];
+  /** Blocks whose slot another block, before them, has too. */
+  readonly shared: number[];
+  countWrong: boolean;
+  geometryWrong: boolean;
+  /** Slots of the file that no entry names. */
+  leaks: number;
+  /** Blocks stored, and how many of them do not lie behind the one before. */
+  stored: number;
+  fragmented: number;
+  taken: Bits;
+}
+
+export function noFindings(held: number): Findings {
+  return {
+    tooLarge: [],
+    beyondEnd: [],
+    shared: [],
+    countWrong: false,
+    geometryWrong: false,
+    leaks: 0,
+    stored: 0,
+    fragmented: 0,
+    taken: newBits(held),
+  };
+}
+
+/** One pass over the map, in order. `held`: slots that the file holds whole. */
+export function lookAtMap(image: VdiImage, found: Findings, held: number, corrupt: (text: string) => void) {
+  const { map } = image;
+  const { taken } = found;
+  let inRange = 0;
+  let distinct = 0;
+  let end = 0;
+  let expected = -1;
+  for (let block = 0; block < map.length; block++) {
+    const slot = map[block] as number;
+    if (!isStored(slot)) continue;
+    if (slot >= map.length) {
+      corrupt(`block index ${block} too large, is ${slot}`);
+      found.tooLarge.push(block);
+      continue;
+    }
+    inRange++;
+    if (slot >= end) end = slot + 1;
+    if (slot >= held) {
+      corrupt(`block index ${block} beyond the end of the file, is ${slot}`);
+      found.beyondEnd.push(block);
+    } else if (hasBit(taken, slot)) {
+      corrupt(`block index ${slot} also used by ${slot}`);
+      found.shared.push(block);
+    } else {
+      setBit(taken, slot);
+      distinct++;
+      if (expected >= 0 && slot !== expected) found.fragmented++;
+      expected = slot + 1;
+    }
+  }
+  return { inRange, distinct, end };
+}
