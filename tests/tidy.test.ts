@@ -182,6 +182,36 @@ describe('imports', () => {
   });
 });
 
+describe('exports', () => {
+  const PUBLIC = ['src/index.ts', 'src/node/index.ts', 'src/testing/index.ts'];
+  const programs = code.filter(({ path }) => /^(src|tests|bench|examples|scripts)\//.test(path));
+  const words = new Map(programs.map(({ path, text }) => [path, new Set(text.match(/\w+/g))]));
+
+  /** Exported functions, classes and constants (types may be named for their users' sake). */
+  const exported = sources
+    .filter(({ path }) => !isTest(path) && !PUBLIC.includes(path))
+    .flatMap(({ path, text }) =>
+      [...text.matchAll(/^export (?:async )?(?:const|function\*?|(?:abstract )?class) (\w+)/gm)].map(
+        ([, name = '']) => ({
+          path,
+          name,
+          uses: (text.match(new RegExp(`\\b${name}\\b`, 'g')) ?? []).length,
+          users: programs.filter((other) => other.path !== path && words.get(other.path)?.has(name)),
+        }),
+      ),
+    );
+
+  test('are used by another file, or need no export', () => {
+    expect(exported.filter(({ users }) => users.length === 0).map(({ path, name }) => `${path}: ${name}`)).toEqual([]);
+  });
+
+  test('are used by more than tests, or are dead', () => {
+    const tests = ({ path }: SourceFile) => isTest(path) || path.startsWith('tests/');
+    const dead = exported.filter(({ users, uses }) => uses === 1 && users.length > 0 && users.every(tests));
+    expect(dead.map(({ path, name }) => `${path}: ${name}`)).toEqual([]);
+  });
+});
+
 describe('size', () => {
   test(`files have at most ${FILE_LINES} lines`, () => {
     const long = code.filter(({ lines }) => lines.length - 1 > FILE_LINES);

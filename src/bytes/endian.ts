@@ -20,7 +20,7 @@ export function writeU64(bytes: Uint8Array, offset: number, value: number): void
 }
 
 /** Whether this machine keeps numbers least significant byte first. */
-export const LITTLE_ENDIAN_HOST = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1;
+const LITTLE_ENDIAN_HOST = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1;
 
 /** Turns 32-bit words in place from the machine's order to little endian, or back. */
 export function swapU32OnBigEndian(words: Uint32Array): void {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { combineNames, jsonName, jsonNameOptions, protocolPrefix, stripPrefix } from './filename.ts';
+import { jsonName, jsonNameOptions, protocolPrefix, stripPrefix } from './filename.ts';
 
 describe('file names', () => {
   test.each([
@@ -11,16 +11,6 @@ describe('file names', () => {
     ['plain', undefined],
   ])('BL-NAME-1: the prefix of %s', (name, prefix) => {
     expect(protocolPrefix(name)).toBe(prefix);
-  });
-
-  test.each([
-    ['/d/top.vdi', 'base.vdi', '/d/base.vdi'],
-    ['top.vdi', 'base.vdi', 'base.vdi'],
-    ['/d/a:b', 'base', '/d/base'],
-    ['nbd:host', 'base', 'nbd:base'],
-    ['/d/top', '/abs', '/abs'],
-  ])('BL-NAME-4: %s and %s', (base, name, combined) => {
-    expect(combineNames(base, name)).toBe(combined);
   });
 
   test.each([

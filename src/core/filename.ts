@@ -11,19 +11,6 @@ export function protocolPrefix(name: string): string | undefined {
   return match?.[1];
 }
 
-/** BL-NAME-3. */
-export function isAbsolute(name: string): boolean {
-  return name.startsWith('/');
-}
-
-/** `name` as seen from the folder of `base` (BL-NAME-4): a colon in `base` counts only as the end of its prefix. */
-export function combineNames(base: string, name: string): string {
-  if (isAbsolute(name)) return name;
-  const prefix = protocolPrefix(base);
-  const cut = Math.max(base.lastIndexOf('/'), prefix === undefined ? -1 : prefix.length);
-  return base.slice(0, cut + 1) + name;
-}
-
 /** Strips a driver's own prefix (BL-NAME-9): a rest that looks prefixed gets `./` in front. */
 export function stripPrefix(name: string, driver: string): string {
   if (!name.startsWith(`${driver}:`)) return name;

@@ -33,7 +33,7 @@ export function updatePermissions(roots: readonly BlockNode[]): void {
 }
 
 /** What all parents of a node together need of it, and what every one of them shares (BL-PERM-1). */
-export function cumulative(node: BlockNode): Permissions {
+function cumulative(node: BlockNode): Permissions {
   let need = 0;
   let share = ALL_PERMISSIONS;
   for (const link of node.parents) {

@@ -13,7 +13,7 @@ import type { TrackedRequest } from './tracker.ts';
 export const NO_FLAGS: Readonly<WriteFlags & ZeroFlags> = Object.freeze({});
 
 /** Longest single request, bytes: the largest multiple of 512 below 2^31. */
-export const REQUEST_MAX = 0x7ffffe00;
+const REQUEST_MAX = 0x7ffffe00;
 
 export const DEFAULT_LIMITS: Limits = Object.freeze({
   requestAlign: 1,

@@ -15,7 +15,7 @@ import type { Progress } from '../core/driver.ts';
 import { BlockError, withErrno } from '../core/errors.ts';
 import { BufferPool } from './buffer-pool.ts';
 
-export const CHECKSUM_SCHEME = 'diskwright-tree-sha256-1';
+const CHECKSUM_SCHEME = 'diskwright-tree-sha256-1';
 
 export interface ChecksumOptions {
   readonly signal?: AbortSignal | undefined;

@@ -3,7 +3,7 @@ import type { HostFileKind } from '../core/host.ts';
 import { SparseBytes } from './sparse-bytes.ts';
 
 /** What a disk writes as a whole or not at all. */
-export const SECTOR_SIZE = 512;
+const SECTOR_SIZE = 512;
 
 export type FileChange =
   | { readonly kind: 'write'; readonly offset: number; readonly data: Uint8Array }
@@ -86,7 +86,7 @@ function applyRange(content: SparseBytes, change: FileChange, from: number, to: 
   else if (change.kind === 'allocate') content.allocate(from, to - from);
 }
 
-export function applyChange(content: SparseBytes, change: FileChange, survival: Survival = 'whole'): void {
+function applyChange(content: SparseBytes, change: FileChange, survival: Survival = 'whole'): void {
   if (survival === 'lost') return;
   if (change.kind === 'truncate') {
     content.truncate(change.length);

@@ -11,7 +11,7 @@ export const VERSION_1_0 = 0x00010000;
 export const VERSION_1_1 = 0x00010001;
 
 /** Values of the header size field: it counts from behind the first 72 bytes. */
-export const HEADER_SIZE_PLAIN = 0x180;
+const HEADER_SIZE_PLAIN = 0x180;
 export const HEADER_SIZE_LOGICAL = 0x190;
 const PRE_HEADER = 72;
 

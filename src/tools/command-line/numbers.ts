@@ -18,7 +18,7 @@ export function sizeArgument(what: string, text: string, range: SizeRange = {}):
 }
 
 /** The same, exactly. */
-export function exactSizeArgument(what: string, text: string, range: SizeRange = {}): bigint {
+function exactSizeArgument(what: string, text: string, range: SizeRange = {}): bigint {
   const { min = 0n, max = LARGEST } = range;
   const parsed = parseSize(text, max);
   if (parsed === 'invalid') {
