@@ -161,6 +161,37 @@ describe.skipIf(peersMissing !== undefined)(`messages are those of qemu-img${ski
   });
 });
 
+describe.skipIf(peersMissing !== undefined)(`on a block device (skipped where none can be made)${skipNote}`, () => {
+  test('an image is made, written, and the same to qemu-img', async (context) => {
+    await inFolder(async (folder) => {
+      const backing = join(folder, 'backing');
+      fs.writeFileSync(backing, new Uint8Array(16 * KIB * KIB).fill(7));
+      const made = spawnSync('losetup', ['--find', '--show', backing], { encoding: 'utf8' });
+      if (made.status !== 0) return context.skip('no permission to make a loop device');
+      const filename = made.stdout.trim();
+      try {
+        const graph = graphOf();
+        await createImage(graph, { filename, format: 'vdi', size: 8 * KIB * KIB });
+        const disk = await graph.open(filename, { format: 'vdi', writable: true });
+        expect(graph.nodes().map((node) => node.driver.name)).toContain('host_device');
+        const data = new Uint8Array(100 * KIB).fill(9);
+        await disk.write(1000 * KIB + 100, data);
+        await disk.writeZeroes(1010 * KIB, 4096, { unmap: true });
+        await disk.close();
+        const plain = new Uint8Array(8 * KIB * KIB);
+        plain.set(data, 1000 * KIB + 100);
+        plain.fill(0, 1010 * KIB, 1014 * KIB);
+        fs.writeFileSync(join(folder, 'plain'), plain);
+        const compared = qemuImg('compare', '-f', 'vdi', '-F', 'raw', filename, join(folder, 'plain'));
+        expect(compared).toMatchObject({ status: 0, stdout: 'Images are identical.\n' });
+        expect(qemuImg('check', '-f', 'vdi', filename).status).toBe(0);
+      } finally {
+        spawnSync('losetup', ['--detach', filename]);
+      }
+    });
+  });
+});
+
 /** An empty file system of its own kind over a file; undefined where we may not mount one. */
 function mounted(folder: string, type: string): string | undefined {
   const image = join(folder, 'image');
