@@ -231,7 +231,7 @@ describe('command lines (T-GEN-5)', () => {
 });
 
 describe('file names', () => {
-  test('any name has a prefix or none, combines, and loses its own prefix once', () => {
+  test('any name has a prefix or none, and loses its own prefix once', () => {
     fc.assert(
       fc.property(word, word, (base, name) => {
         const prefix = protocolPrefix(base);
