@@ -68,7 +68,7 @@ function isWritable({ autoReadOnly, node }: OpenContext<VdiOptions>, { flags }: 
   if ((flags & ~KNOWN_FLAGS) === 0) return true;
   if (autoReadOnly) return false;
   const text = `unsupported VDI image (unknown flags 0x${flags.toString(16)}; it can be opened read-only)`;
-  throw new BlockError('ENOTSUP', text, { node });
+  throw new BlockError('EACCES', text, { node });
 }
 
 function vdiNode(image: VdiImage, readOnly: boolean): DriverNode {
