@@ -213,8 +213,8 @@ describe('exports', () => {
 });
 
 describe('size', () => {
-  test(`files have at most ${FILE_LINES} lines`, () => {
-    const long = code.filter(({ lines }) => lines.length - 1 > FILE_LINES);
+  test(`files have at most ${FILE_LINES} lines; tables of test cases may be longer`, () => {
+    const long = code.filter(({ path, lines }) => lines.length - 1 > FILE_LINES && !path.endsWith('-cases.ts'));
     expect(long.map(({ path, lines }) => `${path}: ${lines.length - 1} lines; split it by purpose`)).toEqual([]);
   });
 

@@ -13,20 +13,7 @@ export function simFiles(world: SimWorld): HostFiles {
 
   return {
     async open(path: string, mode: HostFileMode): Promise<HostFile> {
-      const name = await enter('open', path);
-      const found = world.find(name);
-      if (found === 'directory') throw simError('EISDIR');
-      if (mode.direct && !world.has('direct')) throw simError('EINVAL');
-      if (found === undefined) {
-        if (mode.create === undefined || mode.create === 'never') throw simError('ENOENT');
-        return new SimFile(world, world.makeFile(name), name, mode);
-      }
-      if (mode.create === 'new') throw simError('EEXIST');
-      if (mode.write && world.image.files.get(found.file)?.readOnly) throw simError('EACCES');
-      if (mode.create === 'truncate' && found.kind === 'regular') {
-        world.change(found.file, name, { kind: 'truncate', length: 0 });
-      }
-      return new SimFile(world, found.file, name, mode);
+      return openFile(world, await enter('open', path), mode);
     },
 
     async stat(path: string): Promise<HostFileInfo> {
@@ -76,4 +63,20 @@ export function simFiles(world: SimWorld): HostFiles {
       return [...new Set(inside.map((name) => name.slice(prefix.length).split('/')[0] ?? ''))].sort();
     },
   };
+}
+
+function openFile(world: SimWorld, name: string, mode: HostFileMode): SimFile {
+  const found = world.find(name);
+  if (found === 'directory') throw simError('EISDIR');
+  if (mode.direct && !world.has('direct')) throw simError('EINVAL');
+  if (found === undefined) {
+    if (mode.create === undefined || mode.create === 'never') throw simError('ENOENT');
+    return new SimFile(world, world.makeFile(name), name, mode);
+  }
+  if (mode.create === 'new') throw simError('EEXIST');
+  if (mode.write && world.image.files.get(found.file)?.readOnly) throw simError('EACCES');
+  if (mode.create === 'truncate' && found.kind === 'regular') {
+    world.change(found.file, name, { kind: 'truncate', length: 0 });
+  }
+  return new SimFile(world, found.file, name, mode);
 }
