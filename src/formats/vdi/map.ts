@@ -15,7 +15,7 @@ export function isStored(entry: number): boolean {
 
 export const ENTRY_BYTES = 4;
 /** Entries that are written together: 4 KiB. */
-export const PAGE_ENTRIES = 1024;
+const PAGE_ENTRIES = 1024;
 
 /** Reads the whole map (V-14); the caller has checked that the file holds it. */
 export async function readMap(file: Child, offset: number, blocks: number): Promise<Uint32Array> {
