@@ -35,10 +35,15 @@ describe('crashes of a VDI being written', () => {
         name: `seed ${seed}`,
         size: length,
         options: { 'block-size': 4096 },
+        host: { seed, latency: { min: 0, max: seed % 3 } },
         async run(disk) {
+          let flushing = Promise.resolve();
           for (const operation of operations) {
-            if (operation.kind === 'flush') await disk.flush();
-            else if (operation.kind === 'resize') await disk.truncate(operation.length);
+            if (operation.kind === 'flush') {
+              await flushing;
+              flushing = disk.flush();
+              if (seed % 2 === 0) await flushing;
+            } else if (operation.kind === 'resize') await disk.truncate(operation.length);
             else if ('offset' in operation) {
               const offset = Math.min(operation.offset, disk.disk.length);
               const room = Math.min(operation.length, disk.disk.length - offset);
@@ -47,6 +52,7 @@ describe('crashes of a VDI being written', () => {
               else await disk.writeZeroes(offset, room, { unmap: operation.kind === 'unmap' });
             }
           }
+          await flushing;
         },
       });
       await exploreCrashes(scenario, { seed, statesPerCut: Math.ceil(statesPerCut / 3) });

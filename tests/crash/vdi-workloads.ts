@@ -208,6 +208,24 @@ export const WORKLOADS: readonly Workload[] = [
     },
   },
   {
+    name: 'discards while a flush is under way, and reuse',
+    size: 12 * BLOCK,
+    options: SMALL,
+    host: { seed: 3, latency: { min: 1, max: 9 } },
+    before: (disk) => fill(disk, 0, 1, 2, 3, 4, 5),
+    async run(disk) {
+      for (let turn = 0; turn < 5; turn++) {
+        await disk.write(6 * BLOCK + turn * 512, data(turn + 1, 512));
+        const flushing = disk.flush();
+        // By now the flush has taken the map as it was.
+        await disk.write((turn + 1) * BLOCK, data(turn + 11, 512));
+        await disk.discard(turn * BLOCK, BLOCK);
+        await flushing;
+        await disk.write((turn + 7) * BLOCK, data(turn + 21));
+      }
+    },
+  },
+  {
     name: 'growing, with data in the way of the longer map',
     size: 6 * BLOCK,
     options: SMALL,
