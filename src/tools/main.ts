@@ -1,6 +1,6 @@
 /** The programs' common main: standard options, the command's name, and what becomes of its outcome. */
 import { basename } from 'node:path';
-import { BlockError } from '../core/errors.ts';
+import { asBlockError, type BlockError } from '../core/errors.ts';
 import { wrongOption } from './command.ts';
 import { Getopt, type OptionSpec } from './command-line/getopt.ts';
 import { commands } from './commands/index.ts';
@@ -96,10 +96,20 @@ function complain({ dialect, messages }: Program, error: unknown): number {
       messages.raw(`Try '${dialect.qemu ? 'qemu-img' : dialect.name} --help' for more information\n`);
     return status;
   }
-  if (error instanceof BlockError) messages.error(error.message, error.hint);
-  else internalError(messages, error);
+  const known = asKnown(error);
+  if (known === undefined) internalError(messages, error);
+  else messages.error(known.message, known.hint);
   if (process.env.DISKWRIGHT_DEBUG === '1' && error instanceof Error) messages.raw(`${error.stack}\n`);
   return 1;
+}
+
+/** Errors of the engine, and of the system when standard output cannot be written. */
+function asKnown(error: unknown): BlockError | undefined {
+  try {
+    return asBlockError(error);
+  } catch {
+    return undefined;
+  }
 }
 
 function internalError(messages: Messages, error: unknown): void {

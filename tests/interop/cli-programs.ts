@@ -24,6 +24,9 @@ const peer = installedVersion('qemu-img');
 export const peerMissing: string | undefined =
   peer === undefined ? 'qemu-img is not installed (Debian: qemu-utils)' : undefined;
 
+/** The bundles lie outside the package: this is where they find their dependencies. */
+const ENVIRONMENT: NodeJS.ProcessEnv = { ...process.env, NODE_PATH: join(root, 'node_modules') };
+
 /** Two equal folders, one for each program. */
 export class SideBySide {
   readonly #folder = mkdtempSync(join(tmpdir(), 'diskwright-cli-'));
@@ -54,9 +57,17 @@ export class SideBySide {
     }
   }
 
+  /** The path of our program called `qemu-img` or `diskwright`. */
+  program(name: 'qemu-img' | 'diskwright'): string {
+    return join(this.#folder, 'bin', name);
+  }
+
+  /** For starting it otherwise than by the methods here. */
+  readonly environment: NodeJS.ProcessEnv = ENVIRONMENT;
+
   /** diskwright-img under the name qemu-img. */
   runOurs(args: readonly string[], input?: Uint8Array): Outcome {
-    return run(join(this.#folder, 'bin/qemu-img'), args, this.ours, input);
+    return run(this.program('qemu-img'), args, this.ours, input);
   }
 
   runTheirs(args: readonly string[]): Outcome {
@@ -65,7 +76,7 @@ export class SideBySide {
 
   /** The program `diskwright`. */
   runDiskwright(args: readonly string[], input?: Uint8Array): Outcome {
-    return run(join(this.#folder, 'bin/diskwright'), args, this.ours, input);
+    return run(this.program('diskwright'), args, this.ours, input);
   }
 }
 
@@ -90,7 +101,7 @@ function run(program: string, args: readonly string[], cwd: string, input?: Uint
   const { status, stdout, stderr } = spawnSync(program, args, {
     cwd,
     encoding: 'utf8',
-    env: { ...process.env, NODE_PATH: join(root, 'node_modules') },
+    env: ENVIRONMENT,
     maxBuffer: 1 << 30,
     ...(input === undefined ? { stdio: ['ignore', 'pipe', 'pipe'] } : { input }),
   });

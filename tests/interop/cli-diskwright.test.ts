@@ -1,0 +1,245 @@
+/** The program `diskwright`: what it does beyond qemu-img's command line, and how both end. */
+import { spawn, spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { commands } from '../../src/tools/commands/index.ts';
+import { type Outcome, SideBySide } from './cli-programs.ts';
+
+const MIB = 1 << 20;
+let pair: SideBySide;
+
+beforeAll(async () => {
+  pair = await SideBySide.make();
+  const disk = Buffer.alloc(8 * MIB);
+  for (let block = 0; block < 8; block += 2) disk.fill(block + 1, block * MIB + 1000, block * MIB + 300_000);
+  writeFileSync(join(pair.ours, 'disk.raw'), disk);
+});
+afterAll(() => pair?.remove());
+
+function diskwright(line: string, input?: Uint8Array): Outcome {
+  return pair.runDiskwright(line.split(' '), input);
+}
+
+/** Runs a line that must succeed and say nothing on stderr; what it printed. */
+function good(line: string, input?: Uint8Array): string {
+  const { status, stdout, stderr } = diskwright(line, input);
+  expect([line, status, stderr]).toEqual([line, 0, '']);
+  return stdout;
+}
+
+const checksumOf = (name: string) => good(`checksum ${name}`).split(' ')[0];
+
+describe('formats by extension', () => {
+  test('create and convert', () => {
+    expect(good('create a.vdi 3M')).toBe("Formatting 'a.vdi', fmt=vdi size=3145728 static=off\n");
+    expect(good('create a.img 3M')).toBe("Formatting 'a.img', fmt=raw size=3145728\n");
+    good('convert disk.raw b.VDI');
+    expect(JSON.parse(good('info --output=json b.VDI')).format).toBe('vdi');
+    good('convert -O raw disk.raw c.vdi');
+    expect(JSON.parse(good('info -f raw --output=json c.vdi')).format).toBe('raw');
+  });
+
+  test('one that we know of and cannot make is not taken for raw', () => {
+    const { status, stderr } = diskwright('create a.qcow2 3M');
+    expect([status, stderr]).toEqual([1, "diskwright: a.qcow2: Unknown file format 'qcow2'\n"]);
+  });
+
+  test('diskwright-img does not guess', () => {
+    expect(pair.runOurs(['create', 'd.vdi', '3M']).stdout).toBe("Formatting 'd.vdi', fmt=raw size=3145728\n");
+  });
+});
+
+describe('VDI in full', () => {
+  test('info tells what only this format has (V-31)', () => {
+    good('create e.vdi 3M');
+    expect(good('info e.vdi')).toMatch(
+      /Format specific information:\n {4}version: 1\.1\n {4}image type: dynamic\n(.*\n)* {4}uuid: [0-9a-f-]{36}\n/,
+    );
+    expect(JSON.parse(good('info --output=json e.vdi'))['format-specific'].data['image-type']).toBe('dynamic');
+  });
+
+  test('resize, and what it refuses', () => {
+    good('convert disk.raw f.vdi');
+    expect(good('resize f.vdi +4M')).toBe('Image resized.\n');
+    expect(JSON.parse(good('info --output=json f.vdi'))['virtual-size']).toBe(12 * MIB);
+    expect(diskwright('resize f.vdi 8M').stderr).toMatch(/^diskwright: Use the --shrink option/);
+    good('resize --shrink f.vdi 8M');
+    expect(checksumOf('f.vdi')).toBe(checksumOf('disk.raw'));
+  });
+
+  test('check finds, repairs and looks again', () => {
+    good('convert disk.raw g.vdi');
+    const path = join(pair.ours, 'g.vdi');
+    const bytes = readFileSync(path);
+    bytes.writeUInt32LE(77, 0x200 + 4 * 2);
+    writeFileSync(path, bytes);
+    const found = diskwright('check g.vdi');
+    expect([found.status, found.stderr]).toEqual([2, expect.stringContaining('ERROR: block index 2 too large, is 77')]);
+    const repaired = diskwright('check -r all g.vdi');
+    expect(repaired.status).toBe(0);
+    expect(repaired.stdout).toMatch(
+      /^The following inconsistencies were found and repaired:\n\n(.*\n)*Double checking the fixed image now\.\.\.\nNo errors were found on the image\.\n/,
+    );
+    expect(diskwright('check g.vdi').status).toBe(0);
+  });
+
+  test('compact gives zeroes back', () => {
+    good('convert -S 0 disk.raw h.vdi');
+    expect(good('compact h.vdi')).toMatch(/^Image compacted: disk size .* -> .*\.\n$/);
+    expect(checksumOf('h.vdi')).toBe(checksumOf('disk.raw'));
+    expect(good('check h.vdi')).toContain('No errors were found on the image.');
+  });
+
+  test('checksum is equal for equal content, not for other', () => {
+    good('convert disk.raw i.vdi');
+    expect(checksumOf('i.vdi')).toBe(checksumOf('disk.raw'));
+    good('create j.vdi 8M');
+    expect(checksumOf('j.vdi')).not.toBe(checksumOf('disk.raw'));
+    expect(JSON.parse(good('checksum --output=json i.vdi'))).toMatchObject({ size: 8 * MIB, filename: 'i.vdi' });
+  });
+});
+
+describe('standard input and output', () => {
+  const disk = () => readFileSync(join(pair.ours, 'disk.raw'));
+
+  test('an image to standard output, as raw data', () => {
+    good('convert disk.raw k.vdi');
+    const run = spawnSync('sh', ['-c', `'${pair.program('diskwright')}' convert k.vdi - | cmp - disk.raw`], {
+      cwd: pair.ours,
+      env: pair.environment,
+      encoding: 'utf8',
+    });
+    expect([run.status, run.stdout, run.stderr]).toEqual([0, '', '']);
+  });
+
+  for (const target of ['from-pipe.vdi', 'from-pipe.raw']) {
+    test(`a pipe to ${target}, whose size shows at its end only`, () => {
+      good(`convert - ${target}`, disk());
+      expect(checksumOf(target)).toBe(checksumOf('disk.raw'));
+      expect(JSON.parse(good(`info --output=json ${target}`))['virtual-size']).toBe(8 * MIB);
+    });
+  }
+
+  test('odd sizes are completed with zeroes', () => {
+    good('convert - odd.vdi', Buffer.alloc(1000, 7));
+    expect(JSON.parse(good('info --output=json odd.vdi'))['virtual-size']).toBe(1024);
+    good('convert - none.raw', Buffer.alloc(0));
+    expect(readFileSync(join(pair.ours, 'none.raw')).length).toBe(0);
+  });
+
+  test('what cannot be is refused before anything is made', () => {
+    const refusals: readonly (readonly [string, string])[] = [
+      ['convert - -', 'Standard input can only be converted to a file.'],
+      ['convert -O vdi disk.raw -', 'Standard output takes raw data only.'],
+      ['convert -f vdi - x.raw', 'Standard input gives raw data only.'],
+      ['convert - disk.raw x.raw', 'Standard input can only be the only source.'],
+    ];
+    for (const [line, message] of refusals) {
+      expect([line, diskwright(line)]).toEqual([line, { status: 1, stdout: '', stderr: `diskwright: ${message}\n` }]);
+    }
+    expect(readdirSync(pair.ours)).not.toContain('x.raw');
+  });
+
+  test('in the dialect of qemu-img a dash is a file name', () => {
+    expect(pair.runOurs(['convert', '-', 'x.raw']).stderr).toContain("Could not open '-': No such file or directory");
+  });
+});
+
+describe('progress', () => {
+  test('--progress=json: one object a line on standard error', () => {
+    const { status, stdout, stderr } = diskwright('convert --progress=json disk.raw l.vdi');
+    expect([status, stdout]).toEqual([0, '']);
+    const lines = stderr
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(lines[0]).toMatchObject({ done: 0, percent: 0 });
+    expect(lines.at(-1)).toMatchObject({ percent: 100 });
+    expect(lines.every(({ done, total }) => done <= total)).toBe(true);
+  });
+
+  test('nothing of it where standard error is no terminal', () => {
+    expect(good('convert disk.raw m.vdi')).toBe('');
+  });
+
+  test('diskwright-img does not know the option', () => {
+    const { stderr } = pair.runOurs(['convert', '--progress=json', 'disk.raw', 'm.vdi']);
+    expect(stderr).toMatch(/^qemu-img: unrecognized option '--progress=json'\n/);
+  });
+});
+
+describe('help and version', () => {
+  test('of the program: all commands, on standard output', () => {
+    const text = good('--help');
+    for (const { name } of commands) expect(text).toMatch(new RegExp(`^  ${name} `, 'm'));
+    expect(text).toMatch(/^Supported formats: .*\braw\b.*\bvdi\b/m);
+  });
+
+  test.each(commands.map(({ name }) => name))('of %s: options and examples', (name) => {
+    const text = good(`${name} --help`);
+    expect(text).toContain(`usage: diskwright ${name} [OPTIONS]`);
+    expect(text).toMatch(new RegExp(`^  diskwright ${name} `, 'm'));
+  });
+
+  test('of diskwright-img: usage lines, and formats on one line (T-GEN-6)', () => {
+    const { stdout, status } = pair.runOurs(['info', '--help']);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^ {2}info \[--object objectdef\] .* filename$/m);
+    expect(stdout).toMatch(/^Supported formats: [a-z_0-9-]+( [a-z_0-9-]+)*$/m);
+    expect(pair.runOurs(['--version']).stdout).toMatch(/^qemu-img version 8\.\d+\.\d+ .*\nCopyright .*\n$/);
+  });
+});
+
+describe('signals', () => {
+  /** Starts a conversion that takes long, and calls `then` once it is under way. */
+  function slowConvert(args: readonly string[], then: (child: ReturnType<typeof spawn>) => void) {
+    return new Promise<{ code: number | null; signal: string | null; stderr: string }>((resolve) => {
+      const child = spawn(pair.program('qemu-img'), ['convert', '-m', '1', '-r', '1M', ...args], {
+        cwd: pair.ours,
+        env: pair.environment,
+        stdio: ['ignore', 'ignore', 'pipe'],
+      });
+      let stderr = '';
+      child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+        stderr += text;
+        if (text.includes('/100%')) child.kill('SIGKILL');
+      });
+      const poll = setInterval(() => {
+        // The hidden file beside the target shows that copying has begun.
+        if (!readdirSync(pair.ours).some((name) => name.includes('slow.vdi'))) return;
+        clearInterval(poll);
+        setTimeout(() => then(child), 200);
+      }, 10);
+      child.on('close', (code, signal) => {
+        clearInterval(poll);
+        resolve({ code, signal, stderr });
+      });
+    });
+  }
+
+  test.each(['SIGINT', 'SIGTERM'] as const)('%s ends a conversion by that signal, and leaves no file', async (name) => {
+    const before = readdirSync(pair.ours);
+    const end = await slowConvert(['-O', 'vdi', 'disk.raw', 'slow.vdi'], (child) => child.kill(name));
+    expect(end).toEqual({ code: null, signal: name, stderr: '' });
+    expect(readdirSync(pair.ours)).toEqual(before);
+  });
+
+  test('SIGUSR1 prints the progress (T-GEN-16)', async () => {
+    const end = await slowConvert(['-O', 'vdi', 'disk.raw', 'slow.vdi'], (child) => child.kill('SIGUSR1'));
+    expect(end.stderr).toMatch(/^ {4}\(\d+\.\d\d\/100%\)\n$/);
+    expect(end.signal).toBe('SIGKILL');
+  });
+
+  test('a reader that goes away ends a listing quietly', () => {
+    const line = `'${pair.program('diskwright')}' map --output=json disk.raw | head -c 1`;
+    const run = spawnSync('sh', ['-c', line], { cwd: pair.ours, env: pair.environment, encoding: 'utf8' });
+    expect([run.status, run.stdout, run.stderr]).toEqual([0, '[', '']);
+  });
+});
+
+test('a result that cannot be written is told', () => {
+  const line = `'${pair.program('diskwright')}' info disk.raw > /dev/full`;
+  const run = spawnSync('sh', ['-c', line], { cwd: pair.ours, env: pair.environment, encoding: 'utf8' });
+  expect([run.status, run.stderr]).toEqual([1, 'diskwright: No space left on device\n']);
+});
