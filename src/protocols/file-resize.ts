@@ -21,7 +21,10 @@ export async function resizeFile(
   }
   if (preallocation === 'off' || length === before) return truncate(file, length);
   try {
-    if (preallocation === 'full' || !(await allocate(file, before, length))) await fill(file, before, length, signal);
+    if (preallocation === 'falloc' && (await allocate(file, before, length))) return;
+    // First, so that a size no file can have is refused before the storage is full.
+    await truncate(file, length);
+    await fill(file, before, length, signal);
   } catch (error) {
     await file.truncate(before).catch(() => {});
     throw error;

@@ -216,6 +216,17 @@ describe('resizing', () => {
     expect([disk.length, disk.allocatedSize()]).toEqual([64 * KIB, 64 * KIB]);
   });
 
+  test('a size no file can have is refused before the storage is full', async () => {
+    const host = hostWith(filled(64 * KIB));
+    host.faults.inject({ operation: 'truncate', code: 'EFBIG', times: 1 });
+    await using disk = await openFile(host);
+    await expect(request.truncate(disk.node, 3000 * KIB, { preallocation: 'full' })).rejects.toMatchObject({
+      code: 'EFBIG',
+      message: 'Could not resize file: File too large',
+    });
+    expect([disk.length, disk.allocatedSize()]).toEqual([64 * KIB, 64 * KIB]);
+  });
+
   test('falloc writes zeroes where the host cannot reserve', async () => {
     await using disk = await openFile(hostWith(0, { missing: ['allocate'] }));
     await request.truncate(disk.node, 100 * KIB, { preallocation: 'falloc' });
