@@ -5,7 +5,7 @@
 import type { CacheMode } from '../core/cache.ts';
 import { createImage } from '../core/create.ts';
 import type { Disk, OpenOptions } from '../core/disk.ts';
-import type { CompactOptions, Measurement } from '../core/driver.ts';
+import type { CompactOptions, DriverInfo, Measurement } from '../core/driver.ts';
 import { Graph } from '../core/graph.ts';
 import type { NestedOptions, OptionTree } from '../core/options.ts';
 import { DRIVERS } from '../drivers.ts';
@@ -14,6 +14,7 @@ import { type Checksum, type ChecksumOptions, checksum as checksumOf } from '../
 import { type CompactResult, compactDisk } from '../jobs/compact.ts';
 import { type CompareOptions, type Comparison, compare as compareDisks } from '../jobs/compare.ts';
 import { type ConvertOptions, convert as convertDisks } from '../jobs/convert.ts';
+import { dd as copyBlocks, type DdOptions, type DdResult } from '../jobs/dd.ts';
 import { formatOfName } from '../jobs/format-guess.ts';
 import { type MapEntry, type MapOptions, map as mapDisk } from '../jobs/map.ts';
 import { measure as measureContent } from '../jobs/measure.ts';
@@ -89,6 +90,40 @@ export async function convert(
   }
 }
 
+export interface DdFileOptions extends Omit<DdOptions, 'graph' | 'input' | 'output'>, SourceFormat {
+  /** Of the target. Default: as its name ends (`.vdi`), else raw. */
+  readonly targetFormat?: string;
+}
+
+/** Copies blocks from the start of a disk, or after some that are skipped, into a new image. */
+export async function dd(source: Source, target: string, options: DdFileOptions = {}): Promise<DdResult> {
+  const { format, targetFormat = formatOfName(target), ...rest } = options;
+  await using input = await open(source, { format, signal: options.signal });
+  const output = { filename: target, format: targetFormat };
+  return await copyBlocks({ ...rest, graph: defaultGraph(), input, output });
+}
+
+/** What is known of an image. */
+export interface ImageInfo extends DriverInfo {
+  /** The name that opens it. */
+  readonly filename: string;
+  readonly format: string;
+  /** Of the disk, in bytes. */
+  readonly length: number;
+  /** Bytes of host storage in use; undefined where the host cannot tell. */
+  readonly allocated: number | undefined;
+}
+
+/** Tells format, sizes and what only this format has, without reading the content. */
+export async function info(
+  source: Source,
+  options: SourceFormat & Pick<OpenOptions, 'forceShare' | 'signal'> = {},
+): Promise<ImageInfo> {
+  await using disk = await open(source, { ...options, noIO: true });
+  const { filename, format, length } = disk;
+  return { filename, format, length, allocated: disk.allocatedSize(), ...disk.info() };
+}
+
 /** Looks for damage, and repairs it if asked. */
 export async function check(source: Source, options: CheckDiskOptions & SourceFormat = {}): Promise<CheckResult> {
   const { format, signal, repair = 'none' } = options;
@@ -96,10 +131,16 @@ export async function check(source: Source, options: CheckDiskOptions & SourceFo
   return await checkDisk(disk, options);
 }
 
+export interface CompareFileOptions extends CompareOptions {
+  /** Of the first and of the second. Default: guessed from the content. */
+  readonly formats?: readonly [string | undefined, string | undefined];
+}
+
 /** Whether two disks have the same content, whatever their formats. */
-export async function compare(a: Source, b: Source, options: CompareOptions = {}): Promise<Comparison> {
-  await using left = await open(a, { signal: options.signal });
-  await using right = await open(b, { signal: options.signal });
+export async function compare(a: Source, b: Source, options: CompareFileOptions = {}): Promise<Comparison> {
+  const { formats: [first, second] = [], signal } = options;
+  await using left = await open(a, { format: first, signal });
+  await using right = await open(b, { format: second, signal });
   return await compareDisks(left, right, options);
 }
 

@@ -2,6 +2,7 @@
 export * from '../index.ts';
 export { type NodeHostOptions, nodeHost } from './host.ts';
 export {
+  type CompareFileOptions,
   type ConvertFileOptions,
   type CreateOptions,
   check,
@@ -10,7 +11,11 @@ export {
   compare,
   convert,
   create,
+  type DdFileOptions,
+  dd,
   defaultGraph,
+  type ImageInfo,
+  info,
   type MeasureFileOptions,
   map,
   measure,
