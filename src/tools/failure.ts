@@ -13,6 +13,8 @@ export interface FailureDetails {
   readonly place?: string;
   /** Lines that follow the message, without prefix. */
   readonly hint?: string | undefined;
+  /** Who is in the way: a line that qemu-img has not. */
+  readonly holder?: string | undefined;
   readonly cause?: unknown;
 }
 
@@ -49,7 +51,8 @@ export class HelpRequest extends Error {
 
 /** The same error with an exit status, if it has none. Programming errors and requests stay as they are. */
 export function withStatus(error: unknown, status: number): unknown {
-  if (error instanceof BlockError) return new Failure(error.message, { status, hint: error.hint, cause: error });
+  if (error instanceof BlockError)
+    return new Failure(error.message, { status, hint: error.hint, holder: error.holder, cause: error });
   if (!(error instanceof Failure) || error.details.misuse || error.details.status !== undefined) return error;
   return new Failure(error.message, { ...error.details, status });
 }

@@ -87,20 +87,29 @@ async function showHelp({ dialect, out, messages }: Program, request: HelpReques
 
 /** Prints what went wrong, in one line and its hints, and returns the exit status. */
 function complain({ dialect, messages }: Program, error: unknown): number {
+  let status = 1;
   if (error instanceof Failure) {
-    const { status = 1, continuation, place, hint } = error.details;
+    const { continuation, place, hint, holder } = error.details;
     if (place !== undefined) messages.errorAt(place, error.message);
-    else messages.error(error.message, hint);
+    else messages.error(error.message, withHolder(dialect, hint, holder));
     if (continuation !== undefined) messages.error(continuation);
-    if (error.details.misuse)
-      messages.raw(`Try '${dialect.qemu ? 'qemu-img' : dialect.name} --help' for more information\n`);
-    return status;
+    const program = dialect.qemu ? 'qemu-img' : dialect.name;
+    if (error.details.misuse) messages.raw(`Try '${program} --help' for more information\n`);
+    status = error.details.status ?? 1;
+  } else {
+    const known = asKnown(error);
+    if (known === undefined) internalError(messages, error);
+    else messages.error(known.message, withHolder(dialect, known.hint, known.holder));
   }
-  const known = asKnown(error);
-  if (known === undefined) internalError(messages, error);
-  else messages.error(known.message, known.hint);
-  if (process.env.DISKWRIGHT_DEBUG === '1' && error instanceof Error) messages.raw(`${error.stack}\n`);
-  return 1;
+  if (process.env.DISKWRIGHT_DEBUG === '1') {
+    for (let each = error; each instanceof Error; each = each.cause) messages.raw(`${each.stack}\n`);
+  }
+  return status;
+}
+
+function withHolder({ qemu }: Dialect, hint: string | undefined, holder: string | undefined): string | undefined {
+  if (qemu || holder === undefined) return hint;
+  return hint === undefined ? holder : `${hint}\n${holder}`;
 }
 
 /** Errors of the engine, and of the system when standard output cannot be written. */

@@ -100,6 +100,58 @@ describe('VDI in full', () => {
   });
 });
 
+describe('VDI as qemu-img has it, in diskwright-img', () => {
+  beforeAll(() => good('convert disk.raw q.vdi'));
+
+  test('refuses resize and measure (T-RESIZE-1, T-MEAS-1)', () => {
+    expect(pair.runOurs(['resize', 'q.vdi', '20M'])).toEqual({
+      status: 1,
+      stdout: '',
+      stderr: 'qemu-img: Image format driver does not support resize\n',
+    });
+    expect(pair.runOurs(['measure', '-O', 'vdi', 'q.vdi']).stderr).toBe(
+      "qemu-img: Block driver 'vdi' does not support size measurement\n",
+    );
+  });
+
+  test('has no repair: exit status 63 (T-CHECK-1)', () => {
+    expect(pair.runOurs(['check', '-r', 'all', 'q.vdi'])).toEqual({
+      status: 63,
+      stdout: '',
+      stderr: 'qemu-img: This image format does not support checks\n',
+    });
+    expect(pair.runOurs(['check', 'q.vdi']).stdout).toBe('No errors were found on the image.\n');
+  });
+
+  test('tells nothing specific, children as the newer releases do (T-INFO-3)', () => {
+    expect(pair.runOurs(['info', 'q.vdi']).stdout).toMatch(
+      /^image: q\.vdi\nfile format: vdi\nvirtual size: 8 MiB \(8388608 bytes\)\ndisk size: .*\ncluster_size: 1048576\nChild node '\/file':\n {4}filename: q\.vdi\n {4}protocol type: file\n {4}file length: .*\n {4}disk size: .*\n$/,
+    );
+  });
+
+  test('takes our creation options, without showing them in help', () => {
+    expect(pair.runOurs(['create', '-f', 'vdi', '-o', 'block-size=64k', 'small.vdi', '1M']).stdout).toBe(
+      "Formatting 'small.vdi', fmt=vdi size=1048576 static=off block-size=65536\n",
+    );
+    expect(pair.runOurs(['create', '-f', 'vdi', '-o', 'help']).stdout).not.toContain('block-size');
+    expect(good('create -f vdi -o help')).toContain('block-size=<size>');
+  });
+});
+
+describe('sizes as the newer releases read them (T-SIZE-1), where the installed one differs', () => {
+  const lines: readonly (readonly [string, RegExp])[] = [
+    ['create s.raw .5k', /size=512\n$/],
+    ['create s.raw 0x10k', /^qemu-img: Invalid image size specified\. You may use/],
+    ['create s.raw -- -1', /^qemu-img: Invalid image size specified\. Must be between 0 and 9223372036854775807\.\n$/],
+    ['create -o size=-1 s.raw', /^qemu-img: s\.raw: Value '-1' is out of range for parameter 'size'\n$/],
+    ['create -o size=-1k s.raw', /^qemu-img: s\.raw: Parameter 'size' expects a non-negative number below 2\^64\n/],
+  ];
+  test.each(lines)('%s', (line, expected) => {
+    const { stdout, stderr } = pair.runOurs(line.split(' '));
+    expect(stdout + stderr).toMatch(expected);
+  });
+});
+
 describe('standard input and output', () => {
   const disk = () => readFileSync(join(pair.ours, 'disk.raw'));
 
