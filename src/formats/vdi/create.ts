@@ -78,7 +78,8 @@ export async function create({ file, options, host, signal }: FormatCreateContex
   await file.flush();
 }
 
-function newHeader(options: VdiCreateOptions, random: (target: Uint8Array) => void): VdiHeader {
+/** The header of a new image. Throws BlockError EINVAL or ENOTSUP for options that cannot be. */
+export function newHeader(options: VdiCreateOptions, random: (target: Uint8Array) => void): VdiHeader {
   const blockSize = options['block-size'];
   const align = options['data-align'];
   const bad = (text: string) => new BlockError('EINVAL', text);

@@ -20,6 +20,7 @@ import {
 import { VdiImage } from './image.ts';
 import { info } from './info.ts';
 import { readMap } from './map.ts';
+import { measure } from './measure.ts';
 import { countStored } from './move.ts';
 import { read, tryReadNow } from './read.ts';
 import { resize } from './resize.ts';
@@ -43,6 +44,7 @@ export const vdi = defineFormat<VdiOptions, VdiCreateOptions>({
   },
   probe: (head) => (head.length >= HEADER_BYTES && decodeHeader(head).signature === SIGNATURE ? 100 : 0),
   create: { options: createOptions, run: create },
+  measure,
   open: openVdi,
 });
 
