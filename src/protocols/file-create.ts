@@ -1,4 +1,5 @@
 /** Making host files, and making devices ready for an image (BL-CREATE-1, BL-CREATE-2, T-CREATE-1). */
+import { alignUp } from '../bytes/align.ts';
 import type { ProtocolCreateContext } from '../core/driver.ts';
 import { addContext, BlockError, codeOf } from '../core/errors.ts';
 import { stripPrefix } from '../core/filename.ts';
@@ -76,7 +77,8 @@ export async function createFile(context: ProtocolCreateContext<FileCreateOption
     if (file.size() > 0) await resizeFile(file, 0, {});
     if (options.nocow) whereSupported(() => file.setNoCopyOnWrite?.());
     if (options.extent_size_hint > 0) whereSupported(() => file.setExtentSizeHint?.(options.extent_size_hint));
-    await resizeFile(file, options.size, { preallocation }, signal);
+    // A new file is whole sectors long, whatever was asked for.
+    await resizeFile(file, alignUp(options.size, SECTOR), { preallocation }, signal);
   } finally {
     await file.close();
   }
