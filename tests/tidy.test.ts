@@ -68,6 +68,7 @@ const BANNED: readonly BannedText[] = [
     pattern: /\b(process|Buffer)\.\w/,
     instead: 'the Host interface; Uint8Array',
     folders: [...BROWSER_SAFE, 'src/testing'],
+    shippedOnly: true,
   },
   {
     pattern: /\bthrow new Error\(/,
