@@ -10,7 +10,7 @@ export default defineConfig({
     // Processes, not threads: tests send signals, change limits and load a native module.
     pool: 'forks',
     maxWorkers: 2,
-    testTimeout: long ? 3_600_000 : 60_000,
-    hookTimeout: 60_000,
+    testTimeout: long ? 3_600_000 : 180_000,
+    hookTimeout: 180_000,
   },
 });
