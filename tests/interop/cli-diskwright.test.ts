@@ -1,6 +1,6 @@
 /** The program `diskwright`: what it does beyond qemu-img's command line, and how both end. */
 import { spawn, spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { commands } from '../../src/tools/commands/index.ts';
@@ -89,6 +89,14 @@ describe('VDI in full', () => {
     expect(good('compact h.vdi')).toMatch(/^Image compacted: disk size .* -> .*\.\n$/);
     expect(checksumOf('h.vdi')).toBe(checksumOf('disk.raw'));
     expect(good('check h.vdi')).toContain('No errors were found on the image.');
+  });
+
+  test('measure tells the size that convert then makes', () => {
+    good('convert disk.raw holes.raw');
+    const { required, 'fully-allocated': full } = JSON.parse(good('measure -O vdi --output=json holes.raw'));
+    good('convert holes.raw measured.vdi');
+    expect(statSync(join(pair.ours, 'measured.vdi')).size).toBe(required);
+    expect(full).toBe(9 * MIB);
   });
 
   test('checksum is equal for equal content, not for other', () => {

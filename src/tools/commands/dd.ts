@@ -4,11 +4,12 @@ import { dd } from '../../jobs/dd.ts';
 import { type Command, readCommandLine } from '../command.ts';
 import { guessFormat } from '../command-line/format-guess.ts';
 import { sizeArgument } from '../command-line/numbers.ts';
-import { FORCE_SHARE, IMAGE_OPTS, OBJECT, SHORT_FORMAT } from '../command-line/standard-options.ts';
+import { FORCE_SHARE, IMAGE_OPTS, OBJECT, PROGRESS_MODE, SHORT_FORMAT } from '../command-line/standard-options.ts';
 import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { imageRequest, openImage, withDisks } from '../open-image.ts';
+import { type ProgressMode, progressDisplay, progressMode } from '../output/progress.ts';
 
 const BLOCK_SIZE_MAX = (1n << 31n) - 1n;
 
@@ -22,6 +23,7 @@ export const ddCommand: Command = {
   options: [
     SHORT_FORMAT,
     { short: 'O', argument: 'FMT', help: "the new image's format; default: as its name ends, else raw" },
+    PROGRESS_MODE,
     OBJECT,
     IMAGE_OPTS,
     FORCE_SHARE,
@@ -42,17 +44,32 @@ interface Operands {
 }
 
 async function run(context: Context): Promise<number> {
-  const given = readCommandLine(context, ddCommand);
+  let mode: ProgressMode | undefined;
+  const given = readCommandLine(context, ddCommand, {
+    progress: (value) => {
+      mode = progressMode(value);
+    },
+  });
   const { input, output, blockSize, count, skip } = parseOperands(given.operands);
   const graph = newGraph(context);
   const disk = await openImage(graph, imageRequest(given, input, 'f'));
   const format = given.text('O') ?? guessFormat(context.dialect, output);
-  const { skippedPastEnd } = await withDisks([disk], async () => {
-    if (graph.driver(format) === undefined) throw new Failure('Unknown file format');
-    await creationDrivers(graph, format, output);
-    const target = { filename: output, format };
-    return dd({ graph, input: disk, output: target, blockSize, count, skip, signal: context.signal });
-  });
+  // qemu-img's dd tells no progress, not even to SIGUSR1 (T-GEN-16).
+  const display = progressDisplay(context, { percentages: false, quiet: context.dialect.qemu, mode, step: 1 });
+  let skippedPastEnd: boolean;
+  try {
+    ({ skippedPastEnd } = await withDisks([disk], async () => {
+      if (graph.driver(format) === undefined) throw new Failure('Unknown file format');
+      await creationDrivers(graph, format, output);
+      display.begin();
+      const target = { filename: output, format };
+      const { signal } = context;
+      return dd({ graph, input: disk, output: target, blockSize, count, skip, signal, progress: display.update });
+    }));
+    display.complete();
+  } finally {
+    display.end();
+  }
   if (skippedPastEnd) context.messages.error(`${input}: cannot skip to specified offset`);
   return 0;
 }
