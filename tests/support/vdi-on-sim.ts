@@ -1,8 +1,10 @@
 /** VDI images on a simulated host, for tests of single rules. */
+import { expect } from 'vitest';
 import { createImage } from '../../src/core/create.ts';
 import type { Disk, OpenOptions } from '../../src/core/disk.ts';
 import type { CheckReport, RepairMode } from '../../src/core/driver.ts';
 import type { OptionTree } from '../../src/core/options.ts';
+import { differsAt } from '../../src/testing/compare-bytes.ts';
 import { describe as describeEntry } from '../../src/testing/crash-explorer.ts';
 import { SimHost, type SimHostOptions } from '../../src/testing/index.ts';
 import { graphOn, PATH } from './sim-disks.ts';
@@ -76,6 +78,22 @@ export function block(value: number, length = BLOCK): Uint8Array {
 export function blocks(...values: readonly number[]): Uint8Array {
   const bytes = new Uint8Array(values.length * BLOCK);
   for (const [i, value] of values.entries()) bytes.fill(value, i * BLOCK, (i + 1) * BLOCK);
+  return bytes;
+}
+
+/** Compares many bytes, quickly. */
+export function expectSame(found: Uint8Array, expected: Uint8Array): void {
+  expect([found.length, differsAt(found, expected)]).toEqual([expected.length, -1]);
+}
+
+/** Bytes one behind the other. */
+export function concat(...parts: readonly Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
   return bytes;
 }
 
