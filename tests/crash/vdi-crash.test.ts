@@ -28,13 +28,13 @@ describe('crashes of a VDI being written', () => {
         count: 14,
         length,
         blockSize: 4096,
-        resize: { min: 512, max: 20 * 4096, step: 512 },
+        resize: { min: 512, max: 150 * 4096, step: 512 },
         weights: { together: 0, read: 0, status: 0, check: 0, reopen: 0, flush: 25, discard: 15 },
       });
       const scenario = await crashScenario({
         name: `seed ${seed}`,
         size: length,
-        options: { 'block-size': 4096 },
+        options: { 'block-size': 4096, 'data-align': seed % 4 < 2 ? 512 : '1M' },
         host: { seed, latency: { min: 0, max: seed % 3 } },
         async run(disk) {
           let flushing = Promise.resolve();

@@ -2,6 +2,7 @@
 import { createImage } from '../../src/core/create.ts';
 import type { Disk } from '../../src/core/disk.ts';
 import type { OptionTree } from '../../src/core/options.ts';
+import { differsAt } from '../../src/testing/compare-bytes.ts';
 import { operationData } from '../../src/testing/disk-operations.ts';
 import {
   type CrashPoint,
@@ -100,13 +101,15 @@ async function expectUsable(host: SimHost, content: Uint8Array): Promise<void> {
   const again = await open(host, false);
   await expectSound(again);
   const found = await again.read(0, content.length);
-  const at = found.findIndex((byte, index) => byte !== content[index]);
+  const at = differsAt(found, content);
   if (at >= 0) throw new Error(`writing after the crash changed byte ${at}`);
   await again.close();
 }
 
 const BLOCK = 4096;
 const SMALL: OptionTree = { 'block-size': BLOCK };
+/** Data right behind the map. */
+const TIGHT: OptionTree = { ...SMALL, 'data-align': 512 };
 
 /** A pattern for each write, so that it is known again. */
 function data(seed: number, length = BLOCK): Uint8Array {
@@ -228,14 +231,25 @@ export const WORKLOADS: readonly Workload[] = [
   {
     name: 'growing, with data in the way of the longer map',
     size: 6 * BLOCK,
-    options: SMALL,
-    before: (disk) => fill(disk, 0, 1, 2, 3, 4, 5),
+    options: TIGHT,
+    before: (disk) => fill(disk, 0, 2, 3, 5, 4),
     async run(disk) {
-      await disk.truncate(2000 * BLOCK);
-      await disk.write(1500 * BLOCK, data(1));
+      await disk.truncate(200 * BLOCK);
+      await disk.write(150 * BLOCK, data(1));
       await disk.flush();
       await disk.write(3 * BLOCK, data(2, 100));
-      await disk.truncate(2001 * BLOCK);
+      await disk.truncate(210 * BLOCK + 512);
+      await disk.flush();
+    },
+  },
+  {
+    name: 'growing a static image, with data in the way of the longer map',
+    size: 3 * BLOCK,
+    options: { ...TIGHT, preallocation: 'metadata' },
+    before: (disk) => fill(disk, 0, 2),
+    async run(disk) {
+      await disk.truncate(150 * BLOCK);
+      await disk.write(149 * BLOCK, data(1));
       await disk.flush();
     },
   },
