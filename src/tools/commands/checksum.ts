@@ -24,6 +24,8 @@ export const checksumCommand: Command = {
   summary: "Print a checksum of an image's content, equal for equal disks in any format",
   usage: '[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [-T src_cache] [-p] [-q] [-U] filename',
   operands: 'FILENAME',
+  description:
+    'The checksum covers what a guest sees, not the file: it is a tree of SHA-256 digests that can leave out holes\n(scheme diskwright-tree-sha256-1), so that other programs print other digests.',
   options: [
     FORMAT,
     OUTPUT,
@@ -55,6 +57,7 @@ async function run(context: Context): Promise<number> {
     await withDisks([disk], async () => {
       display.begin();
       const { scheme, digest, size } = await checksum(disk, { signal: context.signal, progress: display.update });
+      display.release();
       if (form === 'human') context.out.line(`${digest}  ${filename}`);
       else context.out.line(jsonText({ filename: disk.filename, scheme, digest, size }));
     });

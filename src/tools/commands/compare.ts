@@ -94,6 +94,7 @@ interface CompareSettings {
 async function compareDisks(context: Context, [a, b]: [Disk, Disk], settings: CompareSettings): Promise<number> {
   const { strict, quiet, display } = settings;
   const print = (line: string) => {
+    display.release();
     if (!quiet) context.out.line(line);
   };
   display.begin();

@@ -20,6 +20,8 @@ export interface ProgressDisplay {
   /** The work begins: shows 0 percent. */
   begin(): void;
   readonly update: Progress;
+  /** Something else is about to be printed: leaves the line that a bar stands on. */
+  release(): void;
   /** All is done: shows 100 percent. */
   complete(): void;
   /** The end, in success and failure. */
@@ -34,7 +36,7 @@ export function progressMode(text: string): ProgressMode | undefined {
 
 /** A display for one piece of work. With `-q` nothing is shown at all. */
 export function progressDisplay(context: Context, request: ProgressRequest): ProgressDisplay {
-  if (request.quiet) return { begin() {}, update() {}, complete() {}, end() {} };
+  if (request.quiet) return { begin() {}, update() {}, release() {}, complete() {}, end() {} };
   if (request.percentages) return percentages(context, request.step);
   const mode = request.mode ?? (!context.dialect.qemu && context.messages.isTerminal ? 'bar' : 'none');
   const display = mode === 'bar' ? bar(context) : mode === 'json' ? jsonLines(context) : undefined;
@@ -59,6 +61,7 @@ function percentages(context: Context, step: number): ProgressDisplay {
       if (percent === shown) return;
       if (percent >= shown + step || percent === 0 || percent === 100) show(percent);
     },
+    release() {},
     complete: () => show(100),
     end() {
       context.out.write('\n');
@@ -77,6 +80,7 @@ function onSignal(context: Context): ProgressDisplay {
     update(done, total) {
       percent = share(done, total);
     },
+    release() {},
     complete() {},
     end() {
       process.off('SIGUSR1', print);
@@ -98,6 +102,7 @@ function jsonLines(context: Context): ProgressDisplay {
       const percent = share(done, total);
       if (percent !== shown && (percent >= shown + 1 || percent === 100 || shown < 0)) show(done, total, percent);
     },
+    release() {},
     complete() {
       const [, total] = last;
       if (shown !== 100) show(total, total, 100);
@@ -118,19 +123,23 @@ function bar(context: Context): ProgressDisplay {
     context.messages.raw(`\r${barLine(done, total, seconds)}\x1b[K`);
     drawnAt = performance.now();
   };
+  const release = () => {
+    if (drawnAt > -Infinity) context.messages.raw('\n');
+    drawnAt = -Infinity;
+  };
   return {
     begin() {},
     update(done, total) {
       last = [done, total];
       if (performance.now() - drawnAt >= BAR_INTERVAL_MS) draw(done, total);
     },
+    release,
     complete() {
       const [, total] = last;
       draw(total, total);
+      release();
     },
-    end() {
-      if (drawnAt > -Infinity) context.messages.raw('\n');
-    },
+    end: release,
   };
 }
 
