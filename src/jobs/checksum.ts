@@ -128,7 +128,8 @@ class Tree {
 
   /** Whether status tells that the whole range is zero. Ranges are asked for in ascending order. */
   async #isHole(start: number, end: number): Promise<boolean> {
-    while (this.#runEnd <= start || (this.#zeroFrom <= start && this.#runEnd < end)) {
+    // An empty disk has no run to ask for.
+    while (start < end && (this.#runEnd <= start || (this.#zeroFrom <= start && this.#runEnd < end))) {
       const at = Math.max(start, this.#runEnd);
       const zero = at >= this.#disk.length ? { zero: true, length: this.#size - at } : await this.#status(at);
       if (!zero.zero) this.#zeroFrom = Number.POSITIVE_INFINITY;

@@ -26,7 +26,7 @@ function equal(a: Uint8Array, b: Uint8Array): boolean {
 }
 
 /** The same by 32-bit words, for hosts without a memcmp. */
-function equalWords(a: Uint8Array, b: Uint8Array): boolean {
+export function equalWords(a: Uint8Array, b: Uint8Array): boolean {
   let at = 0;
   if (a.byteOffset % 4 === 0 && b.byteOffset % 4 === 0) {
     const count = a.length >>> 2;
