@@ -195,6 +195,8 @@ export interface Child {
   zeroInit(): boolean;
   /** The child's file name, for messages and for finding files beside it. */
   filename(): string;
+  /** Whether writes past its end make it longer. Where they do not, a truncate still may. */
+  readonly growable: boolean;
   /** False when the link holds no permission to write. */
   readonly writable: boolean;
 }

@@ -134,6 +134,10 @@ export class Link implements Child {
     return (this.held.need & (Permission.write | Permission.writeUnchanged)) !== 0;
   }
 
+  get growable(): boolean {
+    return this.node.growable;
+  }
+
   length(): number {
     return this.node.impl.length();
   }

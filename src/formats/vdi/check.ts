@@ -48,7 +48,7 @@ async function look(image: VdiImage, options: CheckOptions): Promise<Findings> {
   const tell = teller(options);
   const corrupt = (text: string) => tell(`ERROR: ${text}`);
   const held = slotsHeld(image.header, image.file.length());
-  const found = noFindings(held);
+  const found = noFindings();
   const { inRange, distinct, end } = lookAtMap(image, found, held, corrupt);
   found.stored = distinct;
   lookAtHeader(image, found, { inRange, end, held }, corrupt, tell);

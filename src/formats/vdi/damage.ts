@@ -19,6 +19,8 @@ export interface MapScan {
   readonly end: number;
   /** Slots that several blocks name. */
   readonly shared: Bits | undefined;
+  /** How many stored blocks do not lie behind the stored one before them. */
+  readonly fragmented: number;
   /** How many entries are wrong, and the block of the first. */
   readonly wrong: number;
   readonly firstWrong: number;
@@ -31,6 +33,8 @@ export function scanMap(map: Uint32Array, header: VdiHeader, fileLength: number)
   let shared: Bits | undefined;
   let count = 0;
   let end = 0;
+  let fragmented = 0;
+  let expected = -1;
   let wrong = 0;
   let firstWrong = -1;
   for (let block = 0; block < map.length; block++) {
@@ -40,6 +44,8 @@ export function scanMap(map: Uint32Array, header: VdiHeader, fileLength: number)
       setBit(taken, slot);
       count++;
       if (slot >= end) end = slot + 1;
+      if (slot !== expected && expected >= 0) fragmented++;
+      expected = slot + 1;
       continue;
     }
     if (slot < held) {
@@ -48,7 +54,7 @@ export function scanMap(map: Uint32Array, header: VdiHeader, fileLength: number)
     }
     if (wrong++ === 0) firstWrong = block;
   }
-  return { held, taken, count, end, shared, wrong, firstWrong };
+  return { held, taken, count, end, shared, fragmented, wrong, firstWrong };
 }
 
 /** Whether several blocks name `slot`. */

@@ -20,7 +20,7 @@ export interface Findings {
   taken: Bits;
 }
 
-export function noFindings(held: number): Findings {
+export function noFindings(): Findings {
   return {
     tooLarge: [],
     beyondEnd: [],
@@ -30,14 +30,20 @@ export function noFindings(held: number): Findings {
     leaks: 0,
     stored: 0,
     fragmented: 0,
-    taken: newBits(held),
+    taken: newBits(0),
   };
 }
 
 /** One pass over the map, in order. `held`: slots that the file holds whole. */
 export function lookAtMap(image: VdiImage, found: Findings, held: number, corrupt: (text: string) => void) {
-  const { map } = image;
-  const { taken } = found;
+  const { map, scan } = image;
+  if (scan?.wrong === 0 && scan.held === held) {
+    // All of this was seen when the image was opened, and nothing has changed.
+    Object.assign(found, { taken: scan.taken, fragmented: scan.fragmented });
+    return { inRange: scan.count, distinct: scan.count, end: scan.end };
+  }
+  const taken = newBits(held);
+  found.taken = taken;
   let inRange = 0;
   let distinct = 0;
   let end = 0;

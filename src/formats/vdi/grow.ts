@@ -123,9 +123,12 @@ function requireOffset(image: VdiImage, dataOffset: number): void {
 }
 
 async function writeMap(image: VdiImage, map: Uint32Array, mapOffset: number, from: number): Promise<void> {
+  const { file } = image;
+  const end = mapOffset + map.length * ENTRY_BYTES;
+  if (!file.growable && file.length() < end) await file.truncate(end);
   for (let first = from; first < map.length; first += MAP_PIECE) {
     const to = Math.min(map.length, first + MAP_PIECE);
-    await image.file.write(mapOffset + first * ENTRY_BYTES, mapBytes(map, first, to));
+    await file.write(mapOffset + first * ENTRY_BYTES, mapBytes(map, first, to));
   }
 }
 

@@ -5,7 +5,7 @@ import type { Child } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import type { Host } from '../../core/host.ts';
 import type { Bits } from './bits.ts';
-import { isShared, scanMap } from './damage.ts';
+import { isShared, type MapScan, scanMap } from './damage.ts';
 import { Gate, Mutex } from './gate.ts';
 import { ImageType, type VdiHeader } from './header.ts';
 import { DirtyPages, isStored, UNALLOCATED } from './map.ts';
@@ -40,6 +40,8 @@ export class VdiImage {
   /** Slots that several blocks name. */
   shared: Bits | undefined;
   slots: Slots = new Slots(0, new Uint32Array(0), 0, 0);
+  /** What a look at the map found, while the map is as it was then. */
+  scan: MapScan | undefined;
   /** Why nothing may be written: a damaged map (V-15), or a layout that may be half changed. */
   refusal: string | undefined;
   readonly dirtyPages: DirtyPages;
@@ -98,6 +100,7 @@ export class VdiImage {
   /** Derives from the map which slots are taken and what is wrong; no request and no allocation is under way. */
   rescan(): void {
     const scan = scanMap(this.map, this.header, this.file.length());
+    this.scan = scan;
     this.readable = scan.held;
     this.shared = scan.shared;
     this.slots = new Slots(this.map.length, scan.taken, scan.count, scan.end);
@@ -129,6 +132,7 @@ export class VdiImage {
 
   setEntry(block: number, entry: number): void {
     this.map[block] = entry;
+    this.scan = undefined;
     this.dirtyPages.mark(block);
   }
 

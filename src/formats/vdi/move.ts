@@ -2,7 +2,7 @@
 import { settled } from './gate.ts';
 import type { VdiImage } from './image.ts';
 import { isStored } from './map.ts';
-import { writeBack } from './write-back.ts';
+import { extendFile, writeBack } from './write-back.ts';
 
 export interface Move {
   readonly block: number;
@@ -56,6 +56,7 @@ export async function moveBlocks(
 async function copyBatch(image: VdiImage, batch: readonly Move[], moved: (() => void) | undefined): Promise<void> {
   const together = Math.max(1, Math.floor(COPY_BYTES / image.stride));
   try {
+    if (!image.file.growable) await extendFile(image);
     for (let first = 0; first < batch.length; first += together) {
       await settled(batch.slice(first, first + together).map((move) => copySlot(image, move)));
       for (let i = first; i < Math.min(batch.length, first + together); i++) moved?.();

@@ -62,7 +62,7 @@ async function mendEntries(image: VdiImage, found: Findings, options: CheckOptio
 
 function lookAgain(image: VdiImage): Findings {
   const held = slotsHeld(image.header, image.file.length());
-  const found = noFindings(held);
+  const found = noFindings();
   lookAtMap(image, found, held, () => {});
   return found;
 }

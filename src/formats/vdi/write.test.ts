@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { PATH } from '../../../tests/support/sim-disks.ts';
+import { graphOn, PATH } from '../../../tests/support/sim-disks.ts';
 import { FREE, ZERO } from '../../../tests/support/vdi-bytes.ts';
 import {
   BLOCK,
@@ -95,6 +95,32 @@ describe('a write (V-22)', () => {
     expect(stored(host).map).toEqual([0, FREE, FREE, 1, 2]);
     expectSame(stored(host).content(), blocks(1, 0, 0, 2, 3));
   });
+});
+
+test('in a file that only a truncate makes longer works like in any other', async () => {
+  const host = await newImage(8);
+  const tree = { driver: 'vdi', file: { driver: 'raw', file: { driver: 'file', filename: PATH } } };
+  const disk = await graphOn(host).open(tree, { writable: true });
+  await Promise.all([1, 2, 3].map((value) => disk.write((value - 1) * BLOCK + 5, block(value, 10))));
+  await disk.write(3 * BLOCK, blocks(4, 5, 6, 7));
+  await disk.truncate(3000 * BLOCK);
+  await disk.write(2000 * BLOCK + 5, block(9, 10));
+  await disk.discard(3 * BLOCK, 2 * BLOCK);
+  await disk.flush();
+  await disk.compact();
+  await disk.close();
+  expect(stored(host)).toMatchObject({ problems: [], allocated: 6 });
+  expectSame(
+    stored(host)
+      .content()
+      .subarray(5 * BLOCK, 7 * BLOCK),
+    blocks(6, 7),
+  );
+  const empty = await newImage(1);
+  const grown = await graphOn(empty).open(tree, { writable: true });
+  await grown.truncate(5000 * BLOCK);
+  await grown.close();
+  expect(stored(empty)).toMatchObject({ problems: [], diskSize: 5000 * BLOCK });
 });
 
 describe('concurrent writes (V-23)', () => {

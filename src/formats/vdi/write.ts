@@ -149,7 +149,7 @@ async function fill(image: VdiImage, run: Run, source: Uint8Array): Promise<void
   const start = image.startOf(run.firstSlot);
   const data = image.position(run.firstSlot) + (run.offset % image.blockSize);
   const end = image.startOf(run.firstSlot + run.count);
-  if (!image.fileGrows && end > file.length()) {
+  if (end > file.length() && !(image.fileGrows && file.growable)) {
     // A file that cannot grow says so here, and not when the map names the block.
     await extendFile(image);
     image.fileGrows = true;
