@@ -14,7 +14,7 @@ import { WriteGuard } from './write-guard.ts';
 const { ENXIO, EXDEV, EINVAL, ETXTBSY, EBADF, EISDIR } = constants.errno;
 
 /** Longer synchronous requests would hold up the event loop by copying alone. */
-const LONGEST_READ_NOW = 1024 * 1024;
+const LONGEST_READ_NOW = 2 * 1024 * 1024;
 const LONGEST_WRITE_NOW = 64 * 1024;
 /** Bytes that one kernel copy may move, so that progress can be shown and an abort heeded in between. */
 const LONGEST_COPY = 64 * 1024 * 1024;
