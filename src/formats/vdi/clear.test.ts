@@ -1,11 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { PATH } from '../../../tests/support/sim-disks.ts';
-import { FREE, ZERO } from '../../../tests/support/vdi-bytes.ts';
+import { FREE, makeVdi, ZERO } from '../../../tests/support/vdi-bytes.ts';
 import {
   BLOCK,
   block,
   blocks,
   expectSame,
+  field,
+  hostHolding,
   hostWith,
   newImage,
   stored,
@@ -49,6 +51,25 @@ describe('discard (V-27)', () => {
     expect(stored(host).map).toEqual([0, 1, 2]);
     expect(before - (await allocated())).toBe(BLOCK);
   });
+});
+
+test('a discard of very many blocks takes time by their number only', async () => {
+  const blockCount = 1 << 19;
+  const bytes = makeVdi({ diskSize: blockCount * BLOCK, blockSize: BLOCK, slots: 0 });
+  new Uint32Array(bytes.buffer, 0x200, blockCount).forEach((_, i, map) => {
+    map[i] = i;
+  });
+  const host = hostHolding(bytes.length + blockCount * BLOCK, { record: false });
+  const file = await host.files.open(PATH, { write: true });
+  await file.write(0, bytes);
+  await file.close();
+  await withDisk(host, async (disk) => {
+    // Were it their square, the time of the test would not do.
+    await disk.discard(0, disk.length);
+    await disk.flush();
+    expect((await disk.status(0, disk.length)).length).toBe(disk.length);
+  });
+  expect(field(host, 'allocated')).toBe(0);
 });
 
 describe('zero writes (V-28)', () => {

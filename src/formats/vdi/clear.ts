@@ -33,9 +33,9 @@ async function clear(
     for (let at = offset; at < end; ) {
       const block = Math.floor(at / image.blockSize);
       const slot = image.entry(block);
-      let size = image.runLength(at, end - at);
-      if (isStored(slot) && giveUp && !image.isStatic) {
-        size = Math.min(size, (block + 1) * image.blockSize - at);
+      const single = giveUp && !image.isStatic && isStored(slot);
+      const size = single ? Math.min(end, (block + 1) * image.blockSize) - at : image.runLength(at, end - at);
+      if (single) {
         // Of the last block, the disk may have only a part.
         const whole = at === block * image.blockSize && (size === image.blockSize || end === image.length);
         if (whole) release(image, block, slot);
