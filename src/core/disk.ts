@@ -46,8 +46,11 @@ export interface OpenOptions {
 
 /** Requests up to this many bytes are tried at once before they go to the host's threads. */
 const NOW_MAX = 64 * 1024;
-/** So many immediate answers in a row, then one that lets the event loop turn: timers and signals must not starve. */
-const NOW_RUN = 256;
+/**
+ * What may be answered at once before the event loop turns, since timers and signals must not starve: a few milliseconds
+ * of work, counted as one for each request and each 4 KiB of it.
+ */
+const NOW_CREDIT = 2048;
 
 /** Offsets and lengths are bytes. Every method throws BlockError; EIO for a range outside the disk. */
 export class Disk implements GraphUser, AsyncDisposable {
@@ -59,7 +62,9 @@ export class Disk implements GraphUser, AsyncDisposable {
   /** Truncates under way: the permission to resize is held as long. */
   #truncating = 0;
   #closing: Promise<void> | undefined;
-  #immediate = 0;
+  #credit = NOW_CREDIT;
+  /** The request is under way that gives new credit. */
+  #turning = false;
 
   private constructor(graph: Graph, node: BlockNode, writeThrough: boolean) {
     this.graph = graph;
@@ -111,7 +116,7 @@ export class Disk implements GraphUser, AsyncDisposable {
   read(offset: number, target: Uint8Array): Promise<Uint8Array>;
   read(offset: number, wanted: number | Uint8Array): Promise<Uint8Array> {
     const target = typeof wanted === 'number' ? new Uint8Array(wanted) : wanted;
-    if (target.length <= NOW_MAX && this.#mayAnswerNow() && this.tryReadNow(offset, target)) {
+    if (target.length <= NOW_MAX && this.#mayAnswerNow(target.length) && this.tryReadNow(offset, target)) {
       return Promise.resolve(target);
     }
     return this.#readLater(offset, target);
@@ -119,7 +124,7 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   async #readLater(offset: number, target: Uint8Array): Promise<Uint8Array> {
     this.#checkRange('read', offset, target.length);
-    await this.#run('read', offset, target.length, () => request.read(this.node, offset, target));
+    await this.#turn(() => this.#run('read', offset, target.length, () => request.read(this.node, offset, target)));
     return target;
   }
 
@@ -131,7 +136,7 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   write(offset: number, source: Uint8Array, flags: WriteFlags = request.NO_FLAGS): Promise<void> {
     const small = source.length <= NOW_MAX && flags.fua !== true;
-    if (small && this.#mayAnswerNow() && this.tryWriteNow(offset, source)) return Promise.resolve();
+    if (small && this.#mayAnswerNow(source.length) && this.tryWriteNow(offset, source)) return Promise.resolve();
     return this.#writeLater(offset, source, flags);
   }
 
@@ -139,7 +144,9 @@ export class Disk implements GraphUser, AsyncDisposable {
     this.#requireWritable();
     this.#checkRange('write', offset, source.length);
     const all = this.#withCacheMode(flags);
-    await this.#run('write', offset, source.length, () => request.write(this.node, offset, source, all));
+    await this.#turn(() =>
+      this.#run('write', offset, source.length, () => request.write(this.node, offset, source, all)),
+    );
   }
 
   /** True: written, though not durable. False: ask `write`; nothing happened. Never waits. */
@@ -283,9 +290,22 @@ export class Disk implements GraphUser, AsyncDisposable {
     await this.close();
   }
 
-  #mayAnswerNow(): boolean {
-    this.#immediate = (this.#immediate + 1) % NOW_RUN;
-    return this.#immediate !== 0 && !this.graph.host.watched('diskwright:request');
+  /** Once the credit is used up, all requests take the long way until the first that did is through. */
+  #mayAnswerNow(length: number): boolean {
+    if (this.#credit <= 0 || this.graph.host.watched('diskwright:request')) return false;
+    this.#credit -= 1 + (length >>> 12);
+    return true;
+  }
+
+  async #turn(work: () => Promise<void>): Promise<void> {
+    if (this.#credit > 0 || this.#turning) return work();
+    this.#turning = true;
+    try {
+      await work();
+    } finally {
+      this.#turning = false;
+      this.#credit = NOW_CREDIT;
+    }
   }
 
   #withCacheMode<F extends WriteFlags>(flags: F): F {
