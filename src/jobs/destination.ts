@@ -75,7 +75,10 @@ async function makeSibling(graph: Graph, real: string): Promise<string> {
     const name = `${real.slice(0, slash + 1)}.${base}.partial-${suffix}`;
     try {
       const file = await host.files.open(name, { write: true, create: 'new' });
-      await file.close();
+      await file.close().catch(async (error: unknown) => {
+        await host.files.remove(name).catch(() => {});
+        throw error;
+      });
       return name;
     } catch (error) {
       if (!(error instanceof BlockError) || error.code !== 'EEXIST' || attempt === NAME_ATTEMPTS) throw error;
@@ -89,7 +92,8 @@ function beside(graph: Graph, filename: string, work: string, real: string, held
     workName: work,
     async commit() {
       await files.rename(work, real);
-      await held?.close();
+      // It has no name any more; nothing in it can matter.
+      await held?.close().catch(() => {});
     },
     async abandon() {
       await files.remove(work).catch(() => {});

@@ -38,7 +38,7 @@ export function* survivalChoices(
   const count = entries.length;
   const all = (survival: Survival) => new Array<Survival>(count).fill(survival);
   yield all('whole');
-  if (count === 0) return;
+  if (count === 0 || limit <= 1) return;
   const systematic = Math.ceil(limit / 2);
   let given = 1;
   if (count < 31 && 2 ** count <= systematic) {
