@@ -2,18 +2,30 @@
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
+/** timeout(1) sends its signal to the process and to its group: what comes so soon after is not a person losing patience. */
+const SAME_SIGNAL_MS = 1000;
+
 let controller: AbortController | undefined;
 let received: NodeJS.Signals | undefined;
 
-/** Aborted by the first such signal from now on; a second one ends the process at once. */
+/** Aborted by the first such signal from now on; a second one, a moment later, ends the process at once. */
 export function interruptSignal(): AbortSignal {
   if (controller !== undefined) return controller.signal;
   const created = new AbortController();
   controller = created;
+  let first = 0;
   const onSignal = (signal: NodeJS.Signals) => {
+    if (received === undefined) {
+      received = signal;
+      first = performance.now();
+      created.abort();
+    } else if (performance.now() - first > SAME_SIGNAL_MS) {
+      ignoreFromNowOn();
+      process.kill(process.pid, signal);
+    }
+  };
+  const ignoreFromNowOn = () => {
     for (const name of SIGNALS) process.off(name, onSignal);
-    received = signal;
-    created.abort();
   };
   for (const name of SIGNALS) process.on(name, onSignal);
   return created.signal;
@@ -26,6 +38,7 @@ export function interruptedBy(): NodeJS.Signals | undefined {
 
 /** Ends the process as `signal` does by default, for the parent to see. What is held back of stdout is lost (T-GEN-3). */
 export function endBySignal(signal: NodeJS.Signals): Promise<never> {
+  for (const name of SIGNALS) process.removeAllListeners(name);
   process.kill(process.pid, signal);
   // It arrives in a moment.
   return new Promise(() => setTimeout(() => {}, 10_000));
