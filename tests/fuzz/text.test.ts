@@ -153,7 +153,7 @@ describe('option text (T-OPT-1, T-GEN-11)', () => {
     fc.assert(
       fc.property(texts, (text) => {
         // Files named in it are not what is tested.
-        if (!text.includes('file')) refusedOrNot(() => new ObjectList().add(text), Failure, HelpRequest);
+        if (!text.includes('file')) refusedOrNot(() => new ObjectList().add(text), BlockError, Failure, HelpRequest);
       }),
       { numRuns },
     );
