@@ -68,7 +68,7 @@ export class ObjectList {
       if (typeof value !== 'string' && (key === 'id' || key === 'qom-type' || Object.hasOwn(PROPERTIES, key))) {
         throw new Failure(`Invalid parameter type for '${key}', expected: string`);
       }
-      properties[key] = String(value);
+      properties[key] = typeof value === 'string' ? value : JSON.stringify(value);
     }
     return properties;
   }
