@@ -1,18 +1,14 @@
 /** Disks of every kind on a simulated host, as subjects for trials, crashes and contracts. */
 import { createImage } from '../../src/core/create.ts';
 import type { Disk, OpenOptions } from '../../src/core/disk.ts';
-import type { DriverSpec } from '../../src/core/driver.ts';
-import { Graph } from '../../src/core/graph.ts';
-import type { Host } from '../../src/core/host.ts';
+import type { Graph } from '../../src/core/graph.ts';
 import type { NestedOptions, OptionTree } from '../../src/core/options.ts';
-import { raw } from '../../src/formats/raw.ts';
-import { vdi } from '../../src/formats/vdi/vdi.ts';
-import { file } from '../../src/protocols/file.ts';
 
 import type { SimHost } from '../../src/testing/index.ts';
+import { graphOn } from './drivers.ts';
 import { makeVdi, type VdiPlan } from './vdi-bytes.ts';
 
-export const DRIVERS: readonly DriverSpec[] = [file, raw, vdi];
+export { graphOn };
 
 export const PATH = '/disk.img';
 
@@ -27,10 +23,6 @@ export interface DiskKind {
   readonly blockSize: number;
   readonly lengthUnit: number;
   readonly resizable: boolean;
-}
-
-export function graphOn(host: Host): Graph {
-  return new Graph({ host, drivers: DRIVERS });
 }
 
 export function openKind(graph: Graph, kind: DiskKind, length: number, options: OpenOptions): Promise<Disk> {

@@ -1,0 +1,13 @@
+/** All drivers, on any host. */
+import type { DriverSpec } from '../../src/core/driver.ts';
+import { Graph } from '../../src/core/graph.ts';
+import type { Host } from '../../src/core/host.ts';
+import { raw } from '../../src/formats/raw.ts';
+import { vdi } from '../../src/formats/vdi/vdi.ts';
+import { file } from '../../src/protocols/file.ts';
+
+export const DRIVERS: readonly DriverSpec[] = [file, raw, vdi];
+
+export function graphOn(host: Host): Graph {
+  return new Graph({ host, drivers: DRIVERS });
+}
