@@ -68,7 +68,7 @@ function lookAtHeader(
   note: (text: string) => void,
 ): void {
   const { header } = image;
-  const entriesWrong = found.beyondEnd.length + found.shared.length > 0;
+  const entriesWrong = found.tooLarge.length + found.beyondEnd.length + found.shared.length > 0;
   const count = image.countOnDisk;
   const mayLeak = !entriesWrong && count > inRange && count >= end && count <= held;
   if (count !== inRange && !mayLeak) {

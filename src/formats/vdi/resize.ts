@@ -6,7 +6,7 @@ import { commit, grow } from './grow.ts';
 import { isOldLayout } from './header.ts';
 import type { VdiImage } from './image.ts';
 import { isStored, UNALLOCATED } from './map.ts';
-import { moveBelow } from './move.ts';
+import { closeGaps } from './move.ts';
 import { MAX_BLOCKS, MAX_DISK_SIZE, SECTOR, sizeError } from './validate.ts';
 import { alone, shrinkFile, writeBack } from './write-back.ts';
 
@@ -41,8 +41,8 @@ async function shrink(image: VdiImage, wanted: number, blocks: number): Promise<
     if (isStored(slot)) image.slots.release(slot);
   }
   await writeBack(image);
-  // No entry may name a place that an image of the new size cannot have (V-45).
-  await moveBelow(image, kept);
+  // No entry may name a place that an image of the new size cannot have (V-45), and the file is to get shorter too.
+  await closeGaps(image);
   if (kept < header.blocks) {
     header.blocks = kept;
     await commit(image, image.slots.end, image.map.slice(0, kept));
