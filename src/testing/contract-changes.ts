@@ -4,6 +4,7 @@ import { expectContent } from './contract-requests.ts';
 import type { CaseContext, CaseTable } from './contract-subject.ts';
 import { operationData } from './disk-operations.ts';
 import { checkRun } from './disk-trial.ts';
+import type { DiskUnderTest } from './disk-under-test.ts';
 import { expectBytes, expectCode, expectFilled, expectThat, isSupported } from './expectations.ts';
 import { ModelDisk } from './model-disk.ts';
 
@@ -12,6 +13,21 @@ async function filled({ disk, length }: CaseContext): Promise<ModelDisk> {
   model.write(0, operationData(42, length));
   await disk.write(0, model.bytes);
   return model;
+}
+
+/** Each byte is as it was, or zero; the model takes over what it is. */
+async function adoptOldOrZero(
+  disk: DiskUnderTest,
+  model: ModelDisk,
+  offset: number,
+  size: number,
+  what: string,
+): Promise<void> {
+  const old = model.read(offset, size);
+  const found = await disk.read(offset, size);
+  const bad = found.findIndex((byte, i) => byte !== 0 && byte !== old[i]);
+  expectThat(bad < 0, `byte ${bad} of ${what} is ${found[bad]}`);
+  model.write(offset, found);
 }
 
 function ranges({ blockSize, length }: CaseContext): (readonly [number, number])[] {
@@ -93,13 +109,15 @@ export const changeCases: CaseTable = {
     }
   },
 
-  'writes zeroes without fallback, or says that it cannot and leaves everything': async (context) => {
+  'writes zeroes without fallback, or says that it cannot and harms nothing': async (context) => {
     const { disk } = context;
     const model = await filled(context);
     for (const [offset, size] of ranges(context)) {
-      const done = await isSupported(disk.writeZeroes(offset, size, { unmap: true, noFallback: true }));
-      if (done) model.writeZeroes(offset, size);
-      await expectContent(disk, model.bytes, `zeroes of ${size} bytes at ${offset} without fallback`);
+      const what = `zeroes of ${size} bytes at ${offset} without fallback`;
+      if (await isSupported(disk.writeZeroes(offset, size, { unmap: true, noFallback: true }))) {
+        model.writeZeroes(offset, size);
+      } else await adoptOldOrZero(disk, model, offset, size, what);
+      await expectContent(disk, model.bytes, what);
     }
   },
 
@@ -107,12 +125,8 @@ export const changeCases: CaseTable = {
     const { disk } = context;
     const model = await filled(context);
     for (const [offset, size] of ranges(context)) {
-      const old = model.read(offset, size);
       await disk.discard(offset, size);
-      const found = await disk.read(offset, size);
-      const bad = found.findIndex((byte, i) => byte !== 0 && byte !== old[i]);
-      expectThat(bad < 0, `byte ${bad} of a discard of ${size} bytes at ${offset} is ${found[bad]}`);
-      model.write(offset, found);
+      await adoptOldOrZero(disk, model, offset, size, `a discard of ${size} bytes at ${offset}`);
       await expectContent(disk, model.bytes, `beside a discard of ${size} bytes at ${offset}`);
     }
     await expectStatus(context, model.bytes);
