@@ -44,6 +44,17 @@ describe('taking slots', () => {
   });
 });
 
+test('those in use are all below the end but free and pending ones', () => {
+  const slots = new Slots(8, new Uint32Array([0b10101]), 3, 5);
+  expect(slots.used).toBe(3);
+  slots.release(2);
+  slots.take(1);
+  slots.takeAny();
+  expect([slots.used, slots.end, slots.free, slots.pending]).toEqual([4, 5, 0, 1]);
+  slots.giveBack(4);
+  expect([slots.used, slots.end]).toEqual([3, 4]);
+});
+
 describe('giving slots up', () => {
   test('V-26: one that was never named is free at once, and the end comes back', () => {
     const it = slots(8, 0);

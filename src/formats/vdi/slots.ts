@@ -35,6 +35,11 @@ export class Slots {
     this.free = end - count;
   }
 
+  /** How many are taken. */
+  get used(): number {
+    return this.end - this.free - this.pending;
+  }
+
   /** How many can be taken now. */
   get available(): number {
     return this.free + this.capacity - this.end;

@@ -21,7 +21,6 @@ import { VdiImage } from './image.ts';
 import { info } from './info.ts';
 import { readMap } from './map.ts';
 import { measure } from './measure.ts';
-import { countStored } from './move.ts';
 import { read, tryReadNow } from './read.ts';
 import { resize } from './resize.ts';
 import { checkHeader, checkMapFits, KNOWN_FLAGS, SECTOR, usableSize } from './validate.ts';
@@ -89,7 +88,7 @@ function vdiNode(image: VdiImage, readOnly: boolean): DriverNode {
     tryStatusNow: (offset, length) => extent(image, offset, length),
     limits: () => ({ preferred: image.blockSize }),
     truncate: (length, options) => resize(image, length, options),
-    info: () => info(header, Math.max(0, image.countOnDisk - countStored(image))),
+    info: () => info(header, Math.max(0, image.countOnDisk - image.slots.used)),
     check: (options) => check(image, options),
     compact: (options) => compact(image, options),
     // A dynamic image reads as zeroes where nothing is stored (V-30).
