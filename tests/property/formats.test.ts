@@ -77,7 +77,7 @@ const factor = longMode ? 20 : 1;
 describe('random operations against plain bytes', () => {
   for (const kind of [...RAW_KINDS, ...VDI_KINDS]) {
     const large = kind.blockSize >= 1 << 20;
-    const sequences = (large ? 30 : 300) * factor;
+    const sequences = (large ? 12 : 300) * factor;
     test(`${kind.name}: ${sequences} sequences`, async () => {
       expect(await search(kind, sequences, large ? 25 : 40)).toBeGreaterThan(0);
     });
