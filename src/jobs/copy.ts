@@ -123,7 +123,8 @@ class Copy {
     await this.#source.read(piece.part, piece.offset, buffer);
     const whole = { offset: 0, length: buffer.length, zero: false };
     const runs = this.#rule === undefined ? [whole] : sparseRuns(buffer, piece.offset, this.#rule);
-    await this.#begin(piece, turn);
+    const stored = runs.reduce((sum, run) => sum + (run.zero ? 0 : run.length), 0);
+    await this.#begin(stored, turn);
     for (const [index, run] of runs.entries()) {
       const at = piece.offset + run.offset;
       const writing = run.zero
@@ -136,17 +137,17 @@ class Copy {
   }
 
   async #writeZeroes(piece: Piece, turn: Turn): Promise<void> {
-    await this.#begin(piece, turn);
+    await this.#begin(0, turn);
     const writing = this.#zero(piece.offset, piece.length);
     turn.pass();
     await writing;
   }
 
-  /** Waits for the piece's turn to write, and for the rate limit. */
-  async #begin(piece: Piece, turn: Turn): Promise<void> {
+  /** Waits for the turn to write, and for the rate limit, which counts the bytes of data. */
+  async #begin(bytes: number, turn: Turn): Promise<void> {
     await turn.come;
     if (this.#failure !== undefined) throw this.#failure.error;
-    await this.#rate?.take(piece.length);
+    if (bytes > 0) await this.#rate?.take(bytes);
     this.#options.signal?.throwIfAborted();
   }
 
@@ -172,7 +173,7 @@ class Copy {
     const { part, offset, length } = piece;
     const within = offset - part.start;
     if (within + length > part.disk.length) return false;
-    await this.#begin(piece, turn);
+    await this.#begin(length, turn);
     try {
       for (let done = 0; done < length; ) {
         const copied = await this.#options.target.copyFrom(part.disk, within + done, offset + done, length - done);
