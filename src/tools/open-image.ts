@@ -2,32 +2,37 @@
 import type { Disk, OpenOptions } from '../core/disk.ts';
 import { addContext, BlockError } from '../core/errors.ts';
 import type { Graph } from '../core/graph.ts';
-import { type OptionTree, parseBoolOption, parseKeyValues } from '../core/options.ts';
+import { type OptionTree, parseBoolOption } from '../core/options.ts';
 import type { GivenOptions } from './command.ts';
+import { keyValues, type Warning } from './command-line/arguments.ts';
+import type { Context } from './context.ts';
 import { Failure } from './failure.ts';
 
 export interface ImageRequest extends OpenOptions {
   /** A file name, or with `imageOpts` an option string. */
   readonly name: string;
   readonly imageOpts: boolean;
+  /** Told of what is deprecated in an option string. */
+  readonly warn: Warning;
 }
 
 /** What the options that all readers of images share ask for. `format` is the option with the image's format. */
-export function imageRequest(given: GivenOptions, name: string, format: string): ImageRequest {
+export function imageRequest({ messages }: Context, given: GivenOptions, name: string, format: string): ImageRequest {
   return {
     name,
     imageOpts: given.has('image-opts'),
     format: given.text(format),
     forceShare: given.has('force-share'),
+    warn: (message, hint) => messages.warning(message, hint),
   };
 }
 
 /** Opens an image; failures read `Could not open '‹name›': …` (T-GEN-9). */
-export async function openImage(graph: Graph, { name, imageOpts, ...options }: ImageRequest): Promise<Disk> {
+export async function openImage(graph: Graph, { name, imageOpts, warn, ...options }: ImageRequest): Promise<Disk> {
   if (imageOpts && options.format !== undefined) {
     throw new Failure('--image-opts and --format are mutually exclusive');
   }
-  const source = imageOpts ? imageOptions(name, options.forceShare === true) : name;
+  const source = imageOpts ? imageOptions(name, options.forceShare === true, warn) : name;
   try {
     return await graph.open(source, options);
   } catch (error) {
@@ -36,8 +41,8 @@ export async function openImage(graph: Graph, { name, imageOpts, ...options }: I
   }
 }
 
-function imageOptions(text: string, forceShare: boolean): OptionTree {
-  const tree = text === '' ? {} : parseKeyValues(text, 'file');
+function imageOptions(text: string, forceShare: boolean, warn: Warning): OptionTree {
+  const tree: OptionTree = Object.fromEntries(keyValues(text, 'file', warn));
   const shared = tree['force-share'];
   if (forceShare && shared !== undefined && !parseBoolOption(shared, 'force-share')) {
     throw new Failure('--force-share/-U conflicts with image options');

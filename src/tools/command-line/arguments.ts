@@ -28,17 +28,26 @@ export function checkSnapshotArgument(text: string, warn: Warning): void {
 
 export type Warning = (message: string, hint: string) => void;
 
-/** `a=b,c`: a literal comma in a value is doubled, a name alone is `on`, which is warned of. */
+/**
+ * `a=b,c`: a literal comma in a value is doubled; a name alone is `on`, which is warned of, or with an implied key, if it
+ * comes first, that key's value.
+ */
 export function keyValues(text: string, impliedKey: string | undefined, warn: Warning): [string, string][] {
-  const items = text.replaceAll(',,', '\0').split(',');
-  if (items.at(-1) === '') items.pop();
-  return items.map((item, index) => {
-    const equals = item.indexOf('=');
-    const value = item.slice(equals + 1).replaceAll('\0', ',');
-    if (equals >= 0) return [item.slice(0, equals), value];
-    if (index === 0 && impliedKey !== undefined) return [impliedKey, value];
-    const [key, meaning] = item.startsWith('no') ? [item.slice(2), 'off'] : [item, 'on'];
-    warn(`short-form boolean option '${item}' deprecated`, `Please use ${key}=${meaning} instead`);
-    return [key, meaning];
-  });
+  const found: [string, string][] = [];
+  for (let at = 0; at < text.length; ) {
+    const name = /^[^=,]*/.exec(text.slice(at))?.[0] ?? '';
+    const isValue = at === 0 && impliedKey !== undefined && text[name.length] !== '=';
+    const start = isValue ? 0 : at + name.length + 1;
+    if (isValue || text[at + name.length] === '=') {
+      const value = /^(?:[^,]|,,)*/.exec(text.slice(start))?.[0] ?? '';
+      found.push([isValue ? impliedKey : name, value.replaceAll(',,', ',')]);
+      at = start + value.length + 1;
+    } else {
+      const [key, meaning] = name.startsWith('no') ? [name.slice(2), 'off'] : [name, 'on'];
+      warn(`short-form boolean option '${name}' deprecated`, `Please use ${key}=${meaning} instead`);
+      found.push([key, meaning]);
+      at = start;
+    }
+  }
+  return found;
 }

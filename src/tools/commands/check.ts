@@ -63,7 +63,7 @@ async function run(context: Context): Promise<number> {
   const { filename } = given;
   const form = outputForm(given.text('output'));
   const cache = cacheMode('source cache', given.text('T'));
-  const request = imageRequest(given, filename, 'format');
+  const request = imageRequest(context, given, filename, 'format');
   const disk = await openImage(newGraph(context), {
     ...request,
     cache,

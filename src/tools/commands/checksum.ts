@@ -51,7 +51,7 @@ async function run(context: Context): Promise<number> {
   const { filename } = given;
   const form = outputForm(given.text('output'));
   const cache = cacheMode('source cache', given.text('T'));
-  const disk = await openImage(newGraph(context), { ...imageRequest(given, filename, 'format'), cache });
+  const disk = await openImage(newGraph(context), { ...imageRequest(context, given, filename, 'format'), cache });
   const display = progressDisplay(context, { percentages: given.has('p'), quiet: given.has('q'), mode, step: 1 });
   try {
     await withDisks([disk], async () => {

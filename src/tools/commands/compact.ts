@@ -29,7 +29,7 @@ async function run(context: Context): Promise<number> {
   });
   const { filename } = given;
   const quiet = given.has('q');
-  const request = { ...imageRequest(given, filename, 'format'), writable: true };
+  const request = { ...imageRequest(context, given, filename, 'format'), writable: true };
   const disk = await openImage(newGraph(context), request);
   const display = progressDisplay(context, { percentages: given.has('p'), quiet, mode, step: 1 });
   try {

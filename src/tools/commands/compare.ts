@@ -64,8 +64,8 @@ async function run(context: Context): Promise<number> {
   const display = progressDisplay(context, { percentages: given.has('p'), quiet, mode, step: 2 });
   try {
     const cache = cacheMode('source cache', given.text('T'));
-    const a = { ...imageRequest(given, nameA, 'f'), cache };
-    const disks = await openBoth(context, a, { ...imageRequest(given, nameB, 'F'), cache });
+    const a = { ...imageRequest(context, given, nameA, 'f'), cache };
+    const disks = await openBoth(context, a, { ...imageRequest(context, given, nameB, 'F'), cache });
     return await withDisks(disks, () => compareDisks(context, disks, { strict: given.has('s'), quiet, display }));
   } finally {
     display.end();

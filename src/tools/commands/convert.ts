@@ -99,11 +99,11 @@ async function run(context: Context): Promise<number> {
   });
   display.begin();
   try {
-    const sources = await openSources(graph, settings, given.operands.slice(0, -1), cache);
+    const sources = await openSources(context, graph, settings, given.operands.slice(0, -1), cache);
     await withDisks(sources, async () => {
       if (given.has('l')) refuseSnapshot(sources);
       const into = given.has('n')
-        ? await existingTarget(graph, settings, target, format)
+        ? await existingTarget(context, graph, settings, target, format)
         : await newTarget(graph, settings, target, format);
       const work = () => convert({ graph, sources, target: into, ...copyOptions(context, settings, display) });
       await withDisks('existing' in into ? [into.existing] : [], work);

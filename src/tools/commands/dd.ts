@@ -52,7 +52,7 @@ async function run(context: Context): Promise<number> {
   });
   const { input, output, blockSize, count, skip } = parseOperands(given.operands);
   const graph = newGraph(context);
-  const disk = await openImage(graph, imageRequest(given, input, 'f'));
+  const disk = await openImage(graph, imageRequest(context, given, input, 'f'));
   const format = given.text('O') ?? guessFormat(context.dialect, output);
   // qemu-img's dd tells no progress, not even to SIGUSR1 (T-GEN-16).
   const display = progressDisplay(context, { percentages: false, quiet: context.dialect.qemu, mode, step: 1 });

@@ -33,7 +33,7 @@ async function run(context: Context): Promise<number> {
   const given = readCommandLine(context, infoCommand);
   const { filename } = given;
   const form = outputForm(given.text('output'));
-  const disk = await openImage(newGraph(context), { ...imageRequest(given, filename, 'format'), noIO: true });
+  const disk = await openImage(newGraph(context), { ...imageRequest(context, given, filename, 'format'), noIO: true });
   await withDisks([disk], async () => {
     const info = imageInfo(disk.node);
     if (form === 'human') {

@@ -44,7 +44,7 @@ async function run(context: Context): Promise<number> {
   });
   const { filename } = given;
   const form = outputForm(given.text('output'));
-  const disk = await openImage(newGraph(context), imageRequest(given, filename, 'format'));
+  const disk = await openImage(newGraph(context), imageRequest(context, given, filename, 'format'));
   await withDisks([disk], async () => {
     const batches = map(disk, { start, ...(length === undefined ? {} : { length }) });
     await (form === 'json' ? printJson(context, batches) : printTable(context, batches));

@@ -60,7 +60,7 @@ async function run(context: Context): Promise<number> {
   if (filename === undefined) {
     result = await measure(graph, { format, options: formatOptions(graph, format, tree), content: size ?? 0 });
   } else {
-    const disk = await openImage(graph, imageRequest(given, filename, 'f'));
+    const disk = await openImage(graph, imageRequest(context, given, filename, 'f'));
     result = await withDisks([disk], async () => {
       if (given.has('l')) throw noSnapshots(disk);
       return measure(graph, { format, options: formatOptions(graph, format, tree), content: disk });

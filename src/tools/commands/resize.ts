@@ -41,7 +41,7 @@ async function run(context: Context): Promise<number> {
   if (filename === undefined || given.operands.length !== 1) throw misuse('Expecting image file name and size');
   const change = parseSizeChange(sizeText);
   const preallocation = (given.text('preallocation') ?? 'off') as Preallocation;
-  const request = { ...imageRequest(given, filename, 'format'), writable: true };
+  const request = { ...imageRequest(context, given, filename, 'format'), writable: true };
   const disk = await openImage(newGraph(context), request);
   try {
     await withDisks([disk], () => resizeDisk(disk, change, { shrink: given.has('shrink'), preallocation }));

@@ -4,7 +4,8 @@ import { checkCreationOptions, creationDrivers, creationSchema } from '../../cor
 import type { Disk } from '../../core/disk.ts';
 import type { Graph } from '../../core/graph.ts';
 import type { ConvertTarget } from '../../jobs/convert.ts';
-import { cacheMode } from '../command-line/arguments.ts';
+import { cacheMode, type Warning } from '../command-line/arguments.ts';
+import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
 import { imageRequest, openImage } from '../open-image.ts';
 import { noSnapshots } from '../snapshots.ts';
@@ -12,6 +13,7 @@ import type { ConvertSettings } from './settings.ts';
 
 /** All or none. */
 export async function openSources(
+  context: Context,
   graph: Graph,
   { given }: ConvertSettings,
   names: readonly string[],
@@ -21,7 +23,9 @@ export async function openSources(
   try {
     for (const name of names) {
       const salvage = given.has('salvage');
-      sources.push(await openImage(graph, { ...imageRequest(given, name, 'f'), cache, salvage, noWriters: true }));
+      sources.push(
+        await openImage(graph, { ...imageRequest(context, given, name, 'f'), cache, salvage, noWriters: true }),
+      );
     }
   } catch (error) {
     await Promise.allSettled(sources.map((disk) => disk.close()));
@@ -61,6 +65,7 @@ export async function newTarget(
 
 /** `-n`. */
 export async function existingTarget(
+  { messages }: Context,
   graph: Graph,
   { given }: ConvertSettings,
   name: string,
@@ -72,8 +77,9 @@ export async function existingTarget(
   if (given.has('bitmaps')) throw new Failure('Source lacks bitmap support');
   const cache = cacheMode('cache', given.text('t') ?? 'unsafe');
   const imageOpts = given.has('target-image-opts');
+  const warn: Warning = (message, hint) => messages.warning(message, hint);
   const format = imageOpts ? given.text('O') : guessed;
-  const existing = await openImage(graph, { name, imageOpts, format, writable: true, cache });
+  const existing = await openImage(graph, { name, imageOpts, format, writable: true, cache, warn });
   if (given.has('c')) {
     await existing.close();
     throw new Failure('Compression not supported for this file format');

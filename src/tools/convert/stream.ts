@@ -31,7 +31,7 @@ export async function convertStream(
   const options = { clock: graph.host.clock, signal: context.signal, progress: display.update };
   display.begin();
   try {
-    if (into.target === '-') await toStdout(graph, settings, sources, options);
+    if (into.target === '-') await toStdout(context, graph, settings, sources, options);
     else await fromStdin(graph, settings, into, options);
     display.complete();
   } finally {
@@ -59,13 +59,14 @@ function refuseImpossible(
 }
 
 async function toStdout(
+  context: Context,
   graph: Graph,
   settings: ConvertSettings,
   names: readonly string[],
   options: StreamOptions,
 ): Promise<void> {
   const cache = cacheMode('source cache', settings.given.text('T'));
-  const sources = await openSources(graph, settings, names, cache);
+  const sources = await openSources(context, graph, settings, names, cache);
   await withDisks(sources, () => writeStdout(sources, options));
 }
 

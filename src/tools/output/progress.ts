@@ -58,7 +58,8 @@ function percentages(context: Context, step: number): ProgressDisplay {
     begin: () => show(0),
     update(done, total) {
       const percent = share(done, total);
-      if (percent === shown) return;
+      // Of nothing there is only the beginning and the end.
+      if (percent === shown || total === 0) return;
       if (percent >= shown + step || percent === 0 || percent === 100) show(percent);
     },
     release() {},
