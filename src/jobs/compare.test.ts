@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { bytesWith, makeImage, randomBytes, type World, withDisk, world } from '../../tests/support/job-disks.ts';
+import { BlockError } from '../core/errors.ts';
 import { SeededRandom } from '../testing/index.ts';
 import { type CompareOptions, type Comparison, compare, STATUS_FAILURE } from './compare.ts';
 
@@ -151,7 +152,7 @@ describe('failures', () => {
     await withDisk(made.graph, '/a', { format: 'raw' }, (a) =>
       withDisk(made.graph, '/a', { format: 'raw' }, async (b) => {
         b.tryStatusNow = () => undefined;
-        b.status = () => Promise.reject(Object.assign(new Error('no'), { code: 'EIO' }));
+        b.status = () => Promise.reject(new BlockError('EIO', 'no'));
         await expect(compare(a, b)).rejects.toThrow(`${STATUS_FAILURE} /a: Input/output error`);
       }),
     );

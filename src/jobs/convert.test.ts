@@ -5,11 +5,13 @@ import {
   contentOf,
   makeImage,
   randomBytes,
+  same,
   type World,
   withDisk,
   world,
 } from '../../tests/support/job-disks.ts';
 import type { Disk } from '../core/disk.ts';
+import { BlockError } from '../core/errors.ts';
 import { type ConvertOptions, convert } from './convert.ts';
 
 const MIB = 1 << 20;
@@ -58,7 +60,7 @@ describe('content', () => {
         if (from === 'raw') made.host.put(SOURCE, bytes);
         else await makeImage(made.graph, SOURCE, from, bytes);
         await convertTo(made, to, options, from);
-        expect(Buffer.compare(await contentOf(made.graph, TARGET, to), bytes)).toBe(0);
+        expect(same(await contentOf(made.graph, TARGET, to), bytes)).toBe(true);
         expect(await names(made)).toEqual(['source', 'target']);
         expect(made.host.openFiles).toEqual([]);
       }),
@@ -78,7 +80,7 @@ describe('content', () => {
     const whole = new Uint8Array(1024 + 3 * MIB);
     whole.set(first);
     whole.set(second, 1024);
-    expect(Buffer.compare(await contentOf(made.graph, TARGET, 'vdi'), whole)).toBe(0);
+    expect(same(await contentOf(made.graph, TARGET, 'vdi'), whole)).toBe(true);
   });
 });
 
@@ -162,7 +164,7 @@ describe('the target', () => {
     made.host.put(SOURCE, bytesWith(MIB, [[0, MIB]]));
     made.host.put('/dev/disk', 2 * MIB, { kind: 'block' });
     await convertTo(made, 'raw', { target: { filename: '/dev/disk', format: 'raw' } });
-    expect(made.host.contents('/dev/disk').slice(0, MIB)).toEqual(made.host.contents(SOURCE));
+    expect(same(made.host.contents('/dev/disk').slice(0, MIB), made.host.contents(SOURCE))).toBe(true);
     expect(await made.host.files.list('/dev')).toEqual(['disk']);
   });
 
@@ -189,7 +191,7 @@ describe('the target', () => {
         if (noWriters) await expect(converted).rejects.toThrow('Failed to get "write" lock');
         else await converted;
       });
-      expect(await contentOf(made.graph, SOURCE, noWriters ? 'raw' : 'vdi')).toEqual(bytes);
+      expect(same(await contentOf(made.graph, SOURCE, noWriters ? 'raw' : 'vdi'), bytes)).toBe(true);
     }
   });
 });
@@ -271,7 +273,7 @@ describe('salvaging (T-CONV-6)', () => {
     const warnings: string[] = [];
     await convertTo(made, 'raw', { salvage: true, warn: (line) => warnings.push(line) });
     bytes.fill(0, 3 * MIB, 3 * MIB + 1024);
-    expect(Buffer.compare(made.host.contents(TARGET), bytes)).toBe(0);
+    expect(same(made.host.contents(TARGET), bytes)).toBe(true);
     expect(warnings).toEqual([
       'error while reading offset 3145728: Input/output error',
       'error while reading offset 3146240: Input/output error',
@@ -290,7 +292,7 @@ describe('salvaging (T-CONV-6)', () => {
       await expect(convert(base)).rejects.toThrow('error while reading block status at offset 0: Input/output error');
       await convert({ ...base, salvage: true, warn: (line) => warnings.push(line) });
     });
-    expect(Buffer.compare(made.host.contents(TARGET), bytes)).toBe(0);
+    expect(same(made.host.contents(TARGET), bytes)).toBe(true);
     expect(warnings).toEqual(['error while reading block status at offset 4096: Input/output error']);
   });
 });
@@ -301,7 +303,7 @@ function statusFails(disk: Disk): void {
   disk.tryStatusNow = () => undefined;
   disk.status = (offset, length) => {
     if (offset <= 4096 && offset + length > 4096) {
-      return Promise.reject(Object.assign(new Error('no'), { code: 'EIO' }));
+      return Promise.reject(new BlockError('EIO', 'no'));
     }
     return status(offset, length);
   };
@@ -342,7 +344,7 @@ describe('order and speed', () => {
       made.host.put(SOURCE, bytes);
       await convertTo(made, 'raw', options);
       expect(made.host.counters.operations.copyFrom ?? 0).toBe(copies);
-      expect(Buffer.compare(made.host.contents(TARGET), bytes)).toBe(0);
+      expect(same(made.host.contents(TARGET), bytes)).toBe(true);
     }
   });
 
@@ -351,7 +353,7 @@ describe('order and speed', () => {
     const made = world({ record: false, missing: ['copyFrom'] });
     made.host.put(SOURCE, bytes);
     await convertTo(made, 'raw', { copyOffload: true });
-    expect(Buffer.compare(made.host.contents(TARGET), bytes)).toBe(0);
+    expect(same(made.host.contents(TARGET), bytes)).toBe(true);
     expect(made.host.counters.operations.copyFrom ?? 0).toBeLessThanOrEqual(8);
   });
 });
