@@ -5,7 +5,6 @@ import type { Disk, OpenOptions } from '../../src/core/disk.ts';
 import type { CheckReport, RepairMode } from '../../src/core/driver.ts';
 import type { OptionTree } from '../../src/core/options.ts';
 import { differsAt } from '../../src/testing/compare-bytes.ts';
-import { describe as describeEntry } from '../../src/testing/crash-explorer.ts';
 import { SimHost, type SimHostOptions } from '../../src/testing/index.ts';
 import { graphOn, PATH } from './sim-disks.ts';
 import { makeVdi, readVdi, VDI_FIELDS, type VdiField, type VdiPlan, type VdiView } from './vdi-bytes.ts';
@@ -104,9 +103,4 @@ export async function checked(
   const findings: string[] = [];
   const report = await disk.check({ repair, finding: (line) => void findings.push(line) });
   return { report, findings };
-}
-
-/** What was done to the file from entry `from` of the log on, a line each. */
-export function logLines(host: SimHost, from = 0): string[] {
-  return host.log.slice(from).map(describeEntry);
 }

@@ -81,7 +81,7 @@ async function copySlot(image: VdiImage, { block, to }: Move): Promise<void> {
 }
 
 /** Moves every block from a slot at or above `limit` into a free slot below it, as long as there are any. */
-export async function moveBelow(image: VdiImage, limit: number, options: MoveOptions = {}): Promise<void> {
+async function moveBelow(image: VdiImage, limit: number, options: MoveOptions = {}): Promise<void> {
   await moveBlocks(image, movesBelow(image, limit), options);
 }
 
