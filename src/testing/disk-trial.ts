@@ -21,11 +21,20 @@ function fail(message: string): never {
   throw new TrialError(message);
 }
 
-/** Where the first byte is that `accept` refuses; -1: none. */
-function firstBad(found: Uint8Array, accept: (index: number, value: number) => boolean): number {
-  for (let i = 0; i < found.length; i++) if (!accept(i, found[i] as number)) return i;
+/** Where the first byte is that is neither the one expected nor accepted; -1: none. Without expectation: zeroes. */
+function firstBad(
+  found: Uint8Array,
+  expected: Uint8Array | undefined,
+  accept: (index: number, value: number) => boolean,
+): number {
+  for (let i = 0; i < found.length; i++) {
+    const value = found[i] as number;
+    if (value !== (expected === undefined ? 0 : expected[i]) && !accept(i, value)) return i;
+  }
   return -1;
 }
+
+const never = () => false;
 
 /** A disk and its model, driven together. */
 export class DiskTrial {
@@ -120,7 +129,7 @@ export class DiskTrial {
       if (now !== undefined && JSON.stringify(now) !== JSON.stringify(run)) {
         fail(`status at ${at} at once is ${JSON.stringify(now)}, later ${JSON.stringify(run)}`);
       }
-      if (run.zero && firstBad(this.#model.bytes.subarray(at, at + run.length), (_, byte) => byte === 0) >= 0) {
+      if (run.zero && firstBad(this.#model.bytes.subarray(at, at + run.length), undefined, never) >= 0) {
         fail(`status at ${at} claims ${run.length} bytes of zeroes`);
       }
       at += run.length;
@@ -138,10 +147,10 @@ export class DiskTrial {
     results.forEach((found, i) => {
       const read = requests[i];
       if (found === undefined || read === undefined) return;
-      const bad = firstBad(found, (index, value) => {
-        const at = read.offset + index;
-        return value === before.bytes[at] || candidates(requests, datas, at, undefined).includes(value);
-      });
+      const old = before.bytes.subarray(read.offset, read.offset + found.length);
+      const bad = firstBad(found, old, (index, value) =>
+        candidates(requests, datas, read.offset + index, undefined).includes(value),
+      );
       if (bad >= 0) fail(`read byte ${read.offset + bad} as ${found[bad]}`);
     });
     await this.#adopt(requests, datas);
@@ -153,16 +162,23 @@ export class DiskTrial {
       if (request.kind === 'read') continue;
       const { offset, length } = request;
       const found = await this.#disk.read(offset, length);
-      const own = datas[requests.indexOf(request)];
-      const bad = firstBad(found, (index, value) => {
-        if (request.kind !== 'discard' && value === (own?.[index] ?? 0)) return true;
-        return candidates(requests, datas, offset + index, this.#model.bytes[offset + index]).includes(value);
+      const old = this.#model.bytes.subarray(offset, offset + length);
+      const alone = requests.every((other) => other === request || !overlap(other, request));
+      // What one request alone leaves is known; of a discard, that it zeroes or does nothing.
+      const likely = request.kind === 'discard' ? old : datas[requests.indexOf(request)];
+      const bad = firstBad(found, request.kind === 'discard' && !alone ? undefined : likely, (index, value) => {
+        if (alone) return request.kind === 'discard' && value === 0;
+        return candidates(requests, datas, offset + index, old[index]).includes(value);
       });
       if (bad >= 0) fail(`byte ${offset + bad} is ${found[bad]} after ${request.kind}`);
       adopted.push({ offset, found });
     }
     for (const { offset, found } of adopted) this.#model.write(offset, found);
   }
+}
+
+function overlap(a: RangeOperation, b: RangeOperation): boolean {
+  return a.kind !== 'read' && a.offset < b.offset + b.length && b.offset < a.offset + a.length;
 }
 
 /** Values that the byte may have after all requests. Only a discard alone may leave the old one. */

@@ -23,7 +23,7 @@ function simSubject(kind: DiskKind, mood: string, options: SimHostOptions): Cont
     name: `${kind.name} on ${mood}`,
     lengthUnit: kind.lengthUnit,
     blockSize: Math.min(kind.blockSize, 1 << 20),
-    sequences: kind.blockSize >= 1 << 20 ? 2 : 10,
+    sequences: kind.blockSize >= 1 << 20 ? 1 : 8,
     async make(length) {
       const host = new SimHost({ seed: testSeed, record: false, ...options });
       await kind.make(host, length);

@@ -65,7 +65,8 @@ function search(kind: DiskKind, sequences: number, count: number): Promise<numbe
       count,
       length: lengthOf(kind, seed),
       blockSize: kind.blockSize,
-      ...(kind.resizable ? { resize: { min: 0, max: kind.blockSize * 16, step: 512 } } : {}),
+      longest: Math.min(kind.blockSize * 2.5, kind.blockSize + 65536),
+      ...(kind.resizable ? { resize: { min: 0, max: Math.min(kind.blockSize * 16, 5 << 20), step: 512 } } : {}),
     }),
     firstSeed: (testSeed % 1_000_000) * 1000,
     sequences,
@@ -77,7 +78,7 @@ const factor = longMode ? 20 : 1;
 describe('random operations against plain bytes', () => {
   for (const kind of [...RAW_KINDS, ...VDI_KINDS]) {
     const large = kind.blockSize >= 1 << 20;
-    const sequences = (large ? 12 : 300) * factor;
+    const sequences = (large ? 15 : 250) * factor;
     test(`${kind.name}: ${sequences} sequences`, async () => {
       expect(await search(kind, sequences, large ? 25 : 40)).toBeGreaterThan(0);
     });
