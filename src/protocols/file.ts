@@ -107,6 +107,11 @@ async function openHandle(context: OpenContext<FileOptions>): Promise<{ handle: 
   try {
     return { handle: await host.files.open(filename, { ...mode, write: writable }), readOnly: false };
   } catch (error) {
+    if (cache.direct && codeOf(error) === 'EINVAL') {
+      throw new BlockError('EINVAL', `Could not open '${filename}': filesystem does not support O_DIRECT`, {
+        cause: error,
+      });
+    }
     const refused = codeOf(error) === 'EACCES' || codeOf(error) === 'EROFS';
     if (!writable || !autoReadOnly || !refused) return fail(filename)(error);
   }
