@@ -1,0 +1,9 @@
+/** Told of changes of a node's content and size; dirty bitmaps are such. */
+export interface ChangeTracker {
+  /** Bytes [offset, offset + length) were or may have been changed. Must not throw. */
+  changed(offset: number, length: number): void;
+  /** Before the size changes; throws BlockError to refuse (BL-BITMAP-11). */
+  checkResize(length: number): void;
+  /** The size has changed. Must not throw. */
+  resized(length: number): void;
+}
