@@ -1,9 +1,10 @@
 /** Making images (BL-CREATE). */
-import type { Child, FormatSpec, ProtocolSpec } from './driver.ts';
+import type { Child, DriverSpec, FormatSpec } from './driver.ts';
 import { addContext, BlockError } from './errors.ts';
+import { type NamedDriver, protocolFor } from './find-driver.ts';
 import type { Graph } from './graph.ts';
 import type { GraphUser } from './node.ts';
-import { openNode, protocolFor } from './open.ts';
+import { openNode } from './open.ts';
 import { type AnySchema, type OptionTree, type OptionValue, parseOptions } from './options.ts';
 import { ALL_PERMISSIONS, Permission } from './permissions.ts';
 
@@ -39,10 +40,7 @@ export async function creationDrivers(graph: Graph, format: string, filename: st
 }
 
 /** The options a creation takes: the format's, then the protocol's that the format does not have (BL-CREATE-4). */
-export function creationSchema(
-  spec: FormatSpec<never, never> | ProtocolSpec<never, never>,
-  protocol: ProtocolSpec<never, never> | undefined,
-): AnySchema {
+export function creationSchema(spec: DriverSpec, protocol: NamedDriver | undefined): AnySchema {
   const own = (spec.create?.options ?? {}) as AnySchema;
   const below = (protocol?.create?.options ?? {}) as AnySchema;
   const added = Object.entries(below).filter(([name]) => !Object.hasOwn(own, name));
@@ -105,8 +103,8 @@ function refuseBacking({ format, backingFile, backingFormat }: CreateRequest, sc
 async function make(
   graph: Graph,
   asked: CreateRequest,
-  spec: FormatSpec<never, never> | ProtocolSpec<never, never>,
-  protocol: ProtocolSpec<never, never>,
+  spec: DriverSpec,
+  protocol: NamedDriver,
   given: OptionTree,
 ): Promise<void> {
   const { host } = graph;
@@ -173,7 +171,7 @@ async function withFile(
   try {
     link = graph.attach('file', user, node, 'image', { need, share });
   } catch (error) {
-    await graph.closeNode(node).catch(() => {});
+    await graph.closeUnused([node]).catch(() => {});
     throw addContext(`Could not open '${filename}'`, error);
   }
   try {

@@ -41,6 +41,8 @@ export interface OpenOptions {
   readonly checkOnly?: boolean;
   /** To save what can be saved: tolerate damage where reading can go on. */
   readonly salvage?: boolean;
+  /** Leave out the backing file that the image names. */
+  readonly noBacking?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -56,7 +58,7 @@ const NOW_CREDIT = 2048;
 export class Disk implements GraphUser, AsyncDisposable {
   readonly description = 'an unnamed block device';
   readonly graph: Graph;
-  readonly node: BlockNode;
+  #node: BlockNode;
   readonly #writeThrough: boolean;
   #link: Link | undefined;
   /** Truncates under way: the permission to resize is held as long. */
@@ -68,7 +70,7 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   private constructor(graph: Graph, node: BlockNode, writeThrough: boolean) {
     this.graph = graph;
-    this.node = node;
+    this.#node = node;
     this.#writeThrough = writeThrough;
   }
 
@@ -78,10 +80,15 @@ export class Disk implements GraphUser, AsyncDisposable {
     try {
       disk.#link = graph.attach('root', disk, node, 'filtered', permissionsFor(node, options));
     } catch (error) {
-      if (node.parents.length === 0) await graph.closeNode(node).catch(() => {});
+      await graph.closeUnused([node]).catch(() => {});
       throw error;
     }
     return disk;
+  }
+
+  /** The top node now: filters and snapshots may come on top. After closing, the last one. */
+  get node(): BlockNode {
+    return this.#link?.node ?? this.#node;
   }
 
   /** Bytes. */
@@ -282,6 +289,7 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   async #close(): Promise<void> {
     const link = this.#link;
+    this.#node = this.node;
     this.#link = undefined;
     if (link !== undefined) await this.graph.detach(link);
   }
@@ -358,11 +366,11 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   /** Runs with no request of users beside it. */
   async #alone<T>(work: () => Promise<T>): Promise<T> {
-    await this.graph.drain(this.node);
+    const drain = await this.graph.drain(this.node);
     try {
       return await work();
     } finally {
-      this.graph.resume(this.node);
+      drain.end();
     }
   }
 }

@@ -1,6 +1,6 @@
 /**
- * The driver contract. A driver is one literal object made with {@link defineProtocol} or {@link defineFormat};
- * what it has is what it can. A driver sees only aligned, in-bounds, non-empty requests; the core (request.ts)
+ * The driver contract. A driver is one literal object made with {@link defineProtocol}, {@link defineFormat} or
+ * {@link defineFilter}; what it has is what it can, and what a filter leaves out passes through (filter.ts). A driver sees only aligned, in-bounds, non-empty requests; the core (request.ts)
  * aligns, splits, bounds, falls back and tracks, and checks the contract on both sides of every call.
  */
 import type { Host } from './host.ts';
@@ -119,6 +119,43 @@ export interface PendingChange {
   abort(): void;
 }
 
+/** A prepared reopen (BL-REOPEN-3): `commit` cannot wait or fail, so that many nodes change as one. */
+export interface ReopenStep extends PendingChange {
+  /** After all commits: what takes time, such as closing what was replaced. Errors are noted, not thrown. */
+  finish?(): Promise<void>;
+}
+
+/** What a node would be after a reopen. */
+export interface ReopenTarget<O = unknown> {
+  /** Parsed and defaulted like at opening; options that the schema does not let a reopen change are as before. */
+  readonly options: O;
+  readonly writable: boolean;
+  readonly cache: CacheSettings;
+}
+
+/** What an image says of the image below it. */
+export interface BackingReference {
+  /** As stored, unresolved (BL-NAME-7). */
+  readonly filename: string;
+  /** Driver name; empty: not told. */
+  readonly format: string;
+}
+
+/** Events of blkdebug-like hooks (BL-DEBUG-2); a filter that has one has both. */
+export interface DebugBreakpoints {
+  breakpoint(event: string, tag: string): void;
+  /** Of all breakpoints with this tag. ENOENT if there is none. */
+  removeBreakpoint(tag: string): void;
+  isSuspended(tag: string): boolean;
+  resume(tag: string): void;
+}
+
+export interface AmendOptions {
+  readonly force?: boolean;
+  readonly progress?: Progress;
+  readonly signal?: AbortSignal;
+}
+
 /**
  * An opened driver. Offsets and lengths are bytes, safe integers. Called in bounds, aligned to `limits()`, non-empty,
  * no longer than its maximums. Errors are BlockErrors. Several calls may be under way at once; overlapping ones too,
@@ -167,8 +204,34 @@ export interface DriverNode {
   /** Whether a new image of this kind reads as zeroes where nothing was written (BL-INFO-3). Default no. */
   zeroInit?(): boolean;
 
-  /** Protocols: told of every change of what the node's users need and share (BL-PERM-7); throws to refuse. */
+  /** Told of every change of what the node's users need and share (BL-PERM-7); throws to refuse. */
   preparePermissions?(next: Permissions): PendingChange;
+  /** What the driver needs of a child, where the rules for its role (BL-PERM-4, -5) do not say it. */
+  childPermissions?(child: string, wanted: Permissions): Permissions;
+
+  /** The first phase of a reopen; throws to refuse. Absent: the node cannot be reopened, save as it is (BL-REOPEN-4). */
+  prepareReopen?(next: ReopenTarget): Promise<ReopenStep>;
+
+  /** What the image names as the one below it; undefined: none. Formats with a `backing` child. */
+  backing?(): BackingReference | undefined;
+  /** Changes what the image names, and nothing else (BL-CHAIN-11). ENOSPC where there is no room. Durable after a flush. */
+  changeBacking?(reference: BackingReference | undefined): Promise<void>;
+  /** Drops all that this layer stores, so that the backing child shows; after a commit. */
+  makeEmpty?(): Promise<void>;
+  /** Changes format options of an existing image, given as text (BL-INFO-15). */
+  amend?(options: OptionTree, how: AmendOptions): Promise<void>;
+
+  /** An event that a parent raised (BL-DEBUG-1). */
+  debugEvent?(event: string): void;
+  readonly breakpoints?: DebugBreakpoints;
+
+  /** The node goes inactive or comes back (BL-MISC-3); caches that others may outdate are dropped or read anew. */
+  inactivate?(): Promise<void>;
+  activate?(): Promise<void>;
+
+  /** A drain begins: background work is to stop by itself; {@link resume} ends it. */
+  quiesce?(): void;
+  resume?(): void;
 
   /** Finishes: writes back what is cached. Called once, with no request under way; children are still open. */
   close?(): Promise<void>;
@@ -204,11 +267,15 @@ export interface Child {
 export interface OpenContext<O> {
   /** Parsed and defaulted by the driver's schema. */
   readonly options: O;
-  /** The `file` child. Present in every format; reading it in a protocol is a programming error. */
+  /** The `file` child; in a filter, the child it filters. Present in both; reading it in a protocol is a programming error. */
   readonly file: Child;
+  /** Any child by name, as it is linked now; undefined: there is none. The backing child comes after opening, and may change. */
+  child(name: string): Child | undefined;
   readonly host: Host;
   /** The node's name, for messages. */
   readonly node: string;
+  /** Raises a debug event of this driver, for whoever listens below (BL-DEBUG-1). */
+  event(name: string): void;
   /** Whether the node may be written. A driver that cannot write this image throws EACCES or ENOTSUP. */
   readonly writable: boolean;
   /** A driver that can only offer reading may degrade instead of failing (BL-OPEN-22); it then says so by `readOnly`. */
@@ -269,11 +336,22 @@ export interface CreateSpec<C, X> {
   run(context: X): Promise<void>;
 }
 
+/** A child that a driver opens beside `file`, from the options `NAME.*` or a reference `NAME`. */
+export interface ChildSpec<O> {
+  readonly role: ChildRole | ((options: O) => ChildRole);
+  /** Opening goes on without it. Default: `A block device must be specified for "NAME"`. */
+  readonly optional?: boolean;
+}
+
 interface DriverBase<O> {
   /** As in `driver=NAME`. */
   readonly name: string;
   readonly summary: string;
   readonly options: SchemaOf<O>;
+  /** In the order they are opened. */
+  readonly children?: Readonly<Record<string, ChildSpec<O>>>;
+  /** Debug events the driver raises. */
+  readonly events?: readonly string[];
   /** Options that decide what data is seen; only these enter `json:` names (BL-REFRESH-6). */
   readonly strongOptions?: readonly string[];
 }
@@ -300,6 +378,8 @@ export interface FormatSpec<O = unknown, C = unknown> extends DriverBase<O> {
   probe?(head: Uint8Array, filename: string): number;
   /** What the `file` child is to the driver. Default `image`. */
   readonly fileRole?: (options: O) => ChildRole;
+  /** Images name another one below them, which is opened as the `backing` child. */
+  readonly supportsBacking?: boolean;
   readonly create?: CreateSpec<C, FormatCreateContext<C>>;
   /** Making one is making the file: all options, the size too, go to the protocol, and `create.run` is not called (raw). */
   readonly createsThroughProtocol?: boolean;
@@ -307,11 +387,31 @@ export interface FormatSpec<O = unknown, C = unknown> extends DriverBase<O> {
   open(context: OpenContext<O>): Promise<DriverNode>;
 }
 
-export type DriverSpec = ProtocolSpec<never, never> | FormatSpec<never, never>;
+export interface FilterSpec<O = unknown> extends DriverBase<O> {
+  readonly kind: 'filter';
+  /** The child it filters. Default `file`. */
+  readonly filters?: string;
+  /** Turns `NAME:rest` into options; presence lets the filter be named so (BL-OPEN-8). */
+  parseFilename?(filename: string): OptionTree;
+  /** The name that opening alone gives the same node, from the options and the children's exact names; undefined: none. */
+  exactFilename?(options: OptionTree, child: (name: string) => string): string | undefined;
+  /** Filters make no images. */
+  readonly create?: undefined;
+  readonly needsFilename?: undefined;
+  /** What is left out passes through; one with `read` and no `tryReadNow` is never answered at once, and shows no status. */
+  open(context: OpenContext<O>): Promise<Partial<DriverNode>>;
+}
+
+export type DriverSpec = ProtocolSpec<never, never> | FormatSpec<never, never> | FilterSpec<never>;
 
 /** A driver that opens by itself and reaches real storage. */
 export function defineProtocol<O, C = never>(spec: Omit<ProtocolSpec<O, C>, 'kind'>): ProtocolSpec<O, C> {
   return { ...spec, kind: 'protocol' };
+}
+
+/** A driver that shows its child's data unchanged, and does something else besides. */
+export function defineFilter<O>(spec: Omit<FilterSpec<O>, 'kind'>): FilterSpec<O> {
+  return { ...spec, kind: 'filter' };
 }
 
 /** A driver that interprets a `file` child. */

@@ -55,23 +55,64 @@ function asciiJson(value: string | number | boolean | null): string {
   );
 }
 
-/** Sets the three names of a node from its options and its children's names (BL-REFRESH-1 to 6). */
+/**
+ * Sets the three names of a node from its options and its children's names, whose own are set first (BL-REFRESH-1 to 6).
+ * For a node that has a driver.
+ */
 export function refreshFilename(node: BlockNode): void {
-  const { driver, options } = node;
-  const file = node.child('file')?.node;
+  for (const { node: child } of node.children) refreshFilename(child);
+  const { driver, filtered } = node;
+  if (node.implicit && filtered !== undefined) {
+    const { exactName, fullOptions, filename } = filtered.node;
+    Object.assign(node, { exactName, fullOptions, filename });
+    return;
+  }
+  const strong = strongOptions(node);
+  const backing = overriddenBacking(node);
+  node.fullOptions = fullOptions(node, strong, backing);
+  if (driver.kind === 'protocol') node.exactName = driver.exactFilename?.(node.options) ?? '';
+  else if (driver.kind === 'filter') {
+    const childName = (name: string) => node.child(name)?.node.exactName ?? '';
+    node.exactName = driver.exactFilename?.(node.options, childName) ?? '';
+  } else {
+    const primary = node.primary?.node;
+    const plain = primary?.driver.kind !== 'format' && Object.keys(strong).length === 0 && backing === undefined;
+    node.exactName = (plain && primary?.exactName) || '';
+  }
+  if (node.exactName !== '') node.filename = node.exactName;
+  else if (node.fullOptions !== undefined) node.filename = jsonName(node.fullOptions);
+}
+
+/** Options that decide what data is seen, as they were given (BL-REFRESH-6). */
+function strongOptions({ driver, options }: BlockNode): Record<string, FullOptions[string]> {
   const own: Record<string, FullOptions[string]> = {};
   for (const key of driver.strongOptions ?? []) {
     const value = options[key];
     if (value !== undefined) own[key] = value;
   }
-  if (driver.kind === 'protocol') {
-    node.exactName = driver.exactFilename?.(options) ?? '';
-    node.fullOptions = { ...own, driver: driver.name };
-  } else {
-    const direct = file?.driver.kind === 'protocol' && Object.keys(own).length === 0;
-    node.exactName = direct ? file.exactName : '';
-    node.fullOptions = file?.fullOptions && { ...own, driver: driver.name, file: file.fullOptions };
+  return own;
+}
+
+/** A backing child that is not the one the image names, or null where that was suppressed; undefined: as it names it. */
+function overriddenBacking(node: BlockNode): BlockNode | null | undefined {
+  if (node.settings.noIO) return undefined;
+  const { backing, automaticBackingName } = node;
+  if (backing !== undefined) return backing.node.filename === automaticBackingName ? undefined : backing.node;
+  return automaticBackingName === '' ? undefined : null;
+}
+
+/** Undefined where some child's are not known. */
+function fullOptions(
+  node: BlockNode,
+  strong: Record<string, FullOptions[string]>,
+  backing: BlockNode | null | undefined,
+): FullOptions | undefined {
+  const full: Record<string, FullOptions[string]> = { ...strong, driver: node.driver.name };
+  for (const { name, role, node: child } of node.children) {
+    if (role === 'cow' && backing === undefined) continue;
+    if (child.fullOptions === undefined) return undefined;
+    full[name] = child.fullOptions;
   }
-  if (node.exactName !== '') node.filename = node.exactName;
-  else if (node.fullOptions !== undefined) node.filename = jsonName(node.fullOptions);
+  if (backing === null) full.backing = null;
+  return full;
 }

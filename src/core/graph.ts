@@ -1,16 +1,20 @@
-/** The graph: its drivers, its nodes and their names, links being made and dropped, drains. */
+/** The graph: its drivers, its nodes and their names, links being made and dropped, nodes being closed. */
 
 import { Disk, type OpenOptions } from './disk.ts';
+import { Drain } from './drain.ts';
 import type { DriverSpec } from './driver.ts';
 import { BlockError } from './errors.ts';
 import type { Events } from './events.ts';
+import { addLink, dropLink } from './graph-change.ts';
 import type { Host } from './host.ts';
-import { BlockNode, type GraphUser, Link } from './node.ts';
+import { BlockNode, type GraphUser, type Link } from './node.ts';
 import { openNode } from './open.ts';
 import { flattenOptions, type NestedOptions, type OptionTree } from './options.ts';
 import { updatePermissions } from './permission-update.ts';
 import type { ChildRole, Permissions } from './permissions.ts';
+import { DEFAULT_OPEN_POLICY, type OpenPolicy } from './policy.ts';
 import * as request from './request.ts';
+import { type Transaction, transact } from './transaction.ts';
 
 export interface GraphOptions {
   readonly host: Host;
@@ -18,6 +22,8 @@ export interface GraphOptions {
   readonly drivers: readonly DriverSpec[];
   /** Driver names that may be opened at all, and read-only (BL-DRV-4). Both absent or empty: all. */
   readonly whitelist?: { readonly readWrite: readonly string[]; readonly readOnly: readonly string[] };
+  /** What files named inside images may be opened. Default: local files of a told format. */
+  readonly openPolicy?: OpenPolicy;
 }
 
 /** Longest node name that can be typed (BL-OPEN-20). */
@@ -28,14 +34,21 @@ export class Graph {
   /** Newest first. */
   readonly drivers: readonly DriverSpec[];
   readonly whitelist: { readonly readWrite: readonly string[]; readonly readOnly: readonly string[] };
+  readonly openPolicy: OpenPolicy;
   /** By name, in the order they were opened. */
   readonly #nodes = new Map<string, BlockNode>();
+  /** Devices share the namespace (BL-TERM-6); set by devices.ts. */
+  isDeviceName: (name: string) => boolean = () => false;
+  /** The node in the device of that name; throws if it has none. Undefined: no such device. */
+  deviceNode: (name: string) => BlockNode | undefined = () => undefined;
+  readonly #drains = new Set<Drain>();
   #unnamed = 0;
 
   constructor(options: GraphOptions) {
     this.host = options.host;
     this.drivers = [...options.drivers].reverse();
     this.whitelist = options.whitelist ?? { readWrite: [], readOnly: [] };
+    this.openPolicy = options.openPolicy ?? DEFAULT_OPEN_POLICY;
   }
 
   /** The driver of exactly this name (BL-DRV-2). */
@@ -61,21 +74,43 @@ export class Graph {
    * Read-only unless `writable`. Throws BlockError; then nothing stays open.
    */
   async open(source: string | NestedOptions, options: OpenOptions = {}): Promise<Disk> {
+    return Disk.attach(this, await this.#openNode(source, options), options);
+  }
+
+  /**
+   * Opens a node that stays open without a user, until {@link release}. It is writable unless `read-only` says
+   * otherwise (BL-OPEN-21), and has no permissions until someone uses it.
+   */
+  async add(source: string | NestedOptions, options: OpenOptions = {}): Promise<BlockNode> {
+    const node = await this.#openNode(source, { writable: true, ...options });
+    this.hold(node);
+    try {
+      transact((transaction) => updatePermissions(transaction, [node]));
+    } catch (error) {
+      await this.release(node).catch(() => {});
+      throw error;
+    }
+    return node;
+  }
+
+  #openNode(source: string | NestedOptions, options: OpenOptions): Promise<BlockNode> {
     const tree: OptionTree = typeof source === 'string' ? {} : flattenOptions(source);
-    const node = await openNode(this, { filename: typeof source === 'string' ? source : undefined, tree, options });
-    return Disk.attach(this, node, options);
+    return openNode(this, { filename: typeof source === 'string' ? source : undefined, tree, options });
   }
 
   /** A further disk on a node that is open already, found by its name (BL-OPEN-2). ENODEV if there is none. */
   async openReference(name: string, options: OpenOptions = {}): Promise<Disk> {
-    const node = this.#nodes.get(name);
-    if (node === undefined || !node.isOpen) {
-      throw new BlockError('ENODEV', `Cannot find device='${name}' nor node-name='${name}'`);
-    }
-    return Disk.attach(this, node, options);
+    return Disk.attach(this, this.lookUp(name), options);
   }
 
-  /** All open nodes, in the order they were opened. */
+  /** The node of a device of that name, else the node of that name (BL-INFO-13). ENODEV if there is none. */
+  lookUp(name: string): BlockNode {
+    const node = this.deviceNode(name) ?? this.#nodes.get(name);
+    if (node?.isOpen) return node;
+    throw new BlockError('ENODEV', `Cannot find device='${name}' nor node-name='${name}'`);
+  }
+
+  /** All open nodes, in the order they were opened (BL-INFO-12). */
   nodes(): BlockNode[] {
     return [...this.#nodes.values()];
   }
@@ -92,6 +127,9 @@ export class Graph {
       return `#block${this.#unnamed++}${String((digits[0] ?? 0) % 100).padStart(2, '0')}`;
     }
     if (!/^[A-Za-z][A-Za-z0-9._-]*$/.test(given)) throw new BlockError('EINVAL', `Invalid node-name: '${given}'`);
+    if (this.isDeviceName(given)) {
+      throw new BlockError('EINVAL', `node-name=${given} is conflicting with a device id`);
+    }
     if (this.#nodes.has(given)) throw new BlockError('EINVAL', `Duplicate nodes with node-name='${given}'`);
     if (given.length > NODE_NAME_MAX) throw new BlockError('EINVAL', 'Node name too long');
     return given;
@@ -114,35 +152,61 @@ export class Graph {
     role: ChildRole,
     wanted: Permissions | undefined,
   ): Link {
-    const link = new Link(name, parent, node, role);
-    node.parents.unshift(link);
-    if (parent instanceof BlockNode) parent.children.unshift(link);
-    try {
+    return this.change((transaction) => {
+      const link = addLink(transaction, name, parent, node, role);
       if (wanted !== undefined) {
         link.pending = wanted;
-        updatePermissions([node]);
-      } else if (parent instanceof BlockNode) updatePermissions([parent]);
-    } catch (error) {
-      this.#unlink(link);
-      throw error;
-    }
-    return link;
+        updatePermissions(transaction, [node]);
+      } else if (parent instanceof BlockNode) updatePermissions(transaction, [parent]);
+      return link;
+    });
   }
 
   /** Changes what a user's link holds. */
   changePermissions(link: Link, wanted: Permissions): void {
     link.pending = wanted;
-    updatePermissions([link.node]);
+    transact((transaction) => updatePermissions(transaction, [link.node]));
+  }
+
+  /** A change of links as a whole; drains under way follow it. */
+  change<T>(work: (transaction: Transaction) => T): T {
+    const result = transact(work);
+    for (const drain of this.#drains) drain.follow();
+    return result;
   }
 
   /** Drops a link; a node without parents is closed, with all below it. Resources are freed even if closing fails. */
   async detach(link: Link): Promise<void> {
-    this.#unlink(link);
-    if (link.node.parents.length === 0) await this.closeNode(link.node);
-    else updatePermissions([link.node]);
+    this.change((transaction) => {
+      dropLink(transaction, link);
+      // What is closed keeps its locks until it is.
+      if (link.node.inUse) updatePermissions(transaction, [link.node]);
+    });
+    await this.closeUnused([link.node]);
   }
 
-  /** Closes a node that nobody uses. */
+  /** Takes a reference without a link (BL-CLOSE-1). */
+  hold(node: BlockNode): void {
+    node.holds++;
+  }
+
+  /** Drops one; the last closes the node. TypeError if none was taken. */
+  async release(node: BlockNode): Promise<void> {
+    if (node.holds === 0) throw new TypeError(`node '${node.name}' is not held`);
+    node.holds--;
+    await this.closeUnused([node]);
+  }
+
+  /** Closes those of `nodes` that nobody uses, all of them, and throws the first failure. */
+  async closeUnused(nodes: readonly BlockNode[]): Promise<void> {
+    const failures: unknown[] = [];
+    for (const node of nodes) {
+      if (!node.inUse) await this.closeNode(node).catch((error) => failures.push(error));
+    }
+    if (failures.length > 0) throw failures[0];
+  }
+
+  /** Closes a node that nobody uses (BL-CLOSE-2). */
   async closeNode(node: BlockNode): Promise<void> {
     if (this.#nodes.get(node.name) !== node) return;
     this.#nodes.delete(node.name);
@@ -156,48 +220,40 @@ export class Graph {
     };
     await node.tracker.whenIdle();
     if (node.isOpen) {
-      if (node.writable) await attempt(() => request.flush(node));
+      if (node.writable && !node.inactive) await attempt(() => request.flush(node));
       await attempt(() => node.impl.close?.());
     }
-    for (const link of [...node.children]) await attempt(() => this.detach(link));
+    for (const link of closingOrder(node)) await attempt(() => this.detach(link));
     this.emit('diskwright:node:close', { node: node.name, driver: node.driver.name, filename: node.filename });
     if (failures.length > 0) throw failures[0];
   }
 
+  /** Drops all that callers hold and closes all that is then unused (BL-CLOSE-4). EBUSY if a node remains. */
+  async closeAll(): Promise<void> {
+    const failures: unknown[] = [];
+    for (const node of this.nodes().reverse()) {
+      node.holds = 0;
+      await this.closeUnused([node]).catch((error) => failures.push(error));
+    }
+    if (failures.length > 0) throw failures[0];
+    const [left] = this.nodes();
+    if (left !== undefined) throw new BlockError('EBUSY', `Node '${left.name}' is still in use`, { node: left.name });
+  }
+
   /**
-   * Holds back new requests of users of `node` and waits until nothing is under way there or above (BL-CTX-5).
-   * Nests; every call needs its {@link resume}.
+   * Holds back new requests of users of `nodes` and waits until nothing is under way there or above (BL-CTX-5), also
+   * in parents that a change adds meanwhile. Nests; every drain needs its `end`.
    */
-  async drain(node: BlockNode): Promise<void> {
-    const drained = withAncestors(node);
-    for (const each of drained) each.drainDepth++;
-    while (drained.some((each) => !each.tracker.idle)) {
-      for (const each of drained) await each.tracker.whenIdle();
-    }
-  }
-
-  resume(node: BlockNode): void {
-    for (const each of withAncestors(node)) {
-      each.drainDepth--;
-      if (each.drainDepth === 0) each.wake();
-    }
-  }
-
-  #unlink(link: Link): void {
-    link.node.parents = link.node.parents.filter((other) => other !== link);
-    if (link.parent instanceof BlockNode) {
-      link.parent.children = link.parent.children.filter((other) => other !== link);
-    }
+  async drain(...nodes: readonly BlockNode[]): Promise<Drain> {
+    const drain = new Drain(nodes, () => this.#drains.delete(drain));
+    this.#drains.add(drain);
+    await drain.whenIdle();
+    return drain;
   }
 }
 
-function withAncestors(node: BlockNode): BlockNode[] {
-  const found = new Set<BlockNode>();
-  const visit = (each: BlockNode) => {
-    if (found.has(each)) return;
-    found.add(each);
-    for (const link of each.parents) if (link.parent instanceof BlockNode) visit(link.parent);
-  };
-  visit(node);
-  return [...found];
+/** The backing link goes first, then the file (BL-CLOSE-2). */
+function closingOrder(node: BlockNode): Link[] {
+  const rank = (link: Link) => (link.role === 'cow' ? 0 : link.name === 'file' ? 1 : 2);
+  return [...node.children].sort((a, b) => rank(a) - rank(b));
 }

@@ -14,6 +14,28 @@ export interface HostFileMode {
   readonly direct?: boolean;
   /** Which way requests go: `threads` always through the pool, `auto` at once when the host knows they will not wait. */
   readonly aio?: 'auto' | 'threads';
+  /** Whose threads open the file and make its blocking calls from then on. Default: the main context. */
+  readonly context?: HostContext | undefined;
+}
+
+/**
+ * Threads of its own for the blocking system calls of some files, so that a disk that hangs holds up nothing else
+ * (BL-CTX-5). What is called back is called on the event loop as ever. The main context, whose threads all other files
+ * share, has no such object: `undefined` stands for it.
+ */
+export interface HostContext {
+  /** For messages. */
+  readonly name: string;
+  /**
+   * Ends the threads, and resolves when none of them is left: a call that hangs holds this up. Throws EBUSY while files
+   * are in the context, ECANCELED in what comes after it.
+   */
+  close(): Promise<void>;
+}
+
+export interface HostContextOptions {
+  /** The most system calls that run at once, 1 to 64; further ones wait for their turn. Default 4. */
+  readonly threads?: number;
 }
 
 export type HostFileKind = 'regular' | 'block' | 'character' | 'pipe' | 'directory' | 'other';
@@ -73,8 +95,13 @@ export interface HostFile {
   zeroRange(offset: number, length: number): Promise<void>;
   /** Tells the storage below that the range is not needed; what it reads as then is not known. Default: punchHole. */
   discard?(offset: number, length: number): Promise<void>;
-  /** What is stored from `offset` on: one run, at most `length` long. Without means to find out: all data. */
-  extent(offset: number, length: number): HostExtent;
+  /**
+   * What is stored from `offset` on: one run, at most `length` long. Without means to find out: all data.
+   * Undefined where it might take waiting to find out; then there is {@link findExtent}.
+   */
+  extent(offset: number, length: number): HostExtent | undefined;
+  /** The same, in the file's context. */
+  findExtent?(offset: number, length: number): Promise<HostExtent>;
   /** Copies inside the host from another of its files; resolves with the bytes copied (0: at source's end), or throws ENOTSUP. */
   copyFrom(source: HostFile, sourceOffset: number, offset: number, length: number): Promise<number>;
 
@@ -94,13 +121,19 @@ export interface HostFile {
   /** Turns copy-on-write off for a file that is still empty (btrfs). */
   setNoCopyOnWrite?(): void;
 
+  /**
+   * Moves the file to a context, `undefined` being the main one. Requests from now on run there; those under way end
+   * where they began. Absent: the host has no contexts.
+   */
+  setContext?(context: HostContext | undefined): void;
+
   close(): Promise<void>;
 }
 
 export interface HostFiles {
   open(path: string, mode: HostFileMode): Promise<HostFile>;
   /** Follows symbolic links. */
-  stat(path: string): Promise<HostFileInfo>;
+  stat(path: string, context?: HostContext): Promise<HostFileInfo>;
   /** The name with all symbolic links resolved; the last component need not exist. */
   resolve(path: string): Promise<string>;
   remove(path: string): Promise<void>;
@@ -122,6 +155,8 @@ export interface HostClock {
 export interface Host {
   readonly files: HostFiles;
   readonly clock: HostClock;
+  /** A context with threads of its own, started as they are needed. Absent: the host has none, and what waits for none. */
+  createContext?(name: string, options?: HostContextOptions): HostContext;
   /** Random bytes; from a seed in simulations. */
   random(target: Uint8Array): void;
   /** A warning for the user: whole lines, without a program's prefix. */

@@ -1,6 +1,8 @@
 /** A node of the graph and the links between nodes. State only; what is done with it is in graph.ts and request.ts. */
 import type { DiscardMode } from './cache.ts';
+import type { ChangeTracker } from './change-tracker.ts';
 import type {
+  BackingReference,
   CacheSettings,
   Child,
   DriverNode,
@@ -35,12 +37,23 @@ export interface FullOptions {
   readonly [key: string]: string | number | boolean | null | FullOptions;
 }
 
+/** How an option came to a node, for a reopen that keeps what it does not change (BL-REOPEN-2). */
+export interface NodeOrigin {
+  /** All options given for this node itself, by the caller or in a `json:` name; those of children are theirs. */
+  readonly explicit: OptionTree;
+  /** The parent it was opened for, whose settings it takes on (BL-TERM-4); not for references. */
+  readonly inheritsFrom: BlockNode | undefined;
+  /** Opened below the format level (BL-OPEN-5). */
+  readonly protocolLevel: boolean;
+}
+
 export class BlockNode {
   readonly name: string;
   readonly driver: DriverSpec;
-  readonly settings: NodeSettings;
+  settings: NodeSettings;
   /** The driver's own options, as given (BL-OPEN-10). */
-  readonly options: OptionTree;
+  options: OptionTree;
+  origin: NodeOrigin;
   /** May be less than asked for: a driver with auto-read-only degrades. */
   writable: boolean;
   /** Set when the format was guessed and is raw: what must not appear in block 0 (BL-OPEN-16). */
@@ -52,9 +65,25 @@ export class BlockNode {
   /** Changes begun, and how many of them the last completed flush covered. */
   writeGeneration = 0;
   flushedGeneration = 0;
-  /** Links from parents and users, and links to children; newest first (BL-TERM-4). */
-  parents: Link[] = [];
-  children: Link[] = [];
+  /** Links from parents and users, and links to children; newest first (BL-TERM-4). Replaced, never changed in place. */
+  parents: readonly Link[] = [];
+  children: readonly Link[] = [];
+  /** References held by a caller without a link (BL-CLOSE-1). */
+  holds = 0;
+  /** Opened without the backing file that it names, or could not open it (BL-CHAIN-6). */
+  noBacking = false;
+  /** The name that the header implies for the backing child, resolved; empty: none (BL-CHAIN-3). */
+  automaticBackingName = '';
+  /** Made by the core for its own ends; shown as its child (BL-REFRESH-6). */
+  implicit = false;
+  /** A temporary overlay (BL-OPEN-28). */
+  temporary = false;
+  /** Users that asked for copy-on-read (BL-OPEN-24). */
+  copyOnRead = 0;
+  /** Given up to another program, until it is activated (BL-MISC-3). */
+  inactive = false;
+  /** Told of changes of content and size: dirty bitmaps. */
+  trackers: readonly ChangeTracker[] = [];
   /** BL-REFRESH-1. */
   exactName = '';
   fullOptions: FullOptions | undefined;
@@ -62,11 +91,12 @@ export class BlockNode {
   #impl: DriverNode | undefined;
   #heldBack: (() => void)[] = [];
 
-  constructor(name: string, driver: DriverSpec, settings: NodeSettings, options: OptionTree) {
+  constructor(name: string, driver: DriverSpec, settings: NodeSettings, options: OptionTree, origin: NodeOrigin) {
     this.name = name;
     this.driver = driver;
     this.settings = settings;
     this.options = options;
+    this.origin = origin;
     this.writable = !settings.readOnly;
   }
 
@@ -102,22 +132,67 @@ export class BlockNode {
 
   /** Whether a write past the end makes it longer. */
   get growable(): boolean {
+    if (this.driver.kind === 'filter') return this.filtered?.node.growable ?? false;
     return this.driver.kind === 'protocol' && this.driver.growable === true;
+  }
+
+  /** The link to the child that a filter filters. */
+  get filtered(): Link | undefined {
+    return this.driver.kind === 'filter' ? this.child(this.driver.filters ?? 'file') : undefined;
+  }
+
+  /** The link to the image below this one in its chain (BL-TERM-5: the copy-on-write child). */
+  get backing(): Link | undefined {
+    return this.children.find((link) => link.role === 'cow');
+  }
+
+  /** What holds this node's data, where one child does: the filtered child, or the file of a format (BL-TERM-5). */
+  get primary(): Link | undefined {
+    return (
+      this.filtered ?? this.children.find(({ role }) => role === 'image' || role === 'filtered' || role === 'data')
+    );
+  }
+
+  /** The name of the device it is in, else its own (BL-INFO-9). */
+  get deviceOrNodeName(): string {
+    for (const { parent } of this.parents) {
+      if (!(parent instanceof BlockNode) && parent.deviceName !== undefined) return parent.deviceName;
+    }
+    return this.name;
+  }
+
+  /** Used by a parent or held by a caller. */
+  get inUse(): boolean {
+    return this.parents.length > 0 || this.holds > 0;
+  }
+
+  /** What the image itself names as the one below it, unresolved (BL-NAME-7). */
+  get storedBacking(): BackingReference | undefined {
+    return this.isOpen ? this.impl.backing?.() : undefined;
   }
 }
 
-/** A user of a node that is no node: a disk that a caller opened. */
+/** A user of a node that is no node: a disk that a caller opened, a device, a job. */
 export interface GraphUser {
   /** As messages name it. */
   readonly description: string;
+  /** Of a device: its name, by which messages about its node call it. */
+  readonly deviceName?: string;
+  /** The node that it uses has another length now. */
+  resized?(length: number): void;
 }
 
 /** A link from a node or a user to a node. To a driver it is its {@link Child}. */
 export class Link implements Child {
   readonly name: string;
   readonly parent: BlockNode | GraphUser;
-  readonly node: BlockNode;
+  /** Changed only by graph-change.ts. */
+  node: BlockNode;
   readonly role: ChildRole;
+  /** Jobs that need the link to stay as it is (BL-CHAIN-17). */
+  frozen = 0;
+  /** Why the node's operations are blocked, where the link blocks any (BL-CHAIN-2). */
+  blockReason: { readonly text: string } | undefined;
   /** What the parent holds now. */
   held: Permissions = { need: NO_PERMISSIONS, share: ALL_PERMISSIONS };
   /** What a change under way would make of it. */

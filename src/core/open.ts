@@ -1,162 +1,84 @@
 /** From a name or an option tree to opened nodes (BL-OPEN). */
-import { cacheSettings, type DiscardMode, discardMode } from './cache.ts';
+import { openBacking } from './backing-open.ts';
 import type { OpenOptions } from './disk.ts';
-import type { Child, DriverNode, DriverSpec, FormatSpec, OpenContext, ProtocolSpec } from './driver.ts';
+import type { Child, ChildSpec, DriverNode, DriverSpec, OpenContext } from './driver.ts';
 import { BlockError, errorText, withErrno } from './errors.ts';
-import { jsonNameOptions, protocolPrefix, refreshFilename } from './filename.ts';
+import { jsonNameOptions, refreshFilename } from './filename.ts';
+import { completeFilter } from './filter.ts';
+import { type NamedDriver, protocolFor, requireAllowed, requireDriver } from './find-driver.ts';
 import type { Graph } from './graph.ts';
-import { BlockNode, type NodeSettings } from './node.ts';
-import { type OptionTree, type OptionValue, parseBoolOption, parseOptions, takePrefix } from './options.ts';
-import { PROBE_BYTES, probeFormat } from './probe.ts';
+import { BlockNode, type NodeOrigin, type NodeSettings } from './node.ts';
+import {
+  childProtocolLevel,
+  inheritedSettings,
+  layerSettings,
+  settingsFromFlags,
+  takeLayerOptions,
+} from './open-settings.ts';
+import { type OptionTree, type OptionValue, parseOptions, takePrefix } from './options.ts';
+import type { ChildRole } from './permissions.ts';
+import { guardGuessedRaw, probeNode } from './probe-node.ts';
 import * as request from './request.ts';
 
 /** Nodes opened from one option tree, one below the other: more is a mistake or an attack. */
 const MAX_DEPTH = 16;
 
+/** What a child takes on from the node it is opened for. */
+export interface Inheritance {
+  readonly settings: NodeSettings;
+  readonly role: ChildRole;
+  readonly protocolLevel: boolean;
+}
+
 export interface OpenRequest {
   readonly filename: string | undefined;
   readonly tree: OptionTree;
   readonly options: OpenOptions;
-  /** Settings of the parent that this child inherits from (BL-OPEN-27). */
-  readonly inherited?: NodeSettings;
+  /** Absent for the top node. */
+  readonly inherited?: Inheritance;
+  /** Links of one option tree above this node. */
   readonly depth?: number;
+  /** Images above this one in its chain. */
+  readonly chainDepth?: number;
+  /** Shown name of the image in which the name was found, if it was (policy.ts). */
+  readonly namedBy?: string | undefined;
 }
 
-/** Opens a node with all below it, or finds the one referred to. Throws BlockError, and then leaves nothing open. */
+/** A node being opened: what was asked for, and what follows from it whatever the driver. */
+export interface Level {
+  readonly graph: Graph;
+  readonly asked: OpenRequest;
+  readonly settings: NodeSettings;
+  readonly filename: string | undefined;
+  readonly name: string | undefined;
+  readonly explicit: OptionTree;
+}
+
+/** Opens a node with all below it. Throws BlockError, and then leaves nothing open. */
 export async function openNode(graph: Graph, asked: OpenRequest): Promise<BlockNode> {
   const depth = asked.depth ?? 0;
   if (depth > MAX_DEPTH) throw new BlockError('ELOOP', `More than ${MAX_DEPTH} nodes below one another`);
   asked.options.signal?.throwIfAborted();
   const fromName = asked.filename === undefined ? undefined : jsonNameOptions(asked.filename);
   const filename = fromName === undefined ? asked.filename : undefined;
-  const given: Record<string, OptionValue> = { ...fromName, ...asked.tree };
-  if (depth === 0 && asked.options.format !== undefined) given.driver = asked.options.format;
-  const { layer, rest } = takeLayerOptions(given);
-  const driver = layer.driver === undefined ? undefined : lookUp(graph, String(layer.driver));
-  const settings = layerSettings(layer, asked);
-  const nodeName = layer['node-name'] === undefined ? asked.options.nodeName : String(layer['node-name']);
-  const name = depth === 0 || layer['node-name'] !== undefined ? nodeName : undefined;
-  const level = { graph, asked, settings, filename, name, depth };
-  if (driver?.kind === 'protocol' || (driver === undefined && depth > 0)) return openProtocol(level, driver, rest);
-  return openFormat(level, driver, rest);
-}
-
-interface Level {
-  readonly graph: Graph;
-  readonly asked: OpenRequest;
-  readonly settings: NodeSettings;
-  readonly filename: string | undefined;
-  readonly name: string | undefined;
-  readonly depth: number;
-}
-
-const LAYER_KEYS = [
-  'driver',
-  'node-name',
-  'read-only',
-  'auto-read-only',
-  'force-share',
-  'cache.direct',
-  'cache.no-flush',
-  'discard',
-  'detect-zeroes',
-] as const;
-type LayerOptions = { [K in (typeof LAYER_KEYS)[number]]?: OptionValue };
-
-function takeLayerOptions(tree: OptionTree): { layer: LayerOptions; rest: OptionTree } {
-  const layer: LayerOptions = {};
-  const rest: Record<string, OptionValue> = { ...tree };
-  for (const key of LAYER_KEYS) {
-    const value = rest[key];
-    if (value !== undefined) layer[key] = value;
-    delete rest[key];
+  const explicit: Record<string, OptionValue> = { ...fromName, ...asked.tree };
+  if (asked.inherited === undefined && asked.options.format !== undefined) explicit.driver = asked.options.format;
+  const { layer, rest } = takeLayerOptions(explicit);
+  const driver = layer.driver === undefined ? undefined : requireDriver(graph, String(layer.driver));
+  const base = asked.inherited?.settings ?? settingsFromFlags(asked.options);
+  const given = layer['node-name'];
+  const name =
+    given === undefined ? (asked.inherited === undefined ? asked.options.nodeName : undefined) : String(given);
+  const level: Level = { graph, asked, settings: layerSettings(layer, base), filename, name, explicit };
+  if (driver?.kind === 'protocol' || (driver?.kind === 'filter' && filename !== undefined && driver.parseFilename)) {
+    return openNamed(level, driver, rest);
   }
-  return { layer, rest };
+  if (driver !== undefined) return openWithChildren(level, driver, rest);
+  return asked.inherited?.protocolLevel === true ? openNamed(level, undefined, rest) : openProbed(level, rest);
 }
 
-/** Given options win, then what the parent passes on, then the caller's flags (BL-OPEN-4, BL-OPEN-27). */
-function layerSettings(layer: LayerOptions, { options, inherited }: OpenRequest): NodeSettings {
-  const flag = (key: keyof LayerOptions, fallback: boolean) => {
-    const value = layer[key];
-    return value === undefined || value === null ? fallback : parseBoolOption(value, key);
-  };
-  const cache = inherited?.cache ?? cacheSettings(options.cache ?? 'writeback');
-  if (cache === undefined) throw new BlockError('EINVAL', `Invalid cache option: ${options.cache}`);
-  const readOnly = flag('read-only', inherited?.readOnly ?? options.writable !== true);
-  const settings: NodeSettings = {
-    readOnly,
-    autoReadOnly: flag('auto-read-only', inherited?.autoReadOnly ?? false),
-    forceShare: flag('force-share', inherited?.forceShare ?? options.forceShare === true),
-    noIO: inherited === undefined && options.noIO === true,
-    checkOnly: inherited === undefined && options.checkOnly === true,
-    salvage: inherited === undefined && options.salvage === true,
-    cache: {
-      writeBack: inherited === undefined ? cache.writeBack : true,
-      direct: flag('cache.direct', cache.direct),
-      noFlush: flag('cache.no-flush', cache.noFlush),
-    },
-    discard: discardOf(layer.discard, inherited === undefined ? (options.discard ?? 'unmap') : 'unmap'),
-    detectZeroes: detectZeroesOf(layer['detect-zeroes'], inherited === undefined ? options.detectZeroes : undefined),
-  };
-  if (settings.forceShare && !readOnly) {
-    throw new BlockError('EINVAL', 'force-share=on can only be used with read-only images');
-  }
-  if (settings.detectZeroes === 'unmap' && settings.discard !== 'unmap') {
-    throw new BlockError(
-      'EINVAL',
-      'setting detect-zeroes to unmap is not allowed without setting discard operation to unmap',
-    );
-  }
-  return settings;
-}
-
-function discardOf(value: OptionValue | undefined, fallback: DiscardMode): DiscardMode {
-  if (value === undefined) return fallback;
-  const mode = discardMode(String(value));
-  if (mode === undefined) throw new BlockError('EINVAL', 'Invalid discard option');
-  return mode;
-}
-
-function detectZeroesOf(value: OptionValue | undefined, fallback: 'off' | 'on' | 'unmap' = 'off') {
-  if (value === undefined) return fallback;
-  if (value === 'off' || value === 'on' || value === 'unmap') return value;
-  throw new BlockError('EINVAL', `invalid parameter value: ${value}`);
-}
-
-function lookUp(graph: Graph, name: string): DriverSpec {
-  const driver = graph.driver(name);
-  if (driver === undefined) throw new BlockError('ENOENT', `Unknown driver '${name}'`);
-  return driver;
-}
-
-/** The protocol driver for a name (BL-DRV-8): devices first, then prefixes, else `file`. */
-export async function protocolFor(
-  graph: Graph,
-  filename: string,
-  withPrefix: boolean,
-): Promise<ProtocolSpec<never, never>> {
-  let best: ProtocolSpec<never, never> | undefined;
-  let bestScore = 0;
-  for (const driver of graph.drivers) {
-    if (driver.kind !== 'protocol' || driver.probeDevice === undefined) continue;
-    const score = await driver.probeDevice(filename, graph.host);
-    if (score > bestScore) {
-      best = driver;
-      bestScore = score;
-    }
-  }
-  if (best !== undefined) return best;
-  const prefix = withPrefix ? protocolPrefix(filename) : undefined;
-  const driver = graph.driver(prefix ?? 'file');
-  if (driver?.kind !== 'protocol') throw new BlockError('ENOENT', `Unknown protocol '${prefix ?? 'file'}'`);
-  return driver;
-}
-
-async function openProtocol(
-  level: Level,
-  given: ProtocolSpec<never, never> | undefined,
-  rest: OptionTree,
-): Promise<BlockNode> {
+/** What reaches its storage by a name (BL-OPEN-6 to 8). */
+async function openNamed(level: Level, given: NamedDriver | undefined, rest: OptionTree): Promise<BlockNode> {
   const { graph, filename } = level;
   if (filename !== undefined && rest.filename !== undefined) {
     throw new BlockError('EINVAL', "Can't specify 'file' and 'filename' options at the same time");
@@ -171,88 +93,123 @@ async function openProtocol(
     const { filename: _parsed, ...others } = tree;
     tree = { ...others, ...driver.parseFilename(filename) };
   }
+  if (driver.kind === 'filter') return openWithChildren({ ...level, filename: undefined }, driver, tree);
   if (driver.needsFilename && (tree.filename === undefined || tree.filename === '')) {
     throw new BlockError('EINVAL', `The '${driver.name}' block driver requires a file name`);
   }
-  return openDriver(level, driver, tree, undefined, typeof tree.filename === 'string' ? tree.filename : '');
+  return openDriver(level, driver, tree, [], typeof tree.filename === 'string' ? tree.filename : '');
 }
 
-async function openFormat(
-  level: Level,
-  given: FormatSpec<never, never> | undefined,
-  rest: OptionTree,
-): Promise<BlockNode> {
+/** A format to be guessed from what its file holds (BL-OPEN-13). */
+async function openProbed(level: Level, rest: OptionTree): Promise<BlockNode> {
   const { graph } = level;
-  const taken = takePrefix(rest, 'file');
-  const { file: reference, ...own } = taken.rest;
-  const hasFile = level.filename !== undefined || reference !== undefined || Object.keys(taken.inner).length > 0;
-  if (!hasFile) {
-    const text =
-      given === undefined ? 'Must specify either driver or file' : 'A block device must be specified for "file"';
-    throw new BlockError('EINVAL', text);
+  const { inner, rest: own } = takePrefix(rest, 'file');
+  if (level.filename === undefined && own.file === undefined && Object.keys(inner).length === 0) {
+    throw new BlockError('EINVAL', 'Must specify either driver or file');
   }
-  const file = await openFile(level, reference, taken.inner);
+  const file = await openChild(level, { name: 'file', role: 'image', tree: rest, parentIsFormat: true });
   try {
-    const driver = given ?? (await probe(graph, file));
-    const node = await openDriver(level, driver, own, file, file.filename);
-    if (given === undefined && driver.name === 'raw' && node.writable) guardGuessedRaw(graph, node);
+    const driver = await probeNode(graph, file.node);
+    const node = await openWithChildren(level, driver, rest, file);
+    if (driver.name === 'raw' && node.writable) guardGuessedRaw(graph, node);
     return node;
   } catch (error) {
-    if (file.parents.length === 0) await graph.closeNode(file).catch(() => {});
+    await graph.closeUnused([file.node]).catch(() => {});
     throw error;
   }
 }
 
-/** The `file` child: a reference, or opened from its own options with what it inherits (BL-OPEN-12). */
-async function openFile(level: Level, reference: OptionValue | undefined, inner: OptionTree): Promise<BlockNode> {
-  const { graph, filename, settings, depth, asked } = level;
-  if (reference !== undefined) {
-    if (filename !== undefined || Object.keys(inner).length > 0) {
-      throw new BlockError(
-        'EINVAL',
-        'Cannot reference an existing block device with additional options or a new filename',
-      );
-    }
-    const found = graph.node(String(reference));
-    if (found === undefined || !found.isOpen) {
-      throw new BlockError('ENODEV', `Cannot find device='${reference}' nor node-name='${reference}'`);
-    }
-    return found;
-  }
-  return openNode(graph, { filename, tree: inner, options: asked.options, inherited: settings, depth: depth + 1 });
+/** A child that is open, before its parent is. */
+interface OpenedChild {
+  readonly name: string;
+  readonly role: ChildRole;
+  readonly node: BlockNode;
+  /** By a name of a node that was open already. */
+  readonly referenced: boolean;
 }
 
-async function probe(graph: Graph, file: BlockNode): Promise<FormatSpec<never, never>> {
-  const head = new Uint8Array(PROBE_BYTES);
+/** A format or a filter: first its children, then itself. */
+async function openWithChildren(
+  level: Level,
+  driver: Exclude<DriverSpec, { kind: 'protocol' }>,
+  rest: OptionTree,
+  file?: OpenedChild,
+): Promise<BlockNode> {
+  let tree = rest;
+  const opened: OpenedChild[] = [];
   try {
-    await request.read(file, 0, head);
-  } catch (cause) {
-    const code = cause instanceof BlockError ? cause.code : 'EIO';
-    throw withErrno(code, 'Could not read image for determining its format', { cause, node: file.name });
+    const { values } = parseOptions<unknown>(driver.options, tree);
+    for (const [name, spec] of Object.entries(childSpecs(driver))) {
+      const taken = takePrefix(tree, name);
+      const { [name]: reference, ...own } = taken.rest;
+      const primary = name === primaryName(driver);
+      const given = reference !== undefined || Object.keys(taken.inner).length > 0;
+      const role = typeof spec.role === 'string' ? spec.role : spec.role(values as never);
+      if (primary && file !== undefined) opened.push({ ...file, role });
+      else if (given || (primary && level.filename !== undefined)) {
+        const filename = primary ? level.filename : undefined;
+        const parentIsFormat = driver.kind === 'format';
+        opened.push(await openChild({ ...level, filename }, { name, role, tree, parentIsFormat }));
+      } else if (spec.optional !== true) {
+        throw new BlockError('EINVAL', `A block device must be specified for "${name}"`);
+      }
+      tree = own;
+    }
+    const shown = opened[0]?.node.filename ?? '';
+    return await openDriver(level, driver, tree, opened, shown);
+  } catch (error) {
+    await level.graph.closeUnused(opened.map(({ node }) => node)).catch(() => {});
+    throw error;
   }
-  const driver = probeFormat(graph.drivers, head, file.filename);
-  if (driver === undefined) {
-    throw new BlockError('ENOENT', 'Could not determine image format: No compatible driver found');
-  }
-  return driver;
 }
 
-/** BL-OPEN-16: a guest could otherwise make a raw image look like another format to the next opener. */
-function guardGuessedRaw(graph: Graph, node: BlockNode): void {
-  graph.host.warn(
-    `WARNING: Image format was not specified for '${node.filename}' and probing guessed raw.\n` +
-      '         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.\n' +
-      "         Specify the 'raw' format explicitly to remove the restrictions.",
-  );
-  const { requestAlign, zeroAlign, discardAlign } = node.limits;
-  const limits = {
-    ...node.limits,
-    requestAlign: Math.max(PROBE_BYTES, requestAlign),
-    zeroAlign: Math.max(PROBE_BYTES, zeroAlign),
-    discardAlign: Math.max(PROBE_BYTES, discardAlign),
+function primaryName(driver: Exclude<DriverSpec, { kind: 'protocol' }>): string {
+  return driver.kind === 'filter' ? (driver.filters ?? 'file') : 'file';
+}
+
+/** The primary child first. */
+function childSpecs(driver: Exclude<DriverSpec, { kind: 'protocol' }>): Record<string, ChildSpec<never>> {
+  const role = driver.kind === 'filter' ? 'filtered' : (driver.fileRole ?? 'image');
+  return { [primaryName(driver)]: { role }, ...driver.children };
+}
+
+interface ChildRequest {
+  readonly name: string;
+  readonly role: ChildRole;
+  /** The parent's options. */
+  readonly tree: OptionTree;
+  readonly parentIsFormat: boolean;
+}
+
+/** A child by reference, or opened from its own options with what it inherits (BL-OPEN-12). */
+async function openChild(level: Level, { name, role, tree, parentIsFormat }: ChildRequest): Promise<OpenedChild> {
+  const { graph, filename, settings, asked } = level;
+  const { inner, rest } = takePrefix(tree, name);
+  const reference = rest[name];
+  if (reference !== undefined) {
+    const plain = filename === undefined && Object.keys(inner).length === 0;
+    return { name, role, node: referredNode(graph, reference, plain), referenced: true };
+  }
+  const inherited = {
+    settings: inheritedSettings(settings, role),
+    role,
+    protocolLevel: childProtocolLevel(role, parentIsFormat),
   };
-  node.limits = request.completeLimits(limits, node.name);
-  node.probesAsOther = (head) => probeFormat(graph.drivers, head, node.filename)?.name !== 'raw';
+  const { options, namedBy, chainDepth = 0 } = asked;
+  const depth = (asked.depth ?? 0) + 1;
+  const node = await openNode(graph, { filename, tree: inner, options, inherited, depth, chainDepth, namedBy });
+  return { name, role, node, referenced: false };
+}
+
+/** BL-OPEN-2: a device decides, then a node. */
+export function referredNode(graph: Graph, reference: OptionValue, plain: boolean): BlockNode {
+  if (!plain) {
+    throw new BlockError(
+      'EINVAL',
+      'Cannot reference an existing block device with additional options or a new filename',
+    );
+  }
+  return graph.lookUp(String(reference));
 }
 
 /** The steps that all nodes have in common (BL-OPEN-18). */
@@ -260,24 +217,28 @@ async function openDriver(
   level: Level,
   driver: DriverSpec,
   tree: OptionTree,
-  file: BlockNode | undefined,
+  children: readonly OpenedChild[],
   shownName: string,
 ): Promise<BlockNode> {
   const { graph, settings, asked } = level;
   requireAllowed(graph, driver.name, settings.readOnly);
-  const { values, rest } = parseOptions<unknown>(driver.options, tree);
-  const node = new BlockNode(graph.claimName(level.name), driver, settings, tree);
+  askPolicy(graph, driver, asked, shownName);
+  const { own, backing } = takeBackingOptions(graph, driver, tree);
+  const { values, rest } = parseOptions<unknown>(driver.options, own);
+  const origin: NodeOrigin = {
+    explicit: level.explicit,
+    inheritsFrom: undefined,
+    protocolLevel: asked.inherited?.protocolLevel === true,
+  };
+  const node = new BlockNode(graph.claimName(level.name), driver, settings, own, origin);
   node.filename = shownName;
   graph.register(node);
   try {
-    if (file !== undefined && driver.kind === 'format') {
-      if (node.writable && !file.writable && settings.autoReadOnly) node.writable = false;
-      const role = driver.fileRole?.(values as never) ?? 'image';
-      graph.attach('file', node, file, role, undefined);
-    }
-    node.impl = await callOpen(driver, openContext(level, node, values), shownName);
+    for (const child of children) adopt(graph, node, child);
+    node.impl = await callOpen(node, openContext(level, node, values), shownName);
     if (node.impl.readOnly === true) node.writable = false;
     node.limits = request.completeLimits(node.impl.limits?.() ?? {}, node.name);
+    await openBacking(level, node, backing);
     refreshFilename(node);
     refuseUnknown(driver, rest, node.name);
     asked.options.signal?.throwIfAborted();
@@ -289,15 +250,56 @@ async function openDriver(
   }
 }
 
+function adopt(graph: Graph, node: BlockNode, { name, role, node: child, referenced }: OpenedChild): void {
+  if (node.writable && !child.writable && node.settings.autoReadOnly) node.writable = false;
+  graph.attach(name, node, child, role, undefined);
+  if (!referenced) child.origin = { ...child.origin, inheritsFrom: node };
+}
+
+function askPolicy(graph: Graph, driver: DriverSpec, { namedBy }: OpenRequest, shownName: string): void {
+  if (namedBy === undefined) return;
+  const filename = driver.kind === 'protocol' ? shownName : '';
+  if (graph.openPolicy.allow({ namedBy, driver: driver.name, kind: driver.kind, filename })) return;
+  const what = filename === '' ? `driver '${driver.name}'` : `'${filename}' with driver '${driver.name}'`;
+  throw new BlockError('EACCES', `Opening ${what}, which '${namedBy}' names, is not allowed`);
+}
+
+/** Options of the backing child, which every format may be told not to have (BL-CHAIN-7). */
+export interface BackingOptions {
+  /** A node's name; null: no backing file. */
+  readonly reference: OptionValue | undefined;
+  readonly inner: OptionTree;
+}
+
+function takeBackingOptions(
+  graph: Graph,
+  driver: DriverSpec,
+  tree: OptionTree,
+): { own: OptionTree; backing: BackingOptions } {
+  const { inner, rest } = takePrefix(tree, 'backing');
+  const { backing, ...own } = rest;
+  if (backing === '') {
+    graph.host.warn('warning: Use of "backing": "" is deprecated; use "backing": null instead');
+  }
+  const reference = backing === '' ? null : backing;
+  const supported = driver.kind === 'format' && driver.supportsBacking === true;
+  if (supported || (reference === null && Object.keys(inner).length === 0))
+    return { own, backing: { reference, inner } };
+  return { own: tree, backing: { reference: undefined, inner: {} } };
+}
+
 function openContext(level: Level, node: BlockNode, options: unknown): OpenContext<never> {
   const { graph, settings, asked } = level;
+  const primary = node.driver.kind === 'protocol' ? '' : primaryName(node.driver);
   return {
     options: options as never,
     get file(): Child {
-      const link = node.child('file');
+      const link = node.child(primary);
       if (link === undefined) throw new TypeError(`a protocol ('${node.driver.name}') has no file child`);
       return link;
     },
+    child: (name) => node.child(name),
+    event: (name) => node.child(primary)?.node.impl.debugEvent?.(name),
     host: graph.host,
     node: node.name,
     writable: node.writable,
@@ -311,21 +313,17 @@ function openContext(level: Level, node: BlockNode, options: unknown): OpenConte
 }
 
 /** A failure that only carries the system's text is told with the name (BL-OPEN-19). */
-async function callOpen(driver: DriverSpec, context: OpenContext<never>, name: string): Promise<DriverNode> {
+async function callOpen(node: BlockNode, context: OpenContext<never>, name: string): Promise<DriverNode> {
+  const { driver, filtered } = node;
   try {
-    return await driver.open(context);
+    if (driver.kind !== 'filter') return await driver.open(context);
+    const own = await driver.open(context);
+    if (filtered === undefined) throw new TypeError(`the filter '${driver.name}' has its filtered child`);
+    return completeFilter(own, filtered);
   } catch (error) {
     if (!(error instanceof BlockError) || error.message !== errorText(error.code)) throw error;
     throw withErrno(error.code, name === '' ? 'Could not open image' : `Could not open '${name}'`, { cause: error });
   }
-}
-
-/** BL-DRV-5. */
-function requireAllowed(graph: Graph, driver: string, readOnly: boolean): void {
-  if (graph.allows(driver, !readOnly)) return;
-  const reading = !readOnly && graph.allows(driver, false);
-  const text = reading ? 'can only be used for read-only devices' : 'is not whitelisted';
-  throw new BlockError('ENOTSUP', `Driver '${driver}' ${text}`);
 }
 
 /** Options nobody understood are an error that names the first (BL-OPEN-29). */

@@ -2,34 +2,33 @@
  * Changing what links hold, as one transaction over a part of the graph (BL-PERM-2, BL-PERM-3, BL-PERM-6):
  * all new sets are worked out and checked, protocols take their locks, and only then anything changes.
  */
-import type { PendingChange } from './driver.ts';
 import { BlockError } from './errors.ts';
 import { BlockNode, type Link } from './node.ts';
 import { ALL_PERMISSIONS, childPermissions, Permission, type Permissions, permissionNames } from './permissions.ts';
+import type { Transaction } from './transaction.ts';
 
-/** Recomputes what is held at and below `roots`, where some parent links may carry `pending` sets. Throws and changes nothing, or commits. */
-export function updatePermissions(roots: readonly BlockNode[]): void {
+/**
+ * Recomputes what is held at and below `roots`, where some parent links may carry `pending` sets, as a part of
+ * `transaction`. Throws if any two users conflict, a node cannot be written, or a protocol refuses.
+ */
+export function updatePermissions(transaction: Transaction, roots: readonly BlockNode[]): void {
   const nodes = parentsFirst(roots);
-  const changes: PendingChange[] = [];
-  try {
-    for (const node of nodes) {
-      const wanted = cumulative(node);
-      checkConflicts(node);
-      checkWritable(node, wanted);
-      const change = node.isOpen ? node.impl.preparePermissions?.(wanted) : undefined;
-      if (change !== undefined) changes.push(change);
-      for (const link of node.children) {
-        const next = childPermissions(link.role, { writable: node.writable, noIO: node.settings.noIO }, wanted);
-        link.pending = link.node.settings.forceShare ? { ...next, share: ALL_PERMISSIONS } : next;
-      }
+  // First, so that it is put back or taken over after all protocols had their say.
+  transaction.add({ commit: () => settle(nodes, true), abort: () => settle(nodes, false) });
+  for (const node of nodes) {
+    const wanted = cumulative(node);
+    checkConflicts(node);
+    checkWritable(node, wanted, transaction.reopened.has(node));
+    const change = node.isOpen ? node.impl.preparePermissions?.(wanted) : undefined;
+    if (change !== undefined) transaction.add(change);
+    for (const link of node.children) {
+      const next =
+        (node.isOpen ? node.impl.childPermissions?.(link.name, wanted) : undefined) ??
+        childPermissions(link.role, { writable: node.writable && !node.inactive, noIO: node.settings.noIO }, wanted);
+      const shared = node.inactive ? next.share | Permission.write | Permission.resize : next.share;
+      link.pending = { need: next.need, share: link.node.settings.forceShare ? ALL_PERMISSIONS : shared };
     }
-  } catch (error) {
-    for (const change of changes.reverse()) change.abort();
-    settle(nodes, false);
-    throw error;
   }
-  for (const change of changes) change.commit();
-  settle(nodes, true);
 }
 
 /** What all parents of a node together need of it, and what every one of them shares (BL-PERM-1). */
@@ -90,9 +89,14 @@ function describe(link: Link): string {
 }
 
 /** BL-PERM-3. */
-function checkWritable(node: BlockNode, wanted: Permissions): void {
+function checkWritable(node: BlockNode, wanted: Permissions, reopened: boolean): void {
   if ((wanted.need & (Permission.write | Permission.writeUnchanged)) === 0) return;
-  if (!node.writable) throw new BlockError('EPERM', 'Block node is read-only', { node: node.name });
+  if (!node.writable) {
+    const text = reopened
+      ? `Read-only block node '${node.name}' cannot support read-write users`
+      : 'Block node is read-only';
+    throw new BlockError('EPERM', text, { node: node.name });
+  }
   if (!node.isOpen || (wanted.need & Permission.resize) !== 0) return;
   if (node.impl.length() % node.limits.requestAlign !== 0) {
     throw new BlockError(

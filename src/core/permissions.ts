@@ -41,9 +41,10 @@ export function permissionNames(set: PermissionSet): string {
 
 /**
  * What a node does with its child (BL-TERM-5, BL-PERM-4, BL-PERM-5): `filtered` shows the child's data unchanged,
- * `image` keeps its data and its metadata there, `data` only data, `metadata` only metadata.
+ * `image` keeps its data and its metadata there, `data` only data, `metadata` only metadata, `cow` shows through where
+ * the node itself stores nothing (a backing image).
  */
-export type ChildRole = 'filtered' | 'image' | 'data' | 'metadata';
+export type ChildRole = 'filtered' | 'image' | 'data' | 'metadata' | 'cow';
 
 /** What a node needs of a child in `role`, given what its own users need and share (BL-PERM-4, BL-PERM-5). */
 export function childPermissions(
@@ -53,6 +54,13 @@ export function childPermissions(
 ): Permissions {
   let { need, share } = wanted;
   if (role === 'filtered') return { need, share };
+  if (role === 'cow') {
+    const writersToo = (share & Permission.write) !== 0 ? Permission.write | Permission.resize : 0;
+    return {
+      need: need & Permission.consistentRead,
+      share: Permission.consistentRead | Permission.writeUnchanged | writersToo,
+    };
+  }
   if (role === 'image' || role === 'metadata') {
     if (node.writable) need |= Permission.write | Permission.resize;
     if (!node.noIO) need |= Permission.consistentRead;

@@ -51,6 +51,22 @@ export function completeLimits(partial: Partial<Limits>, node: string): Limits {
   };
 }
 
+/** Asks the driver for its limits anew; a raw image of guessed format is aligned to what is probed. */
+export function refreshLimits(node: BlockNode): void {
+  const limits = completeLimits(node.impl.limits?.() ?? {}, node.name);
+  if (node.probesAsOther === undefined) node.limits = limits;
+  else {
+    const widen = (align: number) => Math.max(PROBED_BYTES, align);
+    const { requestAlign, zeroAlign, discardAlign } = limits;
+    const widened = {
+      requestAlign: widen(requestAlign),
+      zeroAlign: widen(zeroAlign),
+      discardAlign: widen(discardAlign),
+    };
+    node.limits = completeLimits({ ...limits, ...widened }, node.name);
+  }
+}
+
 function down(value: number, align: number): number {
   return value - (value % align);
 }
@@ -130,10 +146,16 @@ export async function write(node: BlockNode, offset: number, source: Uint8Array,
   try {
     await writeAligned(node, impl, request, offset, source);
   } finally {
-    node.writeGeneration++;
+    noteChange(node, offset, source.length);
     node.tracker.end(request);
   }
   if (flags.fua) await flush(node);
+}
+
+/** Something was written, or may have been: for the next flush, and for those who keep track (BL-BITMAP-7). */
+function noteChange(node: BlockNode, offset: number, length: number): void {
+  node.writeGeneration++;
+  for (const tracker of node.trackers) tracker.changed(offset, length);
 }
 
 /** At once and not durable, or false. Refused when any overlapping request is under way. */
@@ -148,7 +170,7 @@ export function tryWrite(node: BlockNode, offset: number, source: Uint8Array): b
   if (offset < PROBED_BYTES && node.probesAsOther !== undefined) return false;
   if (!node.tracker.idle && node.tracker.overlaps(offset, length, true)) return false;
   if (!impl.tryWriteNow(offset, source)) return false;
-  node.writeGeneration++;
+  noteChange(node, offset, length);
   return true;
 }
 
@@ -223,7 +245,7 @@ export async function writeZeroes(node: BlockNode, offset: number, length: numbe
     }
     await zeroesAsData(node, request, bodyEnd, end);
   } finally {
-    node.writeGeneration++;
+    noteChange(node, offset, length);
     node.tracker.end(request);
   }
   if (flags.fua) await flush(node);
@@ -273,7 +295,7 @@ export async function discard(node: BlockNode, offset: number, length: number): 
   } catch (error) {
     if (codeOf(error) !== 'ENOTSUP') throw error;
   } finally {
-    node.writeGeneration++;
+    noteChange(node, start, stop - start);
     node.tracker.end(request);
   }
 }
@@ -303,15 +325,36 @@ export async function truncate(node: BlockNode, length: number, options: Truncat
   if (impl.truncate === undefined) {
     throw new BlockError('ENOTSUP', 'Image format driver does not support resize', { node: node.name });
   }
-  const from = Math.min(length, impl.length());
+  const old = impl.length();
+  const from = Math.min(length, old);
   const request = node.tracker.begin(from, Number.MAX_SAFE_INTEGER - from, true);
   node.tracker.serialise(request, request.offset, request.end);
   try {
     await node.tracker.wait(request);
+    for (const tracker of node.trackers) tracker.checkResize(length);
     await impl.truncate(length, options);
+    await hideBacking(node, request, old);
   } finally {
     node.writeGeneration++;
+    if (impl.length() !== old) tellSize(node);
     node.tracker.end(request);
+  }
+}
+
+/** What a longer backing image has behind the old end must not come to light (BL-SIZE-4). */
+async function hideBacking(node: BlockNode, request: TrackedRequest, old: number): Promise<void> {
+  const { backing } = node;
+  const end = backing === undefined ? 0 : Math.min(backing.length(), node.impl.length());
+  if (end > old) await zeroPiece(node, request, old, end - old, NO_FLAGS);
+}
+
+/** Tells of a new length: those who keep track of changes, and the users of this node and of those that show its size. */
+function tellSize(node: BlockNode): void {
+  const length = node.impl.length();
+  for (const tracker of node.trackers) tracker.resized(length);
+  for (const { parent, name } of node.parents) {
+    if (!('parents' in parent)) parent.resized?.(length);
+    else if (parent.isOpen && parent.primary?.name === name && parent.impl.length() === length) tellSize(parent);
   }
 }
 
@@ -321,6 +364,7 @@ export function allocatedSize(node: BlockNode): number | undefined {
   if (own !== undefined || node.driver.kind === 'protocol') return own;
   let sum: number | undefined;
   for (const link of node.children) {
+    if (link.role === 'cow') continue;
     const part = allocatedSize(link.node);
     if (part !== undefined) sum = (sum ?? 0) + part;
   }

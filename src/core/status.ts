@@ -22,12 +22,11 @@ export interface BlockStatus {
 export async function status(node: BlockNode, offset: number, length: number): Promise<BlockStatus> {
   const extent = tryExtent(node, offset, length) ?? (await node.impl.status?.(offset, length));
   const own = checked(extent ?? allData(node, length), length);
-  const below = belowOf(node, own);
+  const below = belowOf(node, own, offset);
   if (below === undefined) return ofExtent(node, own);
   const inside = below.node.impl.length() - below.offset;
-  const child =
-    inside <= 0 ? pastEnd(below, own.length) : await status(below.node, below.offset, Math.min(own.length, inside));
-  return combine(node, own, child);
+  if (inside <= 0) return combine(node, own, pastEnd(below, own));
+  return combine(node, own, await status(below.node, below.offset, Math.min(own.length, inside)));
 }
 
 /** The same at once, or undefined where some layer must wait. */
@@ -35,11 +34,11 @@ export function tryStatus(node: BlockNode, offset: number, length: number): Bloc
   const extent = tryExtent(node, offset, length);
   if (extent === undefined) return undefined;
   const own = checked(extent, length);
-  const below = belowOf(node, own);
+  const below = belowOf(node, own, offset);
   if (below === undefined) return ofExtent(node, own);
   const inside = below.node.impl.length() - below.offset;
-  const child =
-    inside <= 0 ? pastEnd(below, own.length) : tryStatus(below.node, below.offset, Math.min(own.length, inside));
+  if (inside <= 0) return combine(node, own, pastEnd(below, own));
+  const child = tryStatus(below.node, below.offset, Math.min(own.length, inside));
   return child && combine(node, own, child);
 }
 
@@ -64,7 +63,11 @@ interface Below {
 }
 
 /** Where to ask on, if the extent leaves that open. */
-function belowOf(node: BlockNode, extent: Extent): Below | undefined {
+function belowOf(node: BlockNode, extent: Extent, offset: number): Below | undefined {
+  if (extent.kind === 'unallocated') {
+    const { backing } = node;
+    return backing && { node: backing.node, offset };
+  }
   const asks = extent.kind === 'delegate' || (extent.kind === 'data' && extent.recurse === true);
   if (!asks || extent.at?.child === undefined) return undefined;
   const link = node.child(extent.at.child);
@@ -72,13 +75,16 @@ function belowOf(node: BlockNode, extent: Extent): Below | undefined {
   return { node: link.node, offset: extent.at.offset };
 }
 
-/** A file's tail that is not there reads as zeroes (BL-OPEN-18, step 5), and has its place all the same. */
-function pastEnd({ node, offset }: Below, length: number): BlockStatus {
+/** A tail that is not there reads as zeroes (BL-OPEN-18, step 5); a file's has its place all the same. */
+function pastEnd({ node, offset }: Below, { kind, length }: Extent): BlockStatus {
+  // The layer above decides what is behind the end of its backing image.
+  if (kind === 'unallocated') return { length, allocated: false, data: false, zero: true, depth: -1 };
   return { length, allocated: true, data: false, zero: true, depth: 0, at: { filename: node.filename, offset } };
 }
 
 function combine(node: BlockNode, own: Extent, child: BlockStatus): BlockStatus {
   if (own.kind === 'delegate') return child;
+  if (own.kind === 'unallocated') return { ...child, depth: child.depth + 1 };
   const plain = ofExtent(node, own);
   return { ...plain, length: child.length, zero: child.zero };
 }

@@ -99,6 +99,8 @@ describe('opening', () => {
       options: { filename: PATH, locking: 'auto', aio: 'auto', 'drop-cache': true, 'x-check-cache-dropped': false },
       host,
       node: 'n',
+      child: () => undefined,
+      event: () => {},
       writable: true,
       autoReadOnly: true,
       noIO: false,

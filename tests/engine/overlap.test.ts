@@ -114,8 +114,9 @@ describe('drain (BL-CTX-5)', () => {
     storage.before = hold.wait;
     const writing = disk.write(0, new Uint8Array(10));
     let drained = false;
-    const draining = disk.graph.drain(disk.node).then(() => {
+    const draining = disk.graph.drain(disk.node).then((drain) => {
       drained = true;
+      return drain;
     });
     await settle();
     expect(drained).toBe(false);
@@ -128,22 +129,22 @@ describe('drain (BL-CTX-5)', () => {
     });
     await settle();
     expect(read).toBe(false);
-    disk.graph.resume(disk.node);
+    (await draining).end();
     await reading;
   });
 
   test('nests', async () => {
     const { disk } = await opened(1);
-    await disk.graph.drain(disk.node);
-    await disk.graph.drain(disk.node);
-    disk.graph.resume(disk.node);
+    const outer = await disk.graph.drain(disk.node);
+    const inner = await disk.graph.drain(disk.node);
+    inner.end();
     let read = false;
     const reading = disk.read(0, 10).then(() => {
       read = true;
     });
     await settle();
     expect(read).toBe(false);
-    disk.graph.resume(disk.node);
+    outer.end();
     await reading;
   });
 
@@ -153,14 +154,14 @@ describe('drain (BL-CTX-5)', () => {
     const disk = await graph.open({ driver: 'plain', file: { driver: 'store', 'node-name': 'below' } });
     const below = graph.node('below');
     if (below === undefined) throw new Error('the node is there');
-    await graph.drain(below);
+    const drain = await graph.drain(below);
     let read = false;
     const reading = disk.read(0, 10).then(() => {
       read = true;
     });
     await settle();
     expect(read).toBe(false);
-    graph.resume(below);
+    drain.end();
     await reading;
   });
 });

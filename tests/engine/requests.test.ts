@@ -425,10 +425,10 @@ describe('the way that does not wait', () => {
     hold.open();
     await zeroing;
     expect(disk.tryReadNow(256, new Uint8Array(512))).toBe(true);
-    await disk.graph.drain(disk.node);
+    const drain = await disk.graph.drain(disk.node);
     expect(disk.tryReadNow(256, new Uint8Array(512))).toBe(false);
     expect(disk.tryWriteNow(256, new Uint8Array(512))).toBe(false);
-    disk.graph.resume(disk.node);
+    drain.end();
     expect(disk.tryReadNow(256, new Uint8Array(512))).toBe(true);
   });
 

@@ -1,0 +1,75 @@
+/** The image below: the one that the options name, or the one that the image itself does (BL-CHAIN-6, BL-CHAIN-7). */
+import { resolveStoredName } from './backing-name.ts';
+import type { BackingReference } from './driver.ts';
+import { addContext, BlockError } from './errors.ts';
+import type { BlockNode } from './node.ts';
+import { type BackingOptions, type Level, openNode, referredNode } from './open.ts';
+import { inheritedSettings } from './open-settings.ts';
+import type { OptionTree } from './options.ts';
+
+/** Opens and links the backing child, if there is to be one. Throws BlockError; the node is then without. */
+export async function openBacking(level: Level, node: BlockNode, given: BackingOptions): Promise<void> {
+  const { graph, asked } = level;
+  if (node.driver.kind !== 'format' || node.driver.supportsBacking !== true) return;
+  const { reference, inner } = given;
+  const stored = node.storedBacking;
+  node.automaticBackingName = stored === undefined ? '' : (tryResolve(node, stored) ?? stored.filename);
+  node.noBacking = reference === null || (asked.options.noBacking === true && reference === undefined);
+  if (node.noBacking) return;
+  if (reference !== undefined && reference !== null) {
+    const target = referredNode(graph, reference, Object.keys(inner).length === 0);
+    graph.attach('backing', node, target, 'cow', undefined);
+    return;
+  }
+  if (stored === undefined && Object.keys(inner).length === 0) return;
+  let backing: BlockNode | undefined;
+  try {
+    backing = await openFromOptions(level, node, stored, inner);
+    graph.attach('backing', node, backing, 'cow', undefined);
+    backing.origin = { ...backing.origin, inheritsFrom: node };
+  } catch (error) {
+    node.noBacking = true;
+    if (backing !== undefined) await graph.closeUnused([backing]).catch(() => {});
+    throw addContext('Could not open backing file', error);
+  }
+}
+
+async function openFromOptions(
+  level: Level,
+  node: BlockNode,
+  stored: BackingReference | undefined,
+  inner: OptionTree,
+): Promise<BlockNode> {
+  const { graph, asked, settings } = level;
+  const overridden = inner['file.filename'] !== undefined || inner.filename !== undefined || stored === undefined;
+  const filename = overridden ? undefined : resolveStoredName(node, stored.filename);
+  const chainDepth = (asked.chainDepth ?? 0) + 1;
+  if (chainDepth > graph.openPolicy.depthMax) {
+    throw new BlockError('ELOOP', `More than ${graph.openPolicy.depthMax} images below one another`);
+  }
+  const told = inner.driver !== undefined || (stored?.format ?? '') !== '';
+  if (!overridden && !told && !graph.openPolicy.probe) {
+    const text = `The format of '${filename}' is not told by '${node.filename}', and is not guessed for files that images name`;
+    throw new BlockError('EINVAL', text, { node: node.name, hint: 'Give it with backing.driver=FORMAT.' });
+  }
+  const tree: OptionTree = !overridden && told ? { driver: stored.format, ...inner } : inner;
+  return openNode(graph, {
+    filename,
+    tree,
+    options: asked.options,
+    inherited: { settings: inheritedSettings(settings, 'cow'), role: 'cow', protocolLevel: false },
+    depth: 0,
+    chainDepth,
+    namedBy: overridden ? undefined : node.filename,
+  });
+}
+
+/** For comparing names; a name that cannot be resolved shows when it is opened. */
+function tryResolve(node: BlockNode, stored: BackingReference): string | undefined {
+  try {
+    return resolveStoredName(node, stored.filename);
+  } catch (error) {
+    if (error instanceof BlockError) return undefined;
+    throw error;
+  }
+}

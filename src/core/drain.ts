@@ -1,0 +1,53 @@
+/** Draining: users' requests are held back until what is under way has ended (BL-CTX-5). */
+import { BlockNode } from './node.ts';
+
+export class Drain {
+  readonly #roots: readonly BlockNode[];
+  readonly #held = new Set<BlockNode>();
+  readonly #ended: () => void;
+  #over = false;
+
+  /** Holds back at once; {@link whenIdle} waits. */
+  constructor(roots: readonly BlockNode[], ended: () => void) {
+    this.#roots = roots;
+    this.#ended = ended;
+    this.follow();
+  }
+
+  /** Takes in what is above the drained nodes now; new parents must not let requests through. */
+  follow(): void {
+    for (const node of withAncestors(this.#roots)) {
+      if (this.#held.has(node)) continue;
+      this.#held.add(node);
+      if (node.drainDepth++ === 0 && node.isOpen) node.impl.quiesce?.();
+    }
+  }
+
+  async whenIdle(): Promise<void> {
+    const busy = () => [...this.#held].find((node) => !node.tracker.idle);
+    for (let node = busy(); node !== undefined; node = busy()) await node.tracker.whenIdle();
+  }
+
+  /** Lets requests go on. Once only. */
+  end(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#ended();
+    for (const node of this.#held) {
+      if (--node.drainDepth > 0) continue;
+      if (node.isOpen) node.impl.resume?.();
+      node.wake();
+    }
+  }
+}
+
+function withAncestors(roots: readonly BlockNode[]): Set<BlockNode> {
+  const found = new Set<BlockNode>();
+  const pending = [...roots];
+  for (let node = pending.pop(); node !== undefined; node = pending.pop()) {
+    if (found.has(node)) continue;
+    found.add(node);
+    for (const { parent } of node.parents) if (parent instanceof BlockNode) pending.push(parent);
+  }
+  return found;
+}

@@ -1,0 +1,36 @@
+/** What a filter leaves out passes through to the child that it filters (BL-TERM-3). */
+import type { DriverNode, Extent } from './driver.ts';
+import type { Link } from './node.ts';
+
+/**
+ * Completes a filter's methods. One that reads by itself is never answered at once, unless it says how, and tells no
+ * status, unless it does: else it would be bypassed. The same for writes.
+ */
+export function completeFilter(own: Partial<DriverNode>, child: Link): DriverNode {
+  const delegate = (offset: number, length: number): Extent => ({
+    kind: 'delegate',
+    length,
+    at: { child: child.name, offset },
+  });
+  const passes: DriverNode = {
+    length: () => child.length(),
+    read: (offset, target) => child.read(offset, target),
+    write: (offset, source, flags) => child.write(offset, source, flags),
+    writeZeroes: (offset, length, flags) => child.writeZeroes(offset, length, flags),
+    discard: (offset, length) => child.discard(offset, length),
+    flush: () => child.flush(),
+    limits: () => child.node.limits,
+    info: () => child.node.impl.info?.() ?? {},
+    zeroInit: () => child.zeroInit(),
+    truncate: (length, options) => child.truncate(length, options),
+  };
+  if (own.read === undefined) {
+    passes.tryReadNow = (offset, target) => child.tryReadNow(offset, target);
+    if (own.status === undefined) {
+      passes.status = async (offset, length) => delegate(offset, length);
+      passes.tryStatusNow = delegate;
+    }
+  }
+  if (own.write === undefined) passes.tryWriteNow = (offset, source) => child.tryWriteNow(offset, source);
+  return { ...passes, ...own };
+}

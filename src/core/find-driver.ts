@@ -1,0 +1,42 @@
+/** The driver for a name: of a driver, or of a file (BL-DRV-2, BL-DRV-7, BL-DRV-8). */
+import type { DriverSpec, FilterSpec, ProtocolSpec } from './driver.ts';
+import { BlockError } from './errors.ts';
+import { protocolPrefix } from './filename.ts';
+import type { Graph } from './graph.ts';
+
+/** What a file name can lead to: a protocol, or a filter with names of its own. */
+export type NamedDriver = ProtocolSpec<never, never> | FilterSpec<never>;
+
+export function requireDriver(graph: Graph, name: string): DriverSpec {
+  const driver = graph.driver(name);
+  if (driver === undefined) throw new BlockError('ENOENT', `Unknown driver '${name}'`);
+  return driver;
+}
+
+/** Devices first, then prefixes, else `file`. */
+export async function protocolFor(graph: Graph, filename: string, withPrefix: boolean): Promise<NamedDriver> {
+  let best: NamedDriver | undefined;
+  let bestScore = 0;
+  for (const driver of graph.drivers) {
+    if (driver.kind !== 'protocol' || driver.probeDevice === undefined) continue;
+    const score = await driver.probeDevice(filename, graph.host);
+    if (score > bestScore) {
+      best = driver;
+      bestScore = score;
+    }
+  }
+  if (best !== undefined) return best;
+  const prefix = withPrefix ? protocolPrefix(filename) : undefined;
+  const driver = graph.driver(prefix ?? 'file');
+  const named = driver?.kind === 'protocol' || (driver?.kind === 'filter' && driver.parseFilename !== undefined);
+  if (!named) throw new BlockError('ENOENT', `Unknown protocol '${prefix ?? 'file'}'`);
+  return driver;
+}
+
+/** BL-DRV-5. */
+export function requireAllowed(graph: Graph, driver: string, readOnly: boolean): void {
+  if (graph.allows(driver, !readOnly)) return;
+  const reading = !readOnly && graph.allows(driver, false);
+  const text = reading ? 'can only be used for read-only devices' : 'is not whitelisted';
+  throw new BlockError('ENOTSUP', `Driver '${driver}' ${text}`);
+}

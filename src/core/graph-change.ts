@@ -1,0 +1,101 @@
+/** The elementary changes of links, each a part of a transaction: making one, moving it to another node, dropping it. */
+import { BLOCKED_ON_BACKING, block, unblock } from './blockers.ts';
+import { BlockError } from './errors.ts';
+import { BlockNode, type GraphUser, Link } from './node.ts';
+import type { ChildRole } from './permissions.ts';
+import type { Transaction } from './transaction.ts';
+
+/** Links a parent to a node; the permissions are taken when they are next updated. Refuses loops (BL-CHAIN-4). */
+export function addLink(
+  transaction: Transaction,
+  name: string,
+  parent: BlockNode | GraphUser,
+  node: BlockNode,
+  role: ChildRole,
+): Link {
+  refuseLoop(name, parent, node);
+  const link = new Link(name, parent, node, role);
+  attachTo(transaction, link, node);
+  if (parent instanceof BlockNode) {
+    transaction.remember(parent);
+    parent.children = [link, ...parent.children];
+  }
+  return link;
+}
+
+/** Makes a link lead to another node (BL-CHAIN-13). Refuses loops and frozen links. */
+export function moveLink(transaction: Transaction, link: Link, node: BlockNode): void {
+  if (link.node === node) return;
+  refuseFrozen(link);
+  refuseLoop(link.name, link.parent, node);
+  transaction.rememberLink(link);
+  detachFrom(transaction, link);
+  link.node = node;
+  attachTo(transaction, link, node);
+}
+
+/** Takes a link away on both sides (BL-CLOSE-6); a node that nobody uses then is closed by the caller. */
+export function dropLink(transaction: Transaction, link: Link): void {
+  refuseFrozen(link);
+  const { parent, node } = link;
+  detachFrom(transaction, link);
+  if (!(parent instanceof BlockNode)) return;
+  transaction.remember(parent);
+  parent.children = parent.children.filter((other) => other !== link);
+  // The mark goes with the last link between the two.
+  if (node.origin.inheritsFrom === parent && !parent.children.some((other) => other.node === node)) {
+    node.origin = { ...node.origin, inheritsFrom: undefined };
+  }
+}
+
+function attachTo(transaction: Transaction, link: Link, node: BlockNode): void {
+  transaction.remember(node);
+  node.parents = [link, ...node.parents];
+  if (link.role !== 'cow' || !(link.parent instanceof BlockNode)) return;
+  const reason = { text: `node is used as backing hd of '${link.parent.deviceOrNodeName}'` };
+  transaction.add({
+    commit() {
+      link.blockReason = reason;
+      block(node, reason, BLOCKED_ON_BACKING);
+    },
+    abort() {},
+  });
+}
+
+function detachFrom(transaction: Transaction, link: Link): void {
+  const { node, blockReason } = link;
+  transaction.remember(node);
+  node.parents = node.parents.filter((other) => other !== link);
+  if (blockReason === undefined) return;
+  transaction.add({ commit: () => unblock(node, blockReason, BLOCKED_ON_BACKING), abort() {} });
+}
+
+/** BL-CHAIN-4, BL-CHAIN-17. */
+export function refuseFrozen(link: Link): void {
+  if (link.frozen === 0) return;
+  const text = `Cannot change frozen '${link.name}' link from '${describeParent(link)}' to '${link.node.name}'`;
+  throw new BlockError('EPERM', text, { node: link.node.name });
+}
+
+function describeParent({ parent }: Link): string {
+  return parent instanceof BlockNode ? parent.name : parent.description;
+}
+
+function refuseLoop(name: string, parent: BlockNode | GraphUser, node: BlockNode): void {
+  if (!(parent instanceof BlockNode) || !reaches(node, parent)) return;
+  const text = `Making '${node.name}' a ${name} child of '${parent.name}' would create a cycle`;
+  throw new BlockError('EINVAL', text, { node: parent.name });
+}
+
+/** Whether `to` is `from` or below it. */
+export function reaches(from: BlockNode, to: BlockNode): boolean {
+  const seen = new Set<BlockNode>();
+  const pending = [from];
+  for (let node = pending.pop(); node !== undefined; node = pending.pop()) {
+    if (node === to) return true;
+    if (seen.has(node)) continue;
+    seen.add(node);
+    for (const link of node.children) pending.push(link.node);
+  }
+  return false;
+}
