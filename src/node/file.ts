@@ -2,16 +2,19 @@
 import fs from 'node:fs';
 import { constants } from 'node:os';
 import { BlockError, codeOf, errorText } from '../core/errors.ts';
-import type { HostExtent, HostFile, HostFileKind, LockHolder } from '../core/host.ts';
+import type { HostContext, HostExtent, HostFile, HostFileKind, LockHolder } from '../core/host.ts';
 import type { AlignedMemory } from './aligned.ts';
+import { type BlockingCalls, THREAD_POOL } from './calls.ts';
+import { NodeContext } from './context.ts';
 import { NOT_SUPPORTED, systemError } from './errno.ts';
-import { finished, readFully, writeFully } from './fd.ts';
+import { FileExtents } from './extents.ts';
+import { readFully, writeFully } from './fd.ts';
 import { FileLocks } from './locks.ts';
 import type { Storage } from './storage.ts';
 import { Fallocate, type LockKind, type Syscalls } from './syscalls.ts';
 import { WriteGuard } from './write-guard.ts';
 
-const { ENXIO, EXDEV, EINVAL, ETXTBSY, EBADF, EISDIR } = constants.errno;
+const { EXDEV, EINVAL, ETXTBSY, EBADF, EISDIR } = constants.errno;
 
 /** Longer synchronous requests would hold up the event loop by copying alone. */
 const LONGEST_READ_NOW = 2 * 1024 * 1024;
@@ -27,16 +30,24 @@ export interface NodeFileOptions {
   readonly fd: number;
   readonly kind: HostFileKind;
   readonly size: number;
+  /** Bytes of storage in use; undefined when not known. */
+  readonly allocated: number | undefined;
   readonly storage: Storage;
   readonly requestAlign: number;
   /** Given with O_DIRECT. */
   readonly aligned: AlignedMemory | undefined;
   readonly aio: 'auto' | 'threads';
+  /** Entered already; left when the file is closed. */
+  readonly context: NodeContext | undefined;
   readonly syscalls: Syscalls;
   readonly now: () => number;
 }
 
-const NOTHING = { start: 0, end: 0 };
+/** A context made by a Node host; any other is the caller's mistake. */
+export function ownContext(context: HostContext | undefined): NodeContext | undefined {
+  if (context === undefined || context instanceof NodeContext) return context;
+  throw new TypeError(`Context '${context.name}' is not one of this host`);
+}
 
 /** How {@link NodeFile.tryReadNow} reads: without waiting, plainly (nothing there waits), or not at all. */
 type ReadNow = 'nowait' | 'plain' | 'never';
@@ -54,12 +65,10 @@ export class NodeFile implements HostFile {
   #size: number;
   #readNow: ReadNow;
   #writeNow: boolean;
-  #findsHoles: boolean;
-  /**
-   * The stored run that was found last. To find where a run ends the kernel may walk all of it, so it is not asked for
-   * each part. When another process makes a hole meanwhile, "stored" is still a safe answer.
-   */
-  #stored = NOTHING;
+  readonly #extents: FileExtents;
+  #context: NodeContext | undefined;
+  /** As it was told last, where asking might take waiting. */
+  #allocated: number | undefined;
   #flushError: BlockError | undefined;
   #scratch: Uint8Array | undefined;
   /** The last page of the last write, which waits to be stored and so is still in the cache; -1: none. */
@@ -79,24 +88,44 @@ export class NodeFile implements HostFile {
     const seekable = this.kind === 'regular' || this.kind === 'block';
     this.#readNow = !atOnce || !seekable ? 'never' : this.#storage.class === 'memory' ? 'plain' : 'nowait';
     this.#writeNow = atOnce && this.kind === 'regular' && this.#storage.class !== 'other';
-    this.#findsHoles = this.kind === 'regular';
+    this.#extents = new FileExtents(options.fd, options.syscalls, this.kind === 'regular');
+    this.#context = options.context;
+    this.#allocated = options.allocated;
   }
 
   size(): number {
     return this.#size;
   }
 
+  /** Whether metadata may be asked for on the event loop: not of a network or FUSE, nor of what has its own threads. */
+  get #answersAtOnce(): boolean {
+    return this.#context === undefined && this.#storage.class !== 'other';
+  }
+
+  get #calls(): BlockingCalls {
+    return this.#context?.calls ?? THREAD_POOL;
+  }
+
+  setContext(context: HostContext | undefined): void {
+    const own = ownContext(context);
+    own?.enter();
+    this.#context?.leave();
+    this.#context = own;
+  }
+
   allocated(): number | undefined {
+    if (!this.#answersAtOnce) return this.#allocated;
     const { blocks } = fs.fstatSync(this.#fd);
     return Number.isSafeInteger(blocks) ? blocks * 512 : undefined;
   }
 
   async read(offset: number, target: Uint8Array): Promise<number> {
     const aligned = this.#aligned;
-    if (aligned === undefined || aligned.isAligned(target)) return readFully(this.#fd, target, this.#position(offset));
+    if (aligned === undefined || aligned.isAligned(target))
+      return readFully(this.#calls, this.#fd, target, this.#position(offset));
     const bounce = aligned.take(target.length);
     try {
-      const count = await readFully(this.#fd, bounce, this.#position(offset));
+      const count = await readFully(this.#calls, this.#fd, bounce, this.#position(offset));
       target.set(bounce.subarray(0, count));
       return count;
     } finally {
@@ -122,7 +151,7 @@ export class NodeFile implements HostFile {
 
   /** Whether a short read that stopped at `offset` met the end of the file, not just of what is cached. */
   #endsAt(offset: number): boolean {
-    if (offset < this.#size) return false;
+    if (offset < this.#size || !this.#answersAtOnce) return false;
     try {
       return this.kind === 'block' || offset >= fs.fstatSync(this.#fd).size;
     } catch {
@@ -133,12 +162,12 @@ export class NodeFile implements HostFile {
   async write(offset: number, source: Uint8Array): Promise<void> {
     const aligned = this.#aligned;
     if (aligned === undefined || aligned.isAligned(source)) {
-      await writeFully(this.#fd, source, this.#position(offset));
+      await writeFully(this.#calls, this.#fd, source, this.#position(offset));
     } else {
       const bounce = aligned.take(source.length);
       try {
         bounce.set(source);
-        await writeFully(this.#fd, bounce, this.#position(offset));
+        await writeFully(this.#calls, this.#fd, bounce, this.#position(offset));
       } finally {
         aligned.give(bounce);
       }
@@ -155,6 +184,8 @@ export class NodeFile implements HostFile {
     const length = source.length;
     if (!this.#writeNow || length > LONGEST_WRITE_NOW) return false;
     if (this.#storage.class === 'memory') return this.#writeSync(offset, source);
+    // However quick it was so far, such a write may wait for the disk.
+    if (this.#context !== undefined) return false;
     const start = this.#guard.start();
     if (start < 0 || !this.#edgesCached(offset, length)) return false;
     const done = this.#writeSync(offset, source);
@@ -205,7 +236,8 @@ export class NodeFile implements HostFile {
     if (this.#flushError) throw this.#flushError;
     this.#dirtyPage = -1;
     try {
-      await finished((done) => fs.fdatasync(this.#fd, done));
+      await this.#calls.datasync(this.#fd);
+      if (!this.#answersAtOnce) this.#allocated = Number((await this.#calls.stat(this.#fd)).blocks * 512n);
     } catch (error) {
       // Devices and pipes that keep nothing say EINVAL.
       if (codeOf(error) === 'EINVAL' && this.kind !== 'regular') return;
@@ -216,9 +248,9 @@ export class NodeFile implements HostFile {
 
   async truncate(length: number): Promise<void> {
     try {
-      await finished((done) => fs.ftruncate(this.#fd, length, done));
+      await this.#calls.truncate(this.#fd, length);
     } finally {
-      this.#stored = NOTHING;
+      this.#extents.forget();
     }
     this.#size = length;
   }
@@ -238,41 +270,31 @@ export class NodeFile implements HostFile {
   }
 
   async #fallocate(mode: number, offset: number, length: number): Promise<void> {
-    const result = await this.#syscalls.fallocate(this.#fd, mode, offset, length);
-    this.#stored = NOTHING;
+    const result = await this.#syscalls.fallocate(this.#context, this.#fd, mode, offset, length);
+    this.#extents.forget();
     if (result < 0) throw systemError(-result);
   }
 
   async discard(offset: number, length: number): Promise<void> {
     if (this.kind !== 'block') return this.punchHole(offset, length);
-    const result = await this.#syscalls.discardDevice(this.#fd, offset, length);
+    const result = await this.#syscalls.discardDevice(this.#context, this.#fd, offset, length);
     if (result < 0) throw systemError(-result);
   }
 
-  extent(offset: number, length: number): HostExtent {
-    if (!this.#findsHoles) return { kind: 'data', length };
-    const { start, end } = this.#stored;
-    if (offset >= start && offset < end) return { kind: 'data', length: Math.min(length, end - offset) };
-    const data = this.#syscalls.seekData(this.#fd, offset);
-    if (data === -ENXIO) return { kind: 'hole', length };
-    if (data > offset) return { kind: 'hole', length: Math.min(length, data - offset) };
-    const hole = data < 0 ? data : this.#syscalls.seekHole(this.#fd, offset);
-    if (hole > offset) {
-      this.#stored = { start: offset, end: hole };
-      return { kind: 'data', length: Math.min(length, hole - offset) };
-    }
-    // Someone cut the file just now, or the file system cannot tell.
-    if (hole < 0 && hole !== -ENXIO) this.#findsHoles = false;
-    return { kind: 'data', length };
+  extent(offset: number, length: number): HostExtent | undefined {
+    return this.#answersAtOnce ? this.#extents.now(offset, length) : this.#extents.known(offset, length);
+  }
+
+  findExtent(offset: number, length: number): Promise<HostExtent> {
+    return this.#extents.find(offset, length, this.#context);
   }
 
   async copyFrom(source: HostFile, sourceOffset: number, offset: number, length: number): Promise<number> {
     if (!(source instanceof NodeFile)) throw new BlockError('ENOTSUP', errorText('ENOTSUP'));
     const count = await this.#syscalls.copyFileRange(
-      source.#fd,
-      sourceOffset,
-      this.#fd,
-      offset,
+      this.#context,
+      { fd: source.#fd, offset: sourceOffset },
+      { fd: this.#fd, offset },
       Math.min(length, LONGEST_COPY),
     );
     if (count < 0) throw systemError(COPY_REFUSALS.has(-count) ? NOT_SUPPORTED : -count);
@@ -310,7 +332,12 @@ export class NodeFile implements HostFile {
   async close(): Promise<void> {
     this.#readNow = 'never';
     this.#writeNow = false;
-    await finished((done) => fs.close(this.#fd, done));
+    try {
+      await this.#calls.close(this.#fd);
+    } finally {
+      this.#context?.leave();
+      this.#context = undefined;
+    }
   }
 
   #grown(end: number): void {

@@ -3,10 +3,11 @@ import fs from 'node:fs';
 import { chmod, lstat, readdir, readlink, realpath, rename, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { asBlockError, BlockError, codeOf, errorText } from '../core/errors.ts';
-import type { HostFile, HostFileInfo, HostFileMode, HostFiles } from '../core/host.ts';
+import type { HostContext, HostFile, HostFileInfo, HostFileMode, HostFiles } from '../core/host.ts';
 import { AlignedMemory } from './aligned.ts';
-import { finished } from './fd.ts';
-import { NodeFile } from './file.ts';
+import { THREAD_POOL } from './calls.ts';
+import type { NodeContext } from './context.ts';
+import { NodeFile, ownContext } from './file.ts';
 import { deviceBlockSize, deviceCapacity, kindOf, type Storage, storageOf, UNKNOWN_STORAGE } from './storage.ts';
 import type { Syscalls } from './syscalls.ts';
 
@@ -27,22 +28,32 @@ export class NodeFiles implements HostFiles {
   }
 
   async open(name: string, mode: HostFileMode): Promise<HostFile> {
-    const fd = await openFd(name, openFlags(mode), mode.createMode ?? 0o644);
+    const context = ownContext(mode.context);
+    const { open, close } = context?.calls ?? THREAD_POOL;
+    context?.enter();
     try {
-      return await this.#wrap(name, fd, mode);
+      const fd = await open(name, openFlags(mode), mode.createMode ?? 0o644);
+      try {
+        return await this.#wrap(name, fd, mode, context);
+      } catch (error) {
+        await close(fd);
+        throw error;
+      }
     } catch (error) {
-      await finished((done) => fs.close(fd, done));
+      context?.leave();
       throw error;
     }
   }
 
-  async #wrap(name: string, fd: number, mode: HostFileMode): Promise<HostFile> {
-    const [stats, storage] = await Promise.all([statFd(fd), storageOf(name)]);
-    const kind = kindOf(stats);
+  async #wrap(name: string, fd: number, mode: HostFileMode, context: NodeContext | undefined): Promise<HostFile> {
+    const calls = context?.calls ?? THREAD_POOL;
+    const [stats, storage] = await Promise.all([calls.stat(fd), storageOf(name, calls)]);
+    const kind = kindOf(stats.mode);
     const size =
-      kind === 'block' ? await this.#capacity(fd, stats.rdev) : safeSize(kind === 'regular' ? stats.size : 0n);
+      kind === 'block' ? await this.#capacity(fd, stats.rdev, context) : safeSize(kind === 'regular' ? stats.size : 0n);
     const direct = mode.direct === true && (kind === 'regular' || kind === 'block');
-    const alignment = direct ? await this.#directAlignment(fd, kind === 'block' ? stats.rdev : undefined) : undefined;
+    const device = kind === 'block' ? stats.rdev : undefined;
+    const alignment = direct ? await this.#directAlignment(fd, device, context) : undefined;
     const aligned = alignment && new AlignedMemory(this.#syscalls, alignment.memory);
     if (aligned) aligned.give(aligned.take(1));
     // A device node lies on a file system that says nothing about the device.
@@ -51,30 +62,36 @@ export class NodeFiles implements HostFiles {
       fd,
       kind,
       size,
+      allocated: Number(stats.blocks * 512n),
       storage: known,
       requestAlign: alignment?.offset ?? 1,
       aligned,
       aio: mode.aio ?? 'auto',
+      context,
       syscalls: this.#syscalls,
       now: this.#now,
     });
   }
 
-  async #capacity(fd: number, rdev: bigint): Promise<number> {
-    return (await deviceCapacity(rdev)) ?? Math.max(0, this.#syscalls.seekEnd(fd));
+  async #capacity(fd: number, rdev: bigint, context: NodeContext | undefined): Promise<number> {
+    return (await deviceCapacity(rdev)) ?? Math.max(0, await this.#syscalls.seekIn(context, fd, 'end', 0));
   }
 
   /** What O_DIRECT needs: told by the device or the kernel, else a page, which always does. */
-  async #directAlignment(fd: number, rdev: bigint | undefined): Promise<{ memory: number; offset: number }> {
-    const told = this.#syscalls.directAlignment(fd);
+  async #directAlignment(
+    fd: number,
+    rdev: bigint | undefined,
+    context: NodeContext | undefined,
+  ): Promise<{ memory: number; offset: number }> {
+    const told = await this.#syscalls.directAlignment(context, fd);
     const block = told?.offset ?? (rdev === undefined ? undefined : await deviceBlockSize(rdev)) ?? 4096;
     const offset = Math.max(512, block);
     return { offset, memory: Math.max(1, told?.memory ?? offset) };
   }
 
-  async stat(name: string): Promise<HostFileInfo> {
-    const stats = await stat(name, { bigint: true }).catch(fail);
-    const kind = kindOf(stats);
+  async stat(name: string, context?: HostContext): Promise<HostFileInfo> {
+    const stats = await (ownContext(context)?.calls ?? THREAD_POOL).stat(name);
+    const kind = kindOf(stats.mode);
     const size =
       kind === 'block' ? ((await deviceCapacity(stats.rdev)) ?? 0) : kind === 'regular' ? safeSize(stats.size) : 0;
     const identity = kind === 'block' || kind === 'character' ? `device ${stats.rdev}` : `${stats.dev}:${stats.ino}`;
@@ -127,24 +144,6 @@ function openFlags(mode: HostFileMode): number {
     throw new BlockError('EINVAL', 'The system has no access past its cache');
   }
   return flags | O_DIRECT;
-}
-
-function openFd(name: string, flags: number, createMode: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    fs.open(name, flags, createMode, (error, fd) => {
-      if (error) reject(asBlockError(error));
-      else resolve(fd);
-    });
-  });
-}
-
-function statFd(fd: number): Promise<fs.BigIntStats> {
-  return new Promise((resolve, reject) => {
-    fs.fstat(fd, { bigint: true }, (error, stats) => {
-      if (error) reject(asBlockError(error));
-      else resolve(stats);
-    });
-  });
 }
 
 function safeSize(size: bigint): number {

@@ -1,6 +1,7 @@
 /** The engine's host on Node. */
 import diagnostics from 'node:diagnostics_channel';
 import type { Host, HostClock } from '../core/host.ts';
+import { NodeContext } from './context.ts';
 import { NodeFiles } from './files.ts';
 import { type Koffi, loadKoffi } from './koffi.ts';
 import { Syscalls } from './syscalls.ts';
@@ -24,9 +25,11 @@ export function nodeHost(options: NodeHostOptions = {}): Host {
     process.stderr.write(`${message}\n`);
   };
   const notice = options.notice ?? (options.verbose ? toStderr : () => {});
+  const syscalls = new Syscalls(notice, options.loadKoffi ?? loadKoffi);
   return {
-    files: new NodeFiles(new Syscalls(notice, options.loadKoffi ?? loadKoffi), () => clock.now()),
+    files: new NodeFiles(syscalls, () => clock.now()),
     clock,
+    createContext: (name, settings) => new NodeContext(name, syscalls, settings),
     random,
     warn: options.warn ?? toStderr,
     notice,

@@ -15,15 +15,28 @@ export interface Koffi {
   errno(): number;
 }
 
-/**
- * Loading takes milliseconds, so it waits for the first system call, and goes straight to the package that holds the
- * machine's binary, as koffi would after a search that takes longer. Throws when there is no build for this machine.
- */
+/** Loading takes milliseconds, so it waits for the first system call. Throws when there is no build for this machine. */
 export function loadKoffi(): Koffi {
   const require = createRequire(import.meta.url);
+  const [direct, ...others] = koffiFiles();
   try {
-    return createRequire(require.resolve('koffi'))(`@koromix/koffi-${process.platform}-${process.arch}`) as Koffi;
+    return require(direct ?? 'koffi') as Koffi;
+  } catch (error) {
+    if (others[0] === undefined) throw error;
+    return require(others[0]) as Koffi;
+  }
+}
+
+/**
+ * Files that the library is in; the first that loads will do. It is the package with the machine's binary, as koffi would
+ * find it after a search that takes longer, then koffi itself.
+ */
+export function koffiFiles(): string[] {
+  const require = createRequire(import.meta.url);
+  const koffi = require.resolve('koffi');
+  try {
+    return [createRequire(koffi).resolve(`@koromix/koffi-${process.platform}-${process.arch}`), koffi];
   } catch {
-    return require('koffi') as Koffi;
+    return [koffi];
   }
 }

@@ -1,8 +1,9 @@
 /** What kind of storage is under a file, as far as it decides whether a call may have to wait. */
 
-import { type Stats, statfs } from 'node:fs';
+import { constants } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import type { HostFileKind } from '../core/host.ts';
+import type { BlockingCalls } from './calls.ts';
 
 /**
  * `memory`: nothing waits for a disk. `local`: writes go to the page cache, which is seldom slow.
@@ -32,24 +33,26 @@ const STORAGE_CLASSES: ReadonlyMap<number, StorageClass> = new Map([
 export const UNKNOWN_STORAGE: Storage = { class: 'other', extentSizeHints: false };
 
 /** What is known of the file system that holds `path`. */
-export function storageOf(path: string): Promise<Storage> {
-  return new Promise((resolve) => {
-    statfs(path, (error, result) => {
-      if (error) resolve(UNKNOWN_STORAGE);
-      else resolve({ class: STORAGE_CLASSES.get(result.type) ?? 'other', extentSizeHints: result.type === XFS });
-    });
-  });
+export async function storageOf(path: string, calls: BlockingCalls): Promise<Storage> {
+  try {
+    const type = await calls.fileSystemType(path);
+    return { class: STORAGE_CLASSES.get(type) ?? 'other', extentSizeHints: type === XFS };
+  } catch {
+    return UNKNOWN_STORAGE;
+  }
 }
 
-export function kindOf(
-  stats: Pick<Stats, 'isFile' | 'isBlockDevice' | 'isCharacterDevice' | 'isFIFO' | 'isDirectory'>,
-): HostFileKind {
-  if (stats.isFile()) return 'regular';
-  if (stats.isBlockDevice()) return 'block';
-  if (stats.isCharacterDevice()) return 'character';
-  if (stats.isFIFO()) return 'pipe';
-  if (stats.isDirectory()) return 'directory';
-  return 'other';
+/** By the type bits of `st_mode`; some have no constant on some systems. */
+const KINDS: ReadonlyMap<number | undefined, HostFileKind> = new Map([
+  [constants.S_IFREG, 'regular'],
+  [constants.S_IFBLK, 'block'],
+  [constants.S_IFCHR, 'character'],
+  [constants.S_IFIFO, 'pipe'],
+  [constants.S_IFDIR, 'directory'],
+]);
+
+export function kindOf(mode: bigint): HostFileKind {
+  return KINDS.get(Number(mode) & constants.S_IFMT) ?? 'other';
 }
 
 /** The folder of a block device in sysfs. */

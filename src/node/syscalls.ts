@@ -3,8 +3,9 @@
  * -EOPNOTSUPP where the call, or the means to make it, is missing.
  */
 import { constants } from 'node:os';
+import type { NodeContext } from './context.ts';
 import { NOT_SUPPORTED } from './errno.ts';
-import { type Koffi, loadKoffi, type NativeFunction } from './koffi.ts';
+import { type Koffi, koffiFiles, loadKoffi, type NativeFunction } from './koffi.ts';
 
 /** Machines whose off_t has 64 bits and whose ioctl numbers are those of the generic kernel headers. */
 const MACHINES = ['x64', 'arm64', 'riscv64', 'loong64'];
@@ -19,14 +20,20 @@ const PROTOTYPES = {
   // These two have no fixed parameters in C; on MACHINES a pointer is passed alike either way.
   fcntl: 'int fcntl(int fd, int command, void *argument)',
   ioctl: 'int ioctl(int fd, ulong request, void *argument)',
-  statx: 'int statx(int folder, const char *path, int flags, uint mask, void *result)',
+  statx: 'int statx(int folder, const char *path, int flags, uint mask, uintptr_t result)',
+  // In threads of contexts, which are told where the memory is.
+  read: 'int64_t read(int fd, uintptr_t target, size_t length)',
+  pread: 'int64_t pread(int fd, uintptr_t target, size_t length, int64_t offset)',
+  write: 'int64_t write(int fd, uintptr_t source, size_t length)',
+  pwrite: 'int64_t pwrite(int fd, uintptr_t source, size_t length, int64_t offset)',
+  _exit: 'void _exit(int status)',
 } as const;
 type CallName = keyof typeof PROTOTYPES;
 
 const RWF_NOWAIT = 8;
-const SEEK_END = 2;
-const SEEK_DATA = 3;
-const SEEK_HOLE = 4;
+/** `whence` of lseek: the next offset, at or after the one given, that is stored, or in a hole; -ENXIO: none. */
+const SEEK = { end: 2, data: 3, hole: 4 } as const;
+export type SeekTarget = keyof typeof SEEK;
 const F_OFD_GETLK = 36;
 const F_OFD_SETLK = 37;
 const BLKDISCARD = 0x1277;
@@ -45,6 +52,11 @@ export const Fallocate = { allocate: 0, punchHole: 1 | 2, zeroRange: 16 } as con
 /** `l_type` of struct flock. */
 const LOCK_TYPE = { shared: 0, exclusive: 1, none: 2 } as const;
 export type LockKind = keyof typeof LOCK_TYPE;
+
+export interface CopyPlace {
+  readonly fd: number;
+  readonly offset: number;
+}
 
 export class Syscalls {
   readonly #load: () => Koffi;
@@ -74,34 +86,55 @@ export class Syscalls {
     return result < 0 ? -koffi.errno() : result;
   }
 
-  /** Where the memory of `bytes` begins, modulo `modulus` (a power of two); undefined when that cannot be found out. */
-  addressModulo(bytes: Uint8Array, modulus: number): number | undefined {
+  /** Where the memory of `bytes` begins; undefined when that cannot be found out. */
+  address(bytes: NodeJS.ArrayBufferView): number | undefined {
     const koffi = this.#loaded();
-    return koffi ? Number(BigInt(koffi.address(bytes)) & BigInt(modulus - 1)) : undefined;
+    return koffi ? Number(koffi.address(bytes)) : undefined;
   }
 
-  /** The next offset, at or after `offset`, that is stored; -ENXIO: none. */
-  seekData(fd: number, offset: number): number {
-    return this.#call('lseek', fd, offset, SEEK_DATA);
+  /** The same modulo `modulus`, a power of two. */
+  addressModulo(bytes: Uint8Array, modulus: number): number | undefined {
+    const address = this.address(bytes);
+    return address === undefined ? undefined : address % modulus;
   }
 
-  /** The next offset, at or after `offset`, in a hole; the end of the file counts as one. */
-  seekHole(fd: number, offset: number): number {
-    return this.#call('lseek', fd, offset, SEEK_HOLE);
+  /** What another thread needs to bind the call; undefined: missing. */
+  prototype(name: CallName): string | undefined {
+    return this.#bind(name) === null ? undefined : PROTOTYPES[name];
   }
 
-  /** Where the file or device ends. */
-  seekEnd(fd: number): number {
-    return this.#call('lseek', fd, 0, SEEK_END);
+  /** Files by which another thread loads the library; none where there is none. */
+  koffiFiles(): string[] {
+    return this.#loaded() ? koffiFiles() : [];
   }
 
-  fallocate(fd: number, mode: number, offset: number, length: number): Promise<number> {
-    return this.#callInPool('fallocate', fd, mode, offset, length);
+  /** Ends the process at once; returns where the call is missing. */
+  exitNow(status: number): void {
+    this.#bind('_exit')?.(status);
   }
 
-  copyFileRange(from: number, fromOffset: number, to: number, toOffset: number, length: number): Promise<number> {
-    const offsets = [BigInt64Array.of(BigInt(fromOffset)), BigInt64Array.of(BigInt(toOffset))] as const;
-    return this.#callInPool('copy_file_range', from, offsets[0], to, offsets[1], length, 0);
+  seek(fd: number, to: SeekTarget, offset: number): number {
+    return this.#call('lseek', fd, offset, SEEK[to]);
+  }
+
+  /** In the threads of `context`, or in the pool; as all calls are that take one. */
+  seekIn(context: NodeContext | undefined, fd: number, to: SeekTarget, offset: number): Promise<number> {
+    return this.#callIn(context, 'lseek', fd, offset, SEEK[to]);
+  }
+
+  fallocate(
+    context: NodeContext | undefined,
+    fd: number,
+    mode: number,
+    offset: number,
+    length: number,
+  ): Promise<number> {
+    return this.#callIn(context, 'fallocate', fd, mode, offset, length);
+  }
+
+  copyFileRange(context: NodeContext | undefined, from: CopyPlace, to: CopyPlace, length: number): Promise<number> {
+    const offsets = [BigInt64Array.of(BigInt(from.offset)), BigInt64Array.of(BigInt(to.offset))] as const;
+    return this.#callIn(context, 'copy_file_range', from.fd, offsets[0], to.fd, offsets[1], length, 0);
   }
 
   /** Takes or drops an open-file-description lock; -EAGAIN: another holder is in the way. */
@@ -118,9 +151,9 @@ export class Syscalls {
   }
 
   /** Tells a block device that the range is not needed. */
-  discardDevice(fd: number, offset: number, length: number): Promise<number> {
+  discardDevice(context: NodeContext | undefined, fd: number, offset: number, length: number): Promise<number> {
     const range = BigUint64Array.of(BigInt(offset), BigInt(length));
-    return this.#callInPool('ioctl', fd, BLKDISCARD, range);
+    return this.#callIn(context, 'ioctl', fd, BLKDISCARD, range);
   }
 
   /** Extent size hint in bytes, 0 for none. */
@@ -151,9 +184,14 @@ export class Syscalls {
   }
 
   /** What O_DIRECT asks of memory and of offsets, in bytes; undefined when the kernel does not tell. */
-  directAlignment(fd: number): { readonly memory: number; readonly offset: number } | undefined {
+  async directAlignment(
+    context: NodeContext | undefined,
+    fd: number,
+  ): Promise<{ readonly memory: number; readonly offset: number } | undefined> {
     const result = new Uint32Array(64);
-    if (this.#call('statx', fd, '', AT_EMPTY_PATH, STATX_DIOALIGN, result) < 0) return undefined;
+    const address = this.address(result);
+    if (address === undefined) return undefined;
+    if ((await this.#callIn(context, 'statx', fd, '', AT_EMPTY_PATH, STATX_DIOALIGN, address)) < 0) return undefined;
     const [memory = 0, offset = 0] = [result[0x98 / 4], result[0x9c / 4]];
     return ((result[0] ?? 0) & STATX_DIOALIGN) !== 0 && offset > 0 ? { memory, offset } : undefined;
   }
@@ -166,9 +204,10 @@ export class Syscalls {
   }
 
   /** Repeated when a signal interrupts it. */
-  async #callInPool(name: CallName, ...parameters: unknown[]): Promise<number> {
+  async #callIn(context: NodeContext | undefined, name: CallName, ...parameters: unknown[]): Promise<number> {
     const call = this.#bind(name);
     if (call === null) return -NOT_SUPPORTED;
+    if (context !== undefined) return (await context.run({ prototype: PROTOTYPES[name], parameters })) as number;
     for (;;) {
       const result = await new Promise<number>((resolve, reject) => {
         call.async(...parameters, (error: Error | null, value: number | bigint) => {

@@ -1,7 +1,7 @@
 /** A host file as a node: its bytes, its holes, its locks. */
 import type { DriverNode, Extent, ZeroFlags } from '../core/driver.ts';
 import { codeOf, withErrno } from '../core/errors.ts';
-import type { Host, HostFile } from '../core/host.ts';
+import type { Host, HostExtent, HostFile } from '../core/host.ts';
 import { FileLocks, type Locking } from './file-locks.ts';
 import { resizeFile } from './file-resize.ts';
 
@@ -28,10 +28,11 @@ export function fileNode(host: Host, file: HostFile, { filename, locking, readOn
   const locks = new FileLocks(file, filename, host, locking);
   const storage = new FileStorage(host, file, filename);
   const regular = file.kind === 'regular';
-  const extent = (offset: number, length: number): Extent => {
-    const run = file.extent(offset, length);
-    return { kind: run.kind === 'hole' ? 'zero' : 'data', length: run.length, at: { offset } };
-  };
+  const told = (run: HostExtent, offset: number): Extent => ({
+    kind: run.kind === 'hole' ? 'zero' : 'data',
+    length: run.length,
+    at: { offset },
+  });
   const node: DriverNode = {
     readOnly,
     length: () => file.size(),
@@ -51,8 +52,14 @@ export function fileNode(host: Host, file: HostFile, { filename, locking, readOn
     writeZeroes: (offset, length, flags) => storage.zero(offset, length, flags),
     discard: (offset, length) => storage.discard(offset, length),
     flush: () => file.flush(),
-    status: async (offset, length) => extent(offset, length),
-    tryStatusNow: extent,
+    async status(offset, length) {
+      const run = file.extent(offset, length) ?? (await file.findExtent?.(offset, length));
+      return told(run ?? { kind: 'data', length }, offset);
+    },
+    tryStatusNow(offset, length) {
+      const run = file.extent(offset, length);
+      return run && told(run, offset);
+    },
     limits: () => ({
       requestAlign: file.requestAlign,
       ...(!regular && {

@@ -1,0 +1,78 @@
+/** Which parts of an open file are stored, found by lseek. */
+import { constants } from 'node:os';
+import type { HostExtent } from '../core/host.ts';
+import type { NodeContext } from './context.ts';
+import type { SeekTarget, Syscalls } from './syscalls.ts';
+
+const { ENXIO } = constants.errno;
+const NOTHING = { start: 0, end: 0 };
+
+interface Seek {
+  readonly to: SeekTarget;
+  readonly offset: number;
+}
+
+export class FileExtents {
+  readonly #fd: number;
+  readonly #syscalls: Syscalls;
+  #findsHoles: boolean;
+  /**
+   * The stored run that was found last. To find where a run ends the kernel may walk all of it, so it is not asked for
+   * each part. When another process makes a hole meanwhile, "stored" is still a safe answer.
+   */
+  #stored = NOTHING;
+
+  constructor(fd: number, syscalls: Syscalls, findsHoles: boolean) {
+    this.#fd = fd;
+    this.#syscalls = syscalls;
+    this.#findsHoles = findsHoles;
+  }
+
+  /** The run at `offset` if no system call is needed to tell. */
+  known(offset: number, length: number): HostExtent | undefined {
+    if (!this.#findsHoles) return { kind: 'data', length };
+    const { start, end } = this.#stored;
+    return offset >= start && offset < end ? { kind: 'data', length: Math.min(length, end - offset) } : undefined;
+  }
+
+  /** Asks the system at once. */
+  now(offset: number, length: number): HostExtent {
+    const known = this.known(offset, length);
+    if (known !== undefined) return known;
+    const search = this.#search(offset, length);
+    let step = search.next();
+    while (step.done !== true) step = search.next(this.#syscalls.seek(this.#fd, step.value.to, step.value.offset));
+    return step.value;
+  }
+
+  /** Asks in threads: those of `context`, or the pool. */
+  async find(offset: number, length: number, context: NodeContext | undefined): Promise<HostExtent> {
+    const known = this.known(offset, length);
+    if (known !== undefined) return known;
+    const search = this.#search(offset, length);
+    let step = search.next();
+    while (step.done !== true) {
+      step = search.next(await this.#syscalls.seekIn(context, this.#fd, step.value.to, step.value.offset));
+    }
+    return step.value;
+  }
+
+  /** Storage was freed or cut off. */
+  forget(): void {
+    this.#stored = NOTHING;
+  }
+
+  *#search(offset: number, length: number): Generator<Seek, HostExtent, number> {
+    const data = yield { to: 'data', offset };
+    if (data === -ENXIO) return { kind: 'hole', length };
+    if (data > offset) return { kind: 'hole', length: Math.min(length, data - offset) };
+    const hole = data < 0 ? data : yield { to: 'hole', offset };
+    if (hole > offset) {
+      this.#stored = { start: offset, end: hole };
+      return { kind: 'data', length: Math.min(length, hole - offset) };
+    }
+    // Someone cut the file just now, or the file system cannot tell.
+    if (hole < 0 && hole !== -ENXIO) this.#findsHoles = false;
+    return { kind: 'data', length };
+  }
+}
