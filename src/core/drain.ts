@@ -41,7 +41,8 @@ export class Drain {
   }
 }
 
-function withAncestors(roots: readonly BlockNode[]): Set<BlockNode> {
+/** The nodes and all that use them. */
+export function withAncestors(roots: readonly BlockNode[]): Set<BlockNode> {
   const found = new Set<BlockNode>();
   const pending = [...roots];
   for (let node = pending.pop(); node !== undefined; node = pending.pop()) {

@@ -125,6 +125,9 @@ export interface ReopenStep extends PendingChange {
   finish?(): Promise<void>;
 }
 
+/** For a driver to which a reopen makes no difference. */
+export const NO_REOPEN_STEP: ReopenStep = Object.freeze({ commit() {}, abort() {} });
+
 /** What a node would be after a reopen. */
 export interface ReopenTarget<O = unknown> {
   /** Parsed and defaulted like at opening; options that the schema does not let a reopen change are as before. */

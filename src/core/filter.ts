@@ -1,5 +1,5 @@
 /** What a filter leaves out passes through to the child that it filters (BL-TERM-3). */
-import type { DriverNode, Extent } from './driver.ts';
+import { type DriverNode, type Extent, NO_REOPEN_STEP } from './driver.ts';
 import type { Link } from './node.ts';
 
 /**
@@ -23,6 +23,7 @@ export function completeFilter(own: Partial<DriverNode>, child: Link): DriverNod
     info: () => child.node.impl.info?.() ?? {},
     zeroInit: () => child.zeroInit(),
     truncate: (length, options) => child.truncate(length, options),
+    prepareReopen: async () => NO_REOPEN_STEP,
   };
   if (own.read === undefined) {
     passes.tryReadNow = (offset, target) => child.tryReadNow(offset, target);

@@ -1,10 +1,11 @@
 /** The graph: its drivers, its nodes and their names, links being made and dropped, nodes being closed. */
 
 import { Disk, type OpenOptions } from './disk.ts';
-import { Drain } from './drain.ts';
+import { Drain, withAncestors } from './drain.ts';
 import type { DriverSpec } from './driver.ts';
 import { BlockError } from './errors.ts';
 import type { Events } from './events.ts';
+import { refreshFilename } from './filename.ts';
 import { addLink, dropLink } from './graph-change.ts';
 import type { Host } from './host.ts';
 import { BlockNode, type GraphUser, type Link } from './node.ts';
@@ -168,11 +169,22 @@ export class Graph {
     transact((transaction) => updatePermissions(transaction, [link.node]));
   }
 
-  /** A change of links as a whole; drains under way follow it. */
+  /** A change as a whole, or none of it; drains under way follow it, and names and limits are made anew. */
   change<T>(work: (transaction: Transaction) => T): T {
-    const result = transact(work);
+    let touched: readonly BlockNode[] = [];
+    const result = transact((transaction) => {
+      const done = work(transaction);
+      touched = transaction.touched();
+      return done;
+    });
     for (const drain of this.#drains) drain.follow();
+    refreshAbove(touched);
     return result;
+  }
+
+  /** Makes the names of `nodes` and of all above them anew (BL-REFRESH). */
+  refreshNames(nodes: readonly BlockNode[]): void {
+    refreshAbove(nodes);
   }
 
   /** Drops a link; a node without parents is closed, with all below it. Resources are freed even if closing fails. */
@@ -250,6 +262,22 @@ export class Graph {
     await drain.whenIdle();
     return drain;
   }
+}
+
+/** Limits and names follow those of children, so children come first. A node that has no driver yet gets both later. */
+function refreshAbove(nodes: readonly BlockNode[]): void {
+  const affected = withAncestors(nodes);
+  const done = new Set<BlockNode>();
+  const visit = (node: BlockNode) => {
+    if (done.has(node) || !affected.has(node)) return;
+    done.add(node);
+    for (const link of node.children) visit(link.node);
+    if (!node.isOpen) return;
+    request.refreshLimits(node);
+    refreshFilename(node);
+    request.noteLength(node);
+  };
+  for (const node of affected) visit(node);
 }
 
 /** The backing link goes first, then the file (BL-CLOSE-2). */

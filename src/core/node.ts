@@ -62,6 +62,8 @@ export class BlockNode {
   readonly tracker = new RequestTracker();
   /** Nested drains of this node (BL-CTX-5); requests of users wait while it is above 0. */
   drainDepth = 0;
+  /** The length that users were last told. */
+  toldLength = -1;
   /** Changes begun, and how many of them the last completed flush covered. */
   writeGeneration = 0;
   flushedGeneration = 0;

@@ -238,6 +238,7 @@ async function openDriver(
     node.impl = await callOpen(node, openContext(level, node, values), shownName);
     if (node.impl.readOnly === true) node.writable = false;
     node.limits = request.completeLimits(node.impl.limits?.() ?? {}, node.name);
+    node.toldLength = node.impl.length();
     await openBacking(level, node, backing);
     refreshFilename(node);
     refuseUnknown(driver, rest, node.name);

@@ -156,6 +156,7 @@ export async function write(node: BlockNode, offset: number, source: Uint8Array,
 function noteChange(node: BlockNode, offset: number, length: number): void {
   node.writeGeneration++;
   for (const tracker of node.trackers) tracker.changed(offset, length);
+  if (offset + length > node.toldLength) noteLength(node);
 }
 
 /** At once and not durable, or false. Refused when any overlapping request is under way. */
@@ -336,7 +337,7 @@ export async function truncate(node: BlockNode, length: number, options: Truncat
     await hideBacking(node, request, old);
   } finally {
     node.writeGeneration++;
-    if (impl.length() !== old) tellSize(node);
+    noteLength(node);
     node.tracker.end(request);
   }
 }
@@ -349,12 +350,14 @@ async function hideBacking(node: BlockNode, request: TrackedRequest, old: number
 }
 
 /** Tells of a new length: those who keep track of changes, and the users of this node and of those that show its size. */
-function tellSize(node: BlockNode): void {
+export function noteLength(node: BlockNode): void {
   const length = node.impl.length();
+  if (length === node.toldLength) return;
+  node.toldLength = length;
   for (const tracker of node.trackers) tracker.resized(length);
   for (const { parent, name } of node.parents) {
     if (!('parents' in parent)) parent.resized?.(length);
-    else if (parent.isOpen && parent.primary?.name === name && parent.impl.length() === length) tellSize(parent);
+    else if (parent.isOpen && parent.primary?.name === name) noteLength(parent);
   }
 }
 

@@ -1,6 +1,6 @@
 /** The file's bytes as they are, or a window of them given by `offset` and `size`. */
 import { alignUp } from '../bytes/align.ts';
-import { type DriverNode, defineFormat, type Extent, type OpenContext } from '../core/driver.ts';
+import { type DriverNode, defineFormat, type Extent, NO_REOPEN_STEP, type OpenContext } from '../core/driver.ts';
 import { BlockError } from '../core/errors.ts';
 import { option } from '../core/options.ts';
 
@@ -83,6 +83,7 @@ function openRaw({ options, file }: OpenContext<RawOptions>): DriverNode {
       await file.truncate(base + length, truncateOptions);
     },
     info: () => ({ dirty: false }),
+    prepareReopen: async () => NO_REOPEN_STEP,
     zeroInit: () => file.zeroInit(),
   };
 }

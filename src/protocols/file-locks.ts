@@ -16,7 +16,7 @@ const NO_CHANGE: PendingChange = { commit() {}, abort() {} };
 export type Locking = 'on' | 'off' | 'auto';
 
 export class FileLocks {
-  readonly #file: HostFile;
+  #file: HostFile;
   readonly #filename: string;
   readonly #host: Host;
   #locking: Locking;
@@ -46,6 +46,27 @@ export class FileLocks {
       return NO_CHANGE;
     }
     return { commit: () => this.#drop(next), abort: () => this.#drop(before) };
+  }
+
+  /**
+   * The locks belong to another handle of the same file from now on; those of the old one go when it is closed. All are
+   * shared locks, so that both can hold them; one that is refused all the same is noted.
+   */
+  moveTo(file: HostFile): void {
+    const { need, share } = this.#held;
+    this.#file = file;
+    if (this.#locking === 'off') return;
+    this.#forEach(need, (byte) => this.#moveByte(IN_USE + byte));
+    this.#forEach(ALL_PERMISSIONS & ~share, (byte) => this.#moveByte(UNSHARED + byte));
+  }
+
+  #moveByte(byte: number): void {
+    const failure = () => this.#host.notice(`'${this.#filename}': lost the lock on byte ${byte} on reopening`);
+    try {
+      if (!this.#file.lock('shared', byte, 1)) failure();
+    } catch {
+      failure();
+    }
   }
 
   /** Adds what `wanted` has and is not held. */

@@ -1,5 +1,5 @@
 /** A host file as a node: its bytes, its holes, its locks. */
-import type { DriverNode, Extent, ZeroFlags } from '../core/driver.ts';
+import type { DriverNode, Extent, ReopenTarget, ZeroFlags } from '../core/driver.ts';
 import { codeOf, withErrno } from '../core/errors.ts';
 import type { Host, HostExtent, HostFile } from '../core/host.ts';
 import { FileLocks, type Locking } from './file-locks.ts';
@@ -21,12 +21,19 @@ export interface FileNodeOptions {
   readonly locking: Locking;
   /** Opened only for reading though writing was asked. */
   readonly readOnly: boolean;
+  /** Opens the same file in another way. */
+  reopen(next: ReopenTarget): Promise<HostFile>;
 }
 
 /** A node over an open file, which it closes. */
-export function fileNode(host: Host, file: HostFile, { filename, locking, readOnly }: FileNodeOptions): DriverNode {
+export function fileNode(
+  host: Host,
+  opened: HostFile,
+  { filename, locking, readOnly, reopen }: FileNodeOptions,
+): DriverNode {
+  let file = opened;
+  let storage = new FileStorage(host, file, filename);
   const locks = new FileLocks(file, filename, host, locking);
-  const storage = new FileStorage(host, file, filename);
   const regular = file.kind === 'regular';
   const told = (run: HostExtent, offset: number): Extent => ({
     kind: run.kind === 'hole' ? 'zero' : 'data',
@@ -80,6 +87,20 @@ export function fileNode(host: Host, file: HostFile, { filename, locking, readOn
       return { dirty: false, specific: { type: 'file', data: hint > 0 ? { 'extent-size-hint': hint } : {} } };
     },
     zeroInit: () => regular,
+    async prepareReopen(next) {
+      const replacement = await reopen(next);
+      const before = file;
+      return {
+        commit() {
+          file = replacement;
+          storage = new FileStorage(host, file, filename);
+          locks.moveTo(file);
+          files.set(node, file);
+        },
+        abort: () => void replacement.close().catch((error) => host.notice(`'${filename}': ${error.message}`)),
+        finish: () => before.close(),
+      };
+    },
     preparePermissions: (next) => locks.prepare(next),
     close: () => file.close(),
   };

@@ -1,5 +1,5 @@
 /** Files and block devices of the host. */
-import { type DriverNode, defineProtocol, type OpenContext } from '../core/driver.ts';
+import { type DriverNode, defineProtocol, type OpenContext, type ReopenTarget } from '../core/driver.ts';
 import { addContext, BlockError, codeOf } from '../core/errors.ts';
 import { stripPrefix } from '../core/filename.ts';
 import type { HostFile, HostFileKind } from '../core/host.ts';
@@ -32,6 +32,7 @@ const options = {
   aio: option.choice(['auto', 'threads', 'native', 'io_uring'], {
     help: 'how requests go: auto answers cached ones at once, the others always use threads',
     fallback: 'auto',
+    reopen: true,
   }),
   'drop-cache': option.boolean({ help: 'accepted for compatibility; without effect', fallback: true }),
   'x-check-cache-dropped': option.boolean({ help: 'accepted for compatibility; without effect', fallback: false }),
@@ -90,17 +91,26 @@ async function openFile(context: OpenContext<FileOptions>, accepted: Accepted): 
   }
   const refused = () => new BlockError('EINVAL', accepted.refusal(filename));
   // Opening a pipe would wait for its other end.
-  const { kind } = await host.files.stat(filename).catch(fail(filename));
+  const { kind, identity } = await host.files.stat(filename).catch(fail(filename));
   if (kind === 'pipe') throw refused();
   const { handle, readOnly } = await openHandle(context);
   if (!accepted.kinds.includes(handle.kind)) {
     await handle.close();
     throw refused();
   }
-  return fileNode(host, handle, { filename, locking, readOnly });
+  const reopen = async ({ options: next, writable, cache }: ReopenTarget) => {
+    const target = { ...context, options: next as FileOptions, writable, cache, autoReadOnly: false };
+    const replacement = await openHandle(target);
+    if ((await host.files.stat(filename).catch(fail(filename))).identity === identity) return replacement.handle;
+    await replacement.handle.close();
+    throw new BlockError('ESTALE', `Could not open '${filename}': the name leads to another file now`);
+  };
+  return fileNode(host, handle, { filename, locking, readOnly, reopen });
 }
 
-async function openHandle(context: OpenContext<FileOptions>): Promise<{ handle: HostFile; readOnly: boolean }> {
+type HandleContext = Pick<OpenContext<FileOptions>, 'host' | 'writable' | 'autoReadOnly' | 'cache' | 'options'>;
+
+async function openHandle(context: HandleContext): Promise<{ handle: HostFile; readOnly: boolean }> {
   const { host, writable, autoReadOnly, cache } = context;
   const { filename, aio } = context.options;
   const mode = { direct: cache.direct, aio: aio === 'auto' ? ('auto' as const) : ('threads' as const) };

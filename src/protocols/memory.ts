@@ -1,5 +1,5 @@
 /** A disk in this process's memory: sparse, growable, and gone when it is closed. */
-import { type DriverNode, defineProtocol, type Extent, type TruncateOptions } from '../core/driver.ts';
+import { type DriverNode, defineProtocol, type Extent, NO_REOPEN_STEP, type TruncateOptions } from '../core/driver.ts';
 import { BlockError, withErrno } from '../core/errors.ts';
 import { option } from '../core/options.ts';
 
@@ -35,6 +35,7 @@ function memoryNode(pages: Pages): DriverNode {
   const clear = async (offset: number, length: number, drop: boolean) => pages.clear(offset, offset + length, drop);
   return {
     length: () => pages.length,
+    prepareReopen: async () => NO_REOPEN_STEP,
     read: async (offset, target) => pages.read(offset, target),
     tryReadNow(offset, target) {
       pages.read(offset, target);

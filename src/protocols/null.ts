@@ -1,5 +1,5 @@
 /** Disks without storage, to measure everything above them: reads give zeroes, writes are forgotten. */
-import { type DriverNode, defineProtocol, type Extent, type OpenContext } from '../core/driver.ts';
+import { type DriverNode, defineProtocol, type Extent, NO_REOPEN_STEP, type OpenContext } from '../core/driver.ts';
 import { BlockError } from '../core/errors.ts';
 import { option } from '../core/options.ts';
 
@@ -66,6 +66,7 @@ function nullNode({ options: { size, ...traits }, host, node }: OpenContext<Null
     status: async (offset, length) => extent(offset, length),
     tryStatusNow: extent,
     allocatedSize: () => 0,
+    prepareReopen: async () => NO_REOPEN_STEP,
     ...(milliseconds > 0 ? {} : atOnce),
   };
 }

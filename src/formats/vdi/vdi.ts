@@ -1,6 +1,6 @@
 /** The VDI format: VirtualBox disk images (specification: the V rules). */
 import { isZero } from '../../bytes/zero.ts';
-import { type DriverNode, defineFormat, type OpenContext } from '../../core/driver.ts';
+import { type DriverNode, defineFormat, NO_REOPEN_STEP, type OpenContext } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { option } from '../../core/options.ts';
 import { check } from './check.ts';
@@ -65,9 +65,14 @@ async function openVdi(context: OpenContext<VdiOptions>): Promise<DriverNode> {
 }
 
 /** Unknown flags may mean anything, so such an image is only read (V-61). */
-function isWritable({ autoReadOnly, node }: OpenContext<VdiOptions>, { flags }: VdiHeader): boolean {
-  if ((flags & ~KNOWN_FLAGS) === 0) return true;
-  if (autoReadOnly) return false;
+function isWritable({ autoReadOnly, node }: OpenContext<VdiOptions>, header: VdiHeader): boolean {
+  if (autoReadOnly && (header.flags & ~KNOWN_FLAGS) !== 0) return false;
+  requireKnownFlags(header, node);
+  return true;
+}
+
+function requireKnownFlags({ flags }: VdiHeader, node: string): void {
+  if ((flags & ~KNOWN_FLAGS) === 0) return;
   const text = `unsupported VDI image (unknown flags 0x${flags.toString(16)}; it can be opened read-only)`;
   throw new BlockError('EACCES', text, { node });
 }
@@ -91,6 +96,10 @@ function vdiNode(image: VdiImage, readOnly: boolean): DriverNode {
     info: () => info(header, Math.max(0, image.countOnDisk - image.slots.used)),
     check: (options) => check(image, options),
     compact: (options) => compact(image, options),
+    async prepareReopen({ writable }) {
+      if (writable) requireKnownFlags(header, image.node);
+      return NO_REOPEN_STEP;
+    },
     // A dynamic image reads as zeroes where nothing is stored (V-30).
     zeroInit: () => !image.isStatic || file.zeroInit(),
     async close() {

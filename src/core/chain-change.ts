@@ -1,0 +1,232 @@
+/** Changes of chains while they are in use: each is drained, done as one transaction, and then shown in all names. */
+import { chainContains, findOverlay, skipFilters } from './chain.ts';
+import type { BackingReference } from './driver.ts';
+import { addContext, BlockError, codeOf, withErrno } from './errors.ts';
+import type { Graph } from './graph.ts';
+import { addLink, dropLink, moveLink, reaches } from './graph-change.ts';
+import { BlockNode, type Link } from './node.ts';
+import type { NestedOptions } from './options.ts';
+import { updatePermissions } from './permission-update.ts';
+import { setReadOnly } from './reopen.ts';
+import * as request from './request.ts';
+import type { Transaction } from './transaction.ts';
+
+/** Makes `target` the image below `node`, or none (BL-CHAIN-1 to 4). What the header says stays. Throws BlockError. */
+export async function setBacking(graph: Graph, node: BlockNode, target: BlockNode | undefined): Promise<void> {
+  await drained(graph, [node], (transaction) => exchangeBacking(transaction, node, target));
+}
+
+/** The same as a part of a transaction; permissions are the caller's to update. Returns the node that was there. */
+export function exchangeBacking(
+  transaction: Transaction,
+  node: BlockNode,
+  target: BlockNode | undefined,
+): BlockNode | undefined {
+  const { backing: link, driver } = node;
+  if (link?.node === target) return undefined;
+  if (target !== undefined) requireBackingSupport(node);
+  const before = link?.node;
+  if (link !== undefined) dropLink(transaction, link);
+  transaction.remember(node);
+  node.noBacking = target === undefined;
+  if (target !== undefined && driver.kind === 'format') addLink(transaction, 'backing', node, target, 'cow');
+  return before;
+}
+
+function requireBackingSupport(node: BlockNode): void {
+  const { driver, name } = node;
+  if (!node.isOpen) throw new BlockError('EINVAL', 'Node corrupted', { node: name });
+  if (driver.kind === 'format' && driver.supportsBacking === true) return;
+  throw new BlockError('ENOTSUP', `Driver '${driver.name}' of node '${name}' does not support backing files`, {
+    node: name,
+  });
+}
+
+/**
+ * Puts `overlay` on top of `top`: all that use `top` use `overlay` from then on (BL-CHAIN-14). It must have no backing
+ * image, unless it is a filter over `top`.
+ */
+export async function append(graph: Graph, overlay: BlockNode, top: BlockNode): Promise<void> {
+  await drained(graph, [overlay, top], (transaction) => {
+    if (overlay.filtered?.node !== top) {
+      if (overlay.backing !== undefined) {
+        throw new BlockError('EINVAL', `Node '${overlay.name}' has a backing file already`, { node: overlay.name });
+      }
+      exchangeBacking(transaction, overlay, top);
+    }
+    moveParents(transaction, top, overlay);
+    return undefined;
+  });
+}
+
+/** All that use `from` use `to` from then on, save where that would be a loop (BL-CHAIN-13). `from` closes if unused. */
+export async function replaceNode(graph: Graph, from: BlockNode, to: BlockNode): Promise<void> {
+  await drained(graph, [from, to], (transaction) => {
+    moveParents(transaction, from, to);
+    return from;
+  });
+}
+
+function moveParents(transaction: Transaction, from: BlockNode, to: BlockNode): void {
+  for (const link of from.parents) {
+    if (link.parent instanceof BlockNode && reaches(to, link.parent)) continue;
+    moveLink(transaction, link, to);
+  }
+}
+
+/**
+ * Opens a filter over `node`, by its driver's options without the child, and puts it on top (BL-CHAIN-16).
+ * Returns the filter's node, which goes when its users go, or by {@link removeFilter}.
+ */
+export async function insertFilter(graph: Graph, node: BlockNode, options: NestedOptions): Promise<BlockNode> {
+  if (options.driver === undefined) throw new BlockError('EINVAL', 'driver is not specified');
+  const driver = graph.driver(String(options.driver));
+  if (driver === undefined) throw new BlockError('EINVAL', `Unknown driver: '${options.driver}'`);
+  if (driver.kind !== 'filter') throw new BlockError('EINVAL', `Driver '${driver.name}' is no filter`);
+  const child = driver.filters ?? 'file';
+  const readOnly = node.settings.readOnly ? { 'read-only': true } : {};
+  const filter = await graph.add({ ...readOnly, ...options, [child]: node.name }).catch((error) => {
+    throw addContext('Could not create node', error);
+  });
+  try {
+    await append(graph, filter, node).catch((error) => {
+      throw addContext('Could not replace node', error);
+    });
+  } catch (error) {
+    await graph.release(filter).catch(() => {});
+    throw error;
+  }
+  await graph.release(filter);
+  return filter;
+}
+
+/** Takes a filter out: all that use it use its child, and it closes. Throws TypeError for a node that is no filter. */
+export async function removeFilter(graph: Graph, filter: BlockNode): Promise<void> {
+  const child = filter.filtered?.node;
+  if (child === undefined) throw new TypeError(`node '${filter.name}' is no filter`);
+  await replaceNode(graph, filter, child);
+}
+
+/** Changes what a header names as the image below, and not what is linked (BL-CHAIN-11). */
+export async function changeBackingFile(
+  graph: Graph,
+  node: BlockNode,
+  reference: BackingReference | undefined,
+): Promise<void> {
+  if (!node.isOpen) throw new BlockError('ENOMEDIUM', 'No medium found', { node: node.name });
+  const { impl } = node;
+  if (impl.changeBacking === undefined) {
+    throw new BlockError('ENOTSUP', `Driver '${node.driver.name}' cannot change what its header names`, {
+      node: node.name,
+    });
+  }
+  const drain = await graph.drain(node);
+  try {
+    await impl.changeBacking(reference);
+    node.writeGeneration++;
+    await request.flush(node);
+    node.automaticBackingName = node.backing?.node.filename ?? reference?.filename ?? '';
+    graph.refreshNames([node]);
+  } finally {
+    drain.end();
+  }
+}
+
+/**
+ * Takes the images from above `base` up to `top` out of the chain of `active` (BL-CHAIN-12); the images above then name
+ * `text`, or base's file name. If a header cannot be written, all is as before. EIO where the chain is none.
+ */
+export async function dropIntermediate(
+  graph: Graph,
+  active: BlockNode,
+  top: BlockNode,
+  base: BlockNode,
+  text?: string,
+): Promise<void> {
+  const overlay = findOverlay(active, top);
+  if (overlay === undefined || !top.isOpen || !base.isOpen || !chainContains(top, base)) {
+    throw new BlockError('EIO', `Node '${base.name}' is not below '${top.name}' in the chain of '${active.name}'`);
+  }
+  if (top === base) return;
+  const reference = { filename: text ?? base.filename, format: skipFilters(base).driver.name };
+  const links = top.parents;
+  const drain = await graph.drain(top, base);
+  try {
+    graph.change((transaction) => repoint(transaction, links, base));
+    try {
+      await renameBacking(graph, links, reference);
+    } catch (error) {
+      graph.change((transaction) => repoint(transaction, links, top));
+      throw withErrno(codeOf(error), 'Could not update backing file link', { cause: error });
+    }
+  } finally {
+    drain.end();
+  }
+  await graph.closeUnused([top]);
+}
+
+function repoint(transaction: Transaction, links: readonly Link[], node: BlockNode): void {
+  const before = new Set(links.map((link) => link.node));
+  for (const link of links) {
+    if (link.frozen > 0) {
+      throw new BlockError('EPERM', `Cannot change '${link.name}' link to '${link.node.name}'`, { node: node.name });
+    }
+    moveLink(transaction, link, node);
+  }
+  updatePermissions(transaction, [...parentNodes(links), node, ...before]);
+}
+
+/** Each image above is written, if it can record what is below; one that is read-only is made writable meanwhile. */
+async function renameBacking(graph: Graph, links: readonly Link[], reference: BackingReference): Promise<void> {
+  for (const { parent, role } of links) {
+    if (!(parent instanceof BlockNode) || role !== 'cow' || parent.impl.changeBacking === undefined) continue;
+    const readOnly = !parent.writable;
+    if (readOnly) await setReadOnly(graph, parent, false);
+    try {
+      await changeBackingFile(graph, parent, reference);
+    } finally {
+      if (readOnly) await setReadOnly(graph, parent, true);
+    }
+  }
+}
+
+function parentNodes(links: readonly Link[]): BlockNode[] {
+  return links.flatMap(({ parent }) => (parent instanceof BlockNode ? [parent] : []));
+}
+
+/** Drains, changes and closes what the change left unused: the node that it returns. */
+async function drained(
+  graph: Graph,
+  nodes: readonly BlockNode[],
+  change: (transaction: Transaction) => BlockNode | undefined,
+): Promise<void> {
+  const drain = await graph.drain(...nodes);
+  let left: BlockNode | undefined;
+  try {
+    left = graph.change((transaction) => {
+      const result = change(transaction);
+      updatePermissions(transaction, [...nodes, ...transaction.touched()]);
+      return result;
+    });
+  } finally {
+    drain.end();
+  }
+  if (left !== undefined) await graph.closeUnused([left]);
+}
+
+/**
+ * Refuses to put another node in the place of `name` unless it is what `parent` shows, itself or through filters only
+ * (BL-FILTER-3): else data would change abruptly. Returns the node.
+ */
+export function requireReplaceable(graph: Graph, parent: BlockNode, name: string): BlockNode {
+  const node = graph.node(name);
+  if (node === undefined) throw new BlockError('EINVAL', `Failed to find node with node-name='${name}'`);
+  let shown: BlockNode | undefined = parent;
+  while (shown !== undefined && shown !== node) shown = shown.filtered?.node;
+  if (shown === node) return node;
+  throw new BlockError(
+    'EINVAL',
+    `Cannot replace '${name}' by a node mirrored from '${parent.name}', because it cannot be guaranteed that doing so would not lead to an abrupt change of visible data`,
+    { node: name },
+  );
+}

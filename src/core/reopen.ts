@@ -1,0 +1,124 @@
+/** Changing the options of open nodes, many at a time and all or none (BL-REOPEN). */
+import { exchangeBacking } from './chain-change.ts';
+import type { ReopenStep } from './driver.ts';
+import { BlockError, codeOf, errorText, withErrno } from './errors.ts';
+import type { Graph } from './graph.ts';
+import { moveLink } from './graph-change.ts';
+import type { BlockNode } from './node.ts';
+import { updatePermissions } from './permission-update.ts';
+import { planReopen, type ReopenEntry, type ReopenRequest } from './reopen-plan.ts';
+import * as request from './request.ts';
+import type { Transaction } from './transaction.ts';
+
+/**
+ * Reopens nodes with all that inherit from them. What is not given stays ("keep"), or goes back to its default (`reset`).
+ * Throws BlockError, and then nothing has changed.
+ */
+export async function reopen(graph: Graph, requests: readonly ReopenRequest[]): Promise<void> {
+  const plan = planReopen(graph, requests);
+  const nodes = plan.map(({ node }) => node);
+  const drain = await graph.drain(...nodes);
+  let steps: ReopenStep[];
+  const unused: BlockNode[] = [];
+  try {
+    for (const node of nodes) await flushBefore(node);
+    steps = await prepareAll(plan);
+    try {
+      graph.change((transaction) => {
+        for (const entry of plan) unused.push(...apply(graph, transaction, entry));
+        updatePermissions(transaction, [...nodes, ...transaction.touched()]);
+        transaction.add({ commit: () => commitAll(steps), abort() {} });
+      });
+    } catch (error) {
+      for (const step of steps.reverse()) step.abort();
+      throw error;
+    }
+    for (const node of nodes) {
+      if (node.impl.readOnly === true) node.writable = false;
+      request.noteLength(node);
+    }
+  } finally {
+    drain.end();
+  }
+  for (const step of steps) await step.finish?.().catch((error) => graph.host.notice(String(error)));
+  await graph.closeUnused(unused);
+}
+
+/** A reopen that changes one thing and keeps the rest (BL-REOPEN-7). */
+export async function setReadOnly(graph: Graph, node: BlockNode, readOnly: boolean): Promise<void> {
+  await reopen(graph, [{ node, options: { 'read-only': readOnly } }]);
+}
+
+async function flushBefore(node: BlockNode): Promise<void> {
+  if (!node.writable || node.inactive) return;
+  try {
+    await request.flush(node);
+  } catch (cause) {
+    throw withErrno(codeOf(cause), 'Error flushing drive', { cause, node: node.name });
+  }
+}
+
+/** The drivers' first phase, in order; the first failure takes all back (BL-REOPEN-3). */
+async function prepareAll(plan: readonly ReopenEntry[]): Promise<ReopenStep[]> {
+  const steps: ReopenStep[] = [];
+  try {
+    for (const entry of plan) {
+      const step = await prepare(entry);
+      if (step !== undefined) steps.push(step);
+    }
+  } catch (error) {
+    for (const step of steps.reverse()) step.abort();
+    throw error;
+  }
+  return steps;
+}
+
+async function prepare({ node, settings, values, optionsChanged }: ReopenEntry): Promise<ReopenStep | undefined> {
+  const { impl, driver, copyOnRead } = node;
+  if (settings.readOnly && node.writable && copyOnRead > 0) {
+    throw new BlockError('EINVAL', `Can't set node '${node.name}' to r/o with copy-on-read enabled`, {
+      node: node.name,
+    });
+  }
+  if (impl.prepareReopen === undefined) {
+    if (settings.readOnly === node.settings.readOnly && !optionsChanged) return undefined;
+    const text = `Block format '${driver.name}' used by node '${node.name}' does not support reopening files`;
+    throw new BlockError('ENOTSUP', text, { node: node.name });
+  }
+  try {
+    return await impl.prepareReopen({ options: values, writable: !settings.readOnly, cache: settings.cache });
+  } catch (error) {
+    if (!(error instanceof BlockError) || error.message !== errorText(error.code)) throw error;
+    const text = `failed while preparing to reopen image '${node.filename}'`;
+    throw new BlockError(error.code, text, { node: node.name, cause: error });
+  }
+}
+
+/** Sets what the node will be, and swaps its children; returns nodes that nobody may use afterwards. */
+function apply(graph: Graph, transaction: Transaction, entry: ReopenEntry): BlockNode[] {
+  const { node, settings, options, explicit, children } = entry;
+  transaction.remember(node);
+  transaction.reopened.add(node);
+  node.settings = settings;
+  node.options = options;
+  node.origin = { ...node.origin, explicit };
+  node.writable = !settings.readOnly;
+  const left: BlockNode[] = [];
+  for (const [name, reference] of Object.entries(children)) {
+    const target = reference === null ? undefined : graph.lookUp(reference);
+    if (name === 'backing') {
+      const before = exchangeBacking(transaction, node, target);
+      if (before !== undefined) left.push(before);
+      continue;
+    }
+    const link = node.child(name);
+    if (link === undefined || target === undefined || link.node === target) continue;
+    left.push(link.node);
+    moveLink(transaction, link, target);
+  }
+  return left;
+}
+
+function commitAll(steps: readonly ReopenStep[]): void {
+  for (const step of [...steps].reverse()) step.commit();
+}
