@@ -1,0 +1,142 @@
+/** Dirty bitmaps for users of the library: which parts of a disk were changed since a moment, e.g. the last backup. */
+import type { Disk } from '../core/disk.ts';
+import { BlockError } from '../core/errors.ts';
+import { BlockNode } from '../core/node.ts';
+import { BitmapList, type BitmapOwner } from './bitmap-list.ts';
+import { type BitmapInfo, type DirtyBitmap, mergeBitmaps, type UseMark } from './dirty-bitmap.ts';
+import type { ByteRange } from './hierarchical-bitmap.ts';
+
+/** A bitmap of another node, as the source of a merge. */
+export interface BitmapReference {
+  readonly of: Disk | BlockNode;
+  readonly name: string;
+}
+
+export interface AddBitmapOptions {
+  /** Bytes, a power of two from 512 to 2^31. Default: the cluster size, within 4096 and 65536; else 65536. */
+  readonly granularity?: number | undefined;
+  /** Do not record changes yet. */
+  readonly disabled?: boolean | undefined;
+  /** Keep it in the image; ENOTSUP where the format cannot. */
+  readonly persistent?: boolean | undefined;
+}
+
+export interface DirtyAreasOptions {
+  /** Bytes from the start of the disk. Default 0. */
+  readonly offset?: number | undefined;
+  /** Bytes. Default: up to the end. */
+  readonly length?: number | undefined;
+  /** Longest area, bytes; longer ones come in pieces. */
+  readonly maxLength?: number | undefined;
+}
+
+/** Every method throws BlockError: ENOENT for a name that is not there, EBUSY for a bitmap that a job uses (BL-BITMAP-13). */
+export interface NodeBitmaps {
+  /** Newest first. */
+  list(): BitmapInfo[];
+  /** Begins to record changes. EEXIST for a name that is taken. */
+  add(name: string, options?: AddBitmapOptions): Promise<void>;
+  /** Also from the image. Allowed for an inconsistent bitmap. */
+  remove(name: string): Promise<void>;
+  /** Makes all clean. */
+  clear(name: string): void;
+  enable(name: string): void;
+  disable(name: string): void;
+  /** Adds what is dirty in all `sources` to `target`; all or nothing. The disks must be of equal size. */
+  merge(target: string, sources: readonly (string | BitmapReference)[]): void;
+  /** Whether the granule is dirty that holds `offset`; without such a bitmap it is not (BL-BITMAP-8). */
+  isDirty(name: string, offset: number): boolean;
+  /** The dirty areas, ascending. Until the loop over them is left, the disk keeps its size and the bitmap. */
+  dirtyAreas(name: string, options?: DirtyAreasOptions): Generator<ByteRange, void, undefined>;
+}
+
+/**
+ * The dirty bitmaps of a disk's top node, or of a node.
+ *
+ * ```ts
+ * await bitmaps(disk).add('since-monday');
+ * await disk.write(1_000_000, data);
+ * for (const { offset, length } of bitmaps(disk).dirtyAreas('since-monday')) copy(offset, length);
+ * ```
+ */
+export function bitmaps(of: Disk | BlockNode): NodeBitmaps {
+  const list = bitmapListOf(of);
+  /** A bitmap that may be used, save for the marks that are allowed. */
+  const usable = (name: string, ...allowed: readonly UseMark[]) => {
+    const bitmap = list.require(name);
+    bitmap.requireUsable(...allowed);
+    return bitmap;
+  };
+  return {
+    list: () => list.query(),
+    add: (name, options = {}) => add(list, name, options),
+    remove: (name) => remove(list, usable(name, 'inconsistent')),
+    clear: (name) => void usable(name).clear(),
+    enable: (name) => list.enable(usable(name, 'readOnly')),
+    disable: (name) => list.disable(usable(name, 'readOnly')),
+    merge(target, sources) {
+      const found = usable(target);
+      const find = (source: string | BitmapReference) =>
+        typeof source === 'string' ? list.require(source) : bitmapListOf(source.of).require(source.name);
+      mergeBitmaps(found, sources.map(find));
+    },
+    isDirty: (name, offset) => list.find(name)?.get(offset) ?? false,
+    dirtyAreas(name, { offset = 0, length, maxLength } = {}) {
+      const bitmap = usable(name, 'busy', 'readOnly');
+      return bitmap.areas(offset, length === undefined ? bitmap.size : offset + length, maxLength);
+    },
+  };
+}
+
+async function add(list: BitmapList, name: string, options: AddBitmapOptions): Promise<void> {
+  const wanted = { ...options, name };
+  if (options.persistent === true) {
+    list.checkNew(wanted);
+    if (list.store === undefined) {
+      const text = `Can't store persistent bitmaps to ${list.node}: Operation not supported`;
+      throw new BlockError('ENOTSUP', text, { node: list.node });
+    }
+    await list.store.checkNew(name, options.granularity ?? list.defaultGranularity);
+  }
+  list.create(wanted);
+}
+
+/** First from the image: if that fails, the bitmap is as before. */
+async function remove(list: BitmapList, bitmap: DirtyBitmap): Promise<void> {
+  bitmap.requireUnpinned();
+  if (bitmap.persistent && bitmap.name !== undefined && list.store !== undefined) {
+    bitmap.busy = true;
+    try {
+      await list.store.remove(bitmap.name);
+    } finally {
+      bitmap.busy = false;
+    }
+  }
+  list.release(bitmap);
+}
+
+const lists = new WeakMap<BlockNode, BitmapList>();
+
+/**
+ * The list of a node's bitmaps: the one that its driver opened with it, or one that joins the node's trackers with its
+ * first bitmap and leaves them with its last.
+ */
+export function bitmapListOf(of: Disk | BlockNode): BitmapList {
+  const node = of instanceof BlockNode ? of : of.node;
+  let list = lists.get(node) ?? node.trackers.find((tracker) => tracker instanceof BitmapList);
+  list ??= new BitmapList(ownerOf(node));
+  lists.set(node, list);
+  return list;
+}
+
+function ownerOf(node: BlockNode): BitmapOwner {
+  return {
+    name: node.name,
+    length: () => node.impl.length(),
+    clusterSize: () => node.impl.info?.().clusterSize,
+    occupied(list, yes) {
+      const others = node.trackers.filter((tracker) => tracker !== list);
+      node.trackers = yes ? [...others, list] : others;
+    },
+  };
+}
