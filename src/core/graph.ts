@@ -230,6 +230,8 @@ export class Graph {
         failures.push(error);
       }
     };
+    // What a filter makes wait, by limits say, is to finish at once.
+    if (node.isOpen) node.impl.quiesce?.();
     await node.tracker.whenIdle();
     if (node.isOpen) {
       if (node.writable && !node.inactive) await attempt(() => request.flush(node));

@@ -435,6 +435,8 @@ async function plainPlace(
   length: number,
 ): Promise<{ node: BlockNode; offset: number; length: number }> {
   if (node.driver.kind === 'protocol') return { node, offset, length };
+  // A filter may do more than pass requests on, so that none is gone around.
+  if (node.driver.kind === 'filter') throw notSupported(node, 'copying inside the host');
   const extent = node.impl.tryStatusNow?.(offset, length) ?? (await node.impl.status?.(offset, length));
   const plain = extent?.kind === 'delegate' || extent?.kind === 'data' ? extent : undefined;
   const child = plain?.at?.child === undefined ? undefined : node.child(plain.at.child);

@@ -132,6 +132,27 @@ describe('throttle: requests', () => {
   });
 });
 
+describe('throttle: what must not go around it', () => {
+  test('closing lets what waits pass at once (BL-CLOSE-2, step 2)', async () => {
+    const { host, open } = setUp({ 'iops-total': 1 });
+    const disk = await open();
+    const reads = Array.from({ length: 30 }, () => disk.read(0, 512));
+    await disk.close();
+    await Promise.all(reads);
+    expect(host.clock.now()).toBe(0);
+  });
+
+  test('copying inside the host', async () => {
+    const { host, graph, open } = setUp({ 'bps-total': 10240 });
+    host.put('from', 65536);
+    host.put('to', 65536);
+    await using plain = await graph.open({ driver: 'file', filename: 'from' }, { writable: true });
+    await using throttled = await open({ driver: 'file', filename: 'to' });
+    await expect(throttled.copyFrom(plain, 0, 0, 65536)).rejects.toMatchObject({ code: 'ENOTSUP' });
+    await expect(plain.copyFrom(throttled, 0, 0, 65536)).rejects.toMatchObject({ code: 'ENOTSUP' });
+  });
+});
+
 describe('throttle: reopening', () => {
   test('moves the node to another group', async () => {
     const { graph, groups, open, timed } = setUp({ 'iops-total': 1 });
