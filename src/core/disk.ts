@@ -14,6 +14,7 @@ import type {
 import { BlockError } from './errors.ts';
 import type { RequestEvent } from './events.ts';
 import type { Graph } from './graph.ts';
+import type { HostContext } from './host.ts';
 import type { BlockNode, GraphUser, Link } from './node.ts';
 import { ALL_PERMISSIONS, Permission, type Permissions } from './permissions.ts';
 import * as request from './request.ts';
@@ -43,6 +44,10 @@ export interface OpenOptions {
   readonly salvage?: boolean;
   /** Leave out the backing file that the image names. */
   readonly noBacking?: boolean;
+  /** All writes go to a temporary overlay, and are gone when it is closed (BL-OPEN-28). */
+  readonly snapshot?: boolean;
+  /** Opens it in this context of the host, with all below it (BL-CTX). Default: the main one. */
+  readonly context?: HostContext | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

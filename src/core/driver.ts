@@ -3,7 +3,7 @@
  * {@link defineFilter}; what it has is what it can, and what a filter leaves out passes through (filter.ts). A driver sees only aligned, in-bounds, non-empty requests; the core (request.ts)
  * aligns, splits, bounds, falls back and tracks, and checks the contract on both sides of every call.
  */
-import type { Host } from './host.ts';
+import type { Host, HostContext } from './host.ts';
 import type { OptionTree, SchemaOf } from './options.ts';
 import type { ChildRole, Permissions } from './permissions.ts';
 
@@ -232,6 +232,9 @@ export interface DriverNode {
   inactivate?(): Promise<void>;
   activate?(): Promise<void>;
 
+  /** The node is about to change its context (BL-CTX-2); throws to refuse. What begins after the commit runs there. */
+  prepareContext?(next: HostContext | undefined): PendingChange;
+
   /** A drain begins: background work is to stop by itself; {@link resume} ends it. */
   quiesce?(): void;
   resume?(): void;
@@ -275,6 +278,8 @@ export interface OpenContext<O> {
   /** Any child by name, as it is linked now; undefined: there is none. The backing child comes after opening, and may change. */
   child(name: string): Child | undefined;
   readonly host: Host;
+  /** The node's context; undefined: the main one. */
+  readonly hostContext: HostContext | undefined;
   /** The node's name, for messages. */
   readonly node: string;
   /** Raises a debug event of this driver, for whoever listens below (BL-DEBUG-1). */
@@ -362,7 +367,7 @@ interface DriverBase<O> {
 export interface ProtocolSpec<O = unknown, C = unknown> extends DriverBase<O> {
   readonly kind: 'protocol';
   /** Score of a whole file name as this driver's device (BL-DRV-7). 0: no. */
-  probeDevice?(filename: string, host: Host): Promise<number>;
+  probeDevice?(filename: string, host: Host, context?: HostContext): Promise<number>;
   /** Turns `NAME:rest` (or a name without prefix, for `file`) into options (BL-OPEN-8). */
   parseFilename?(filename: string): OptionTree;
   /** The plain name that opening alone gives the same data, from the options given (BL-REFRESH-1). */
@@ -383,6 +388,8 @@ export interface FormatSpec<O = unknown, C = unknown> extends DriverBase<O> {
   readonly fileRole?: (options: O) => ChildRole;
   /** Images name another one below them, which is opened as the `backing` child. */
   readonly supportsBacking?: boolean;
+  /** Creation options of an overlay that names nothing below it; presence says that there are such (BL-OPEN-28). */
+  readonly temporaryOverlay?: OptionTree;
   readonly create?: CreateSpec<C, FormatCreateContext<C>>;
   /** Making one is making the file: all options, the size too, go to the protocol, and `create.run` is not called (raw). */
   readonly createsThroughProtocol?: boolean;

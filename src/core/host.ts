@@ -139,6 +139,8 @@ export interface HostFiles {
   remove(path: string): Promise<void>;
   /** Replaces `to` in one step, keeping nothing of it but, if it exists, its permission bits. */
   rename(from: string, to: string): Promise<void>;
+  /** Where temporary files go, without a slash at its end. Absent: the host has none. */
+  readonly temporaryFolder?: string;
   /** Names in a folder. */
   list(path: string): Promise<string[]>;
 }

@@ -19,6 +19,7 @@ import { type OptionTree, type OptionValue, parseOptions, takePrefix } from './o
 import type { ChildRole } from './permissions.ts';
 import { guardGuessedRaw, probeNode } from './probe-node.ts';
 import * as request from './request.ts';
+import { openUnderOverlay } from './snapshot.ts';
 
 /** Nodes opened from one option tree, one below the other: more is a mistake or an attack. */
 const MAX_DEPTH = 16;
@@ -59,6 +60,7 @@ export async function openNode(graph: Graph, asked: OpenRequest): Promise<BlockN
   const depth = asked.depth ?? 0;
   if (depth > MAX_DEPTH) throw new BlockError('ELOOP', `More than ${MAX_DEPTH} nodes below one another`);
   asked.options.signal?.throwIfAborted();
+  if (asked.inherited === undefined && asked.options.snapshot === true) return openUnderOverlay(graph, asked);
   const fromName = asked.filename === undefined ? undefined : jsonNameOptions(asked.filename);
   const filename = fromName === undefined ? asked.filename : undefined;
   const explicit: Record<string, OptionValue> = { ...fromName, ...asked.tree };
@@ -87,7 +89,7 @@ async function openNamed(level: Level, given: NamedDriver | undefined, rest: Opt
   let driver = given;
   if (driver === undefined) {
     if (tree.filename === undefined) throw new BlockError('EINVAL', 'Must specify either driver or file');
-    driver = await protocolFor(graph, String(tree.filename), filename !== undefined);
+    driver = await protocolFor(graph, String(tree.filename), filename !== undefined, level.asked.options.context);
   }
   if (filename !== undefined && driver.parseFilename !== undefined) {
     const { filename: _parsed, ...others } = tree;
@@ -232,10 +234,14 @@ async function openDriver(
   };
   const node = new BlockNode(graph.claimName(level.name), driver, settings, own, origin);
   node.filename = shownName;
+  node.context = asked.options.context;
   graph.register(node);
   try {
     for (const child of children) adopt(graph, node, child);
+    const { context } = node;
     node.impl = await callOpen(node, openContext(level, node, values), shownName);
+    // Others that it is linked with may have moved meanwhile, and it with them.
+    if (node.context !== context) node.impl.prepareContext?.(node.context).commit();
     if (node.impl.readOnly === true) node.writable = false;
     node.limits = request.completeLimits(node.impl.limits?.() ?? {}, node.name);
     node.toldLength = node.impl.length();
@@ -302,6 +308,7 @@ function openContext(level: Level, node: BlockNode, options: unknown): OpenConte
     child: (name) => node.child(name),
     event: (name) => node.child(primary)?.node.impl.debugEvent?.(name),
     host: graph.host,
+    hostContext: node.context,
     node: node.name,
     writable: node.writable,
     autoReadOnly: settings.autoReadOnly,

@@ -1,6 +1,7 @@
 /** Files by name on this machine. */
 import fs from 'node:fs';
 import { chmod, lstat, readdir, readlink, realpath, rename, stat, unlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { asBlockError, BlockError, codeOf, errorText } from '../core/errors.ts';
 import type { HostContext, HostFile, HostFileInfo, HostFileMode, HostFiles } from '../core/host.ts';
@@ -19,6 +20,8 @@ const O_DIRECT: number | undefined = fs.constants.O_DIRECT;
 const LONGEST_LINK_CHAIN = 40;
 
 export class NodeFiles implements HostFiles {
+  /** `/tmp` is often in memory, and overlays can grow (BL-MISC-1). */
+  readonly temporaryFolder = tmpdir() === '/tmp' ? '/var/tmp' : tmpdir();
   readonly #syscalls: Syscalls;
   readonly #now: () => number;
 

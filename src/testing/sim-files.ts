@@ -12,6 +12,8 @@ export function simFiles(world: SimWorld): HostFiles {
   };
 
   return {
+    temporaryFolder: '/var/tmp',
+
     async open(path: string, mode: HostFileMode): Promise<HostFile> {
       return openFile(world, await enter('open', path), mode);
     },
