@@ -1,5 +1,6 @@
 /** The graph: its drivers, its nodes and their names, links being made and dropped, nodes being closed. */
 
+import { insertFilter, removeFilter, replaceNode } from './chain-change.ts';
 import { Disk, type OpenOptions } from './disk.ts';
 import { Drain, withAncestors } from './drain.ts';
 import type { DriverSpec } from './driver.ts';
@@ -14,7 +15,10 @@ import { flattenOptions, type NestedOptions, type OptionTree } from './options.t
 import { updatePermissions } from './permission-update.ts';
 import type { ChildRole, Permissions } from './permissions.ts';
 import { DEFAULT_OPEN_POLICY, type OpenPolicy } from './policy.ts';
+import { reopen } from './reopen.ts';
+import type { ReopenRequest } from './reopen-plan.ts';
 import * as request from './request.ts';
+import { type SnapshotOptions, snapshot } from './snapshot.ts';
 import { type Transaction, transact } from './transaction.ts';
 
 export interface GraphOptions {
@@ -26,6 +30,11 @@ export interface GraphOptions {
   /** What files named inside images may be opened. Default: local files of a told format. */
   readonly openPolicy?: OpenPolicy;
 }
+
+/** A node, by itself, by its name, or as the top of a disk. */
+export type Target = BlockNode | Disk | string;
+
+export type ReopenChange = Omit<ReopenRequest, 'node'> & { readonly node: Target };
 
 /** Longest node name that can be typed (BL-OPEN-20). */
 const NODE_NAME_MAX = 31;
@@ -109,6 +118,42 @@ export class Graph {
     const node = this.deviceNode(name) ?? this.#nodes.get(name);
     if (node?.isOpen) return node;
     throw new BlockError('ENODEV', `Cannot find device='${name}' nor node-name='${name}'`);
+  }
+
+  /**
+   * Puts a filter on top of a node: `insertFilter(disk, { driver: 'throttle', 'throttle-group': 'slow' })`. All that use
+   * the node go through it from then on; it closes with its users, or by {@link removeFilter}.
+   */
+  insertFilter(target: Target, options: NestedOptions): Promise<BlockNode> {
+    return insertFilter(this, this.#nodeOf(target), options);
+  }
+
+  /** Takes a filter out again; what it filters takes its place. */
+  removeFilter(filter: Target): Promise<void> {
+    return removeFilter(this, this.#nodeOf(filter));
+  }
+
+  /** All that use `from` use `to` from then on (BL-CHAIN-13); `from` closes if nobody holds it. */
+  replace(from: Target, to: Target): Promise<void> {
+    return replaceNode(this, this.#nodeOf(from), this.#nodeOf(to));
+  }
+
+  /** Makes an overlay file and puts it on top: what is there stays as it is, and what is written goes into the overlay. */
+  snapshot(target: Target, filename: string, options: SnapshotOptions = {}): Promise<BlockNode> {
+    return snapshot(this, this.#nodeOf(target), filename, options);
+  }
+
+  /** Changes options of open nodes, of all or of none (BL-REOPEN-3): `reopen([{ node, options: { 'read-only': true } }])`. */
+  reopen(changes: readonly ReopenChange[]): Promise<void> {
+    return reopen(
+      this,
+      changes.map((change) => ({ ...change, node: this.#nodeOf(change.node) })),
+    );
+  }
+
+  #nodeOf(target: Target): BlockNode {
+    if (typeof target === 'string') return this.lookUp(target);
+    return target instanceof BlockNode ? target : target.node;
   }
 
   /** All open nodes, in the order they were opened (BL-INFO-12). */
