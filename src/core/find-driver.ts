@@ -3,6 +3,7 @@ import type { DriverSpec, FilterSpec, ProtocolSpec } from './driver.ts';
 import { BlockError } from './errors.ts';
 import { protocolPrefix } from './filename.ts';
 import type { Graph } from './graph.ts';
+import type { HostContext } from './host.ts';
 
 /** What a file name can lead to: a protocol, or a filter with names of its own. */
 export type NamedDriver = ProtocolSpec<never, never> | FilterSpec<never>;
@@ -14,12 +15,17 @@ export function requireDriver(graph: Graph, name: string): DriverSpec {
 }
 
 /** Devices first, then prefixes, else `file`. */
-export async function protocolFor(graph: Graph, filename: string, withPrefix: boolean): Promise<NamedDriver> {
+export async function protocolFor(
+  graph: Graph,
+  filename: string,
+  withPrefix: boolean,
+  context?: HostContext,
+): Promise<NamedDriver> {
   let best: NamedDriver | undefined;
   let bestScore = 0;
   for (const driver of graph.drivers) {
     if (driver.kind !== 'protocol' || driver.probeDevice === undefined) continue;
-    const score = await driver.probeDevice(filename, graph.host);
+    const score = await driver.probeDevice(filename, graph.host, context);
     if (score > bestScore) {
       best = driver;
       bestScore = score;

@@ -1,5 +1,6 @@
 /** The elementary changes of links, each a part of a transaction: making one, moving it to another node, dropping it. */
 import { BLOCKED_ON_BACKING, block, unblock } from './blockers.ts';
+import { joinContexts } from './context.ts';
 import { BlockError } from './errors.ts';
 import { BlockNode, type GraphUser, Link } from './node.ts';
 import type { ChildRole } from './permissions.ts';
@@ -20,6 +21,7 @@ export function addLink(
     transaction.remember(parent);
     parent.children = [link, ...parent.children];
   }
+  joinContexts(transaction, link);
   return link;
 }
 
@@ -32,6 +34,7 @@ export function moveLink(transaction: Transaction, link: Link, node: BlockNode):
   detachFrom(transaction, link);
   link.node = node;
   attachTo(transaction, link, node);
+  joinContexts(transaction, link);
 }
 
 /** Takes a link away on both sides (BL-CLOSE-6); a node that nobody uses then is closed by the caller. */

@@ -1,6 +1,7 @@
 /** A node of the graph and the links between nodes. State only; what is done with it is in graph.ts and request.ts. */
 import type { DiscardMode } from './cache.ts';
 import type { ChangeTracker } from './change-tracker.ts';
+import type { ContextNotifier } from './context.ts';
 import type {
   BackingReference,
   CacheSettings,
@@ -13,6 +14,7 @@ import type {
   ZeroFlags,
 } from './driver.ts';
 import { BlockError } from './errors.ts';
+import type { HostContext } from './host.ts';
 import { invariant } from './invariant.ts';
 import type { OptionTree } from './options.ts';
 import { ALL_PERMISSIONS, type ChildRole, NO_PERMISSIONS, Permission, type Permissions } from './permissions.ts';
@@ -62,6 +64,9 @@ export class BlockNode {
   readonly tracker = new RequestTracker();
   /** Nested drains of this node (BL-CTX-5); requests of users wait while it is above 0. */
   drainDepth = 0;
+  /** Who makes its blocking system calls; undefined: the main context (BL-CTX-1). Changed only by context.ts. */
+  context: HostContext | undefined;
+  contextNotifiers: readonly ContextNotifier[] = [];
   /** The length that users were last told. */
   toldLength = -1;
   /** Changes begun, and how many of them the last completed flush covered. */
@@ -180,6 +185,8 @@ export interface GraphUser {
   readonly description: string;
   /** Of a device: its name, by which messages about its node call it. */
   readonly deviceName?: string;
+  /** It keeps its node in the context that it is in (BL-CTX-4). */
+  readonly fixedContext?: boolean;
   /** The node that it uses has another length now. */
   resized?(length: number): void;
 }

@@ -67,6 +67,7 @@ export class NodeFile implements HostFile {
   #writeNow: boolean;
   readonly #extents: FileExtents;
   #context: NodeContext | undefined;
+  #closed = false;
   /** As it was told last, where asking might take waiting. */
   #allocated: number | undefined;
   #flushError: BlockError | undefined;
@@ -108,6 +109,7 @@ export class NodeFile implements HostFile {
 
   setContext(context: HostContext | undefined): void {
     const own = ownContext(context);
+    if (this.#closed) return;
     own?.enter();
     this.#context?.leave();
     this.#context = own;
@@ -335,6 +337,7 @@ export class NodeFile implements HostFile {
     try {
       await this.#calls.close(this.#fd);
     } finally {
+      this.#closed = true;
       this.#context?.leave();
       this.#context = undefined;
     }

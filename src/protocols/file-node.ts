@@ -1,7 +1,7 @@
 /** A host file as a node: its bytes, its holes, its locks. */
 import type { DriverNode, Extent, ReopenTarget, ZeroFlags } from '../core/driver.ts';
 import { codeOf, withErrno } from '../core/errors.ts';
-import type { Host, HostExtent, HostFile } from '../core/host.ts';
+import type { Host, HostContext, HostExtent, HostFile } from '../core/host.ts';
 import { FileLocks, type Locking } from './file-locks.ts';
 import { resizeFile } from './file-resize.ts';
 
@@ -21,17 +21,20 @@ export interface FileNodeOptions {
   readonly locking: Locking;
   /** Opened only for reading though writing was asked. */
   readonly readOnly: boolean;
+  /** The one that it was opened in. */
+  readonly context: HostContext | undefined;
   /** Opens the same file in another way. */
-  reopen(next: ReopenTarget): Promise<HostFile>;
+  reopen(next: ReopenTarget, context: HostContext | undefined): Promise<HostFile>;
 }
 
 /** A node over an open file, which it closes. */
 export function fileNode(
   host: Host,
   opened: HostFile,
-  { filename, locking, readOnly, reopen }: FileNodeOptions,
+  { filename, locking, readOnly, context: openedIn, reopen }: FileNodeOptions,
 ): DriverNode {
   let file = opened;
+  let context = openedIn;
   let storage = new FileStorage(host, file, filename);
   const locks = new FileLocks(file, filename, host, locking);
   const regular = file.kind === 'regular';
@@ -88,17 +91,30 @@ export function fileNode(
     },
     zeroInit: () => regular,
     async prepareReopen(next) {
-      const replacement = await reopen(next);
+      const replacement = await reopen(next, context);
       const before = file;
       return {
         commit() {
           file = replacement;
+          file.setContext?.(context);
           storage = new FileStorage(host, file, filename);
           locks.moveTo(file);
           files.set(node, file);
         },
         abort: () => void replacement.close().catch((error) => host.notice(`'${filename}': ${error.message}`)),
         finish: () => before.close(),
+      };
+    },
+    prepareContext(next) {
+      const before = context;
+      file.setContext?.(next);
+      context = next;
+      return {
+        commit() {},
+        abort() {
+          file.setContext?.(before);
+          context = before;
+        },
       };
     },
     preparePermissions: (next) => locks.prepare(next),

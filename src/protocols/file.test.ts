@@ -98,6 +98,7 @@ describe('opening', () => {
     const context = {
       options: { filename: PATH, locking: 'auto', aio: 'auto', 'drop-cache': true, 'x-check-cache-dropped': false },
       host,
+      hostContext: undefined,
       node: 'n',
       child: () => undefined,
       event: () => {},

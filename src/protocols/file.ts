@@ -2,7 +2,7 @@
 import { type DriverNode, defineProtocol, type OpenContext, type ReopenTarget } from '../core/driver.ts';
 import { addContext, BlockError, codeOf } from '../core/errors.ts';
 import { stripPrefix } from '../core/filename.ts';
-import type { HostFile, HostFileKind } from '../core/host.ts';
+import type { HostContext, HostFile, HostFileKind } from '../core/host.ts';
 import { option } from '../core/options.ts';
 import {
   createFile,
@@ -60,9 +60,9 @@ export const hostDevice = defineProtocol<FileOptions, DeviceCreateOptions>({
   parseFilename: (filename) => ({ filename: stripPrefix(filename, 'host_device') }),
   exactFilename: ({ filename }) => String(filename ?? ''),
   create: { options: deviceCreateOptions, run: prepareDevice },
-  async probeDevice(filename, host) {
+  async probeDevice(filename, host, context) {
     if (filename.startsWith('/dev/cdrom')) return 50;
-    const info = await host.files.stat(filename).catch(() => undefined);
+    const info = await host.files.stat(filename, context).catch(() => undefined);
     return info?.kind === 'block' || info?.kind === 'character' ? 100 : 0;
   },
   open: (context) => openFile(context, DEVICE),
@@ -83,7 +83,7 @@ const DEVICE: Accepted = {
 };
 
 async function openFile(context: OpenContext<FileOptions>, accepted: Accepted): Promise<DriverNode> {
-  const { options, host, cache } = context;
+  const { options, host, cache, hostContext } = context;
   const { filename, locking, aio } = options;
   if (aio === 'native' && !cache.direct) {
     const text = 'aio=native was specified, but it requires cache.direct=on, which was not specified.';
@@ -91,29 +91,43 @@ async function openFile(context: OpenContext<FileOptions>, accepted: Accepted): 
   }
   const refused = () => new BlockError('EINVAL', accepted.refusal(filename));
   // Opening a pipe would wait for its other end.
-  const { kind, identity } = await host.files.stat(filename).catch(fail(filename));
+  const { kind, identity } = await host.files.stat(filename, hostContext).catch(fail(filename));
   if (kind === 'pipe') throw refused();
   const { handle, readOnly } = await openHandle(context);
   if (!accepted.kinds.includes(handle.kind)) {
     await handle.close();
     throw refused();
   }
-  const reopen = async ({ options: next, writable, cache }: ReopenTarget) => {
-    const target = { ...context, options: next as FileOptions, writable, cache, autoReadOnly: false };
+  const reopen = async ({ options: next, writable, cache }: ReopenTarget, now: HostContext | undefined) => {
+    const target = {
+      ...context,
+      options: next as FileOptions,
+      writable,
+      cache,
+      autoReadOnly: false,
+      hostContext: now,
+    };
     const replacement = await openHandle(target);
-    if ((await host.files.stat(filename).catch(fail(filename))).identity === identity) return replacement.handle;
+    if ((await host.files.stat(filename, now).catch(fail(filename))).identity === identity) return replacement.handle;
     await replacement.handle.close();
     throw new BlockError('ESTALE', `Could not open '${filename}': the name leads to another file now`);
   };
-  return fileNode(host, handle, { filename, locking, readOnly, reopen });
+  return fileNode(host, handle, { filename, locking, readOnly, context: hostContext, reopen });
 }
 
-type HandleContext = Pick<OpenContext<FileOptions>, 'host' | 'writable' | 'autoReadOnly' | 'cache' | 'options'>;
+type HandleContext = Pick<
+  OpenContext<FileOptions>,
+  'host' | 'hostContext' | 'writable' | 'autoReadOnly' | 'cache' | 'options'
+>;
 
 async function openHandle(context: HandleContext): Promise<{ handle: HostFile; readOnly: boolean }> {
-  const { host, writable, autoReadOnly, cache } = context;
+  const { host, hostContext, writable, autoReadOnly, cache } = context;
   const { filename, aio } = context.options;
-  const mode = { direct: cache.direct, aio: aio === 'auto' ? ('auto' as const) : ('threads' as const) };
+  const mode = {
+    direct: cache.direct,
+    aio: aio === 'auto' ? ('auto' as const) : ('threads' as const),
+    context: hostContext,
+  };
   try {
     return { handle: await host.files.open(filename, { ...mode, write: writable }), readOnly: false };
   } catch (error) {
