@@ -3,7 +3,7 @@ import type { Disk } from '../core/disk.ts';
 import { BlockError } from '../core/errors.ts';
 import { BlockNode } from '../core/node.ts';
 import { BitmapList, type BitmapOwner } from './bitmap-list.ts';
-import { type BitmapInfo, type DirtyBitmap, mergeBitmaps, type UseMark } from './dirty-bitmap.ts';
+import { type BitmapInfo, mergeBitmaps, type UseMark } from './dirty-bitmap.ts';
 import type { ByteRange } from './hierarchical-bitmap.ts';
 
 /** A bitmap of another node, as the source of a merge. */
@@ -70,7 +70,7 @@ export function bitmaps(of: Disk | BlockNode): NodeBitmaps {
   return {
     list: () => list.query(),
     add: (name, options = {}) => add(list, name, options),
-    remove: (name) => remove(list, usable(name, 'inconsistent')),
+    remove: (name) => remove(list, name),
     clear: (name) => void usable(name).clear(),
     enable: (name) => list.enable(usable(name, 'readOnly')),
     disable: (name) => list.disable(usable(name, 'readOnly')),
@@ -102,12 +102,14 @@ async function add(list: BitmapList, name: string, options: AddBitmapOptions): P
 }
 
 /** First from the image: if that fails, the bitmap is as before. */
-async function remove(list: BitmapList, bitmap: DirtyBitmap): Promise<void> {
+async function remove(list: BitmapList, name: string): Promise<void> {
+  const bitmap = list.require(name);
+  bitmap.requireUsable('inconsistent');
   bitmap.requireUnpinned();
-  if (bitmap.persistent && bitmap.name !== undefined && list.store !== undefined) {
+  if (bitmap.persistent && list.store !== undefined) {
     bitmap.busy = true;
     try {
-      await list.store.remove(bitmap.name);
+      await list.store.remove(name);
     } finally {
       bitmap.busy = false;
     }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { areas, granules } from '../../tests/support/bitmap-areas.ts';
+import { areas, granules } from '../../tests/support/bitmaps.ts';
 import { HierarchicalBitmap } from './hierarchical-bitmap.ts';
 
 const TiB = 2 ** 40;

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { HierarchicalBitmap } from '../../src/bitmaps/hierarchical-bitmap.ts';
 import { SeededRandom } from '../../src/testing/random.ts';
-import { areas, granules } from '../support/bitmap-areas.ts';
+import { areas, granules } from '../support/bitmaps.ts';
 
 /** Granules of a page. */
 const LEAF = 2 ** 15;
