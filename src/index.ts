@@ -3,6 +3,13 @@
  * files and system calls come from `diskwright/node`.
  */
 export type { CacheMode, DiscardMode } from './core/cache.ts';
+export {
+  addContextNotifier,
+  type ContextNotifier,
+  removeContextNotifier,
+  type SetContextOptions,
+  setContext,
+} from './core/context.ts';
 export { type CreateRequest, createImage } from './core/create.ts';
 export { Disk, type OpenOptions } from './core/disk.ts';
 export * from './core/driver.ts';

@@ -42,7 +42,7 @@ export interface SetContextOptions {
 
 /**
  * Moves a node, and all that are linked with it, to a context: drains them, detaches, attaches (BL-CTX-2). Undefined: the
- * main context. BlockError EPERM when a user has no support for it, ENODEV when the node is closed meanwhile; then all
+ * main context. Waits for requests under way, those that hang too. BlockError EPERM when a user has no support for it, ENODEV when the node is closed meanwhile; then all
  * are where they were.
  */
 export async function setContext(
@@ -53,6 +53,7 @@ export async function setContext(
 ): Promise<void> {
   for (;;) {
     const nodes = linkedNodes(node);
+    if (nodes.every((each) => each.context === context)) return;
     // Before any waiting, so that what is refused disturbs nobody.
     refuseFixedUsers(nodes, ignore);
     const drain = await graph.drain(...nodes);

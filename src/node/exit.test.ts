@@ -1,0 +1,99 @@
+/** Programs that end while threads of a context hang, from bundles as the library is shipped in. */
+import { execFileSync, spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { build } from 'esbuild';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+const here = path.dirname(new URL(import.meta.url).pathname);
+const root = path.join(here, '../..');
+const folder = fs.mkdtempSync(path.join(tmpdir(), 'diskwright-'));
+const pipe = path.join(folder, 'pipe');
+
+const PROGRAM = `
+import { nodeHost } from './host.ts';
+
+const [, , what, pipe] = process.argv;
+const koffi = what === 'kill' ? { loadKoffi() { throw new Error('not installed'); } } : {};
+const host = nodeHost(koffi);
+
+async function hang() {
+  const context = host.createContext('disk1');
+  const file = await host.files.open(pipe, { write: true, context });
+  for (let reads = 0; reads < 5; reads++) void file.read(0, new Uint8Array(1));
+  // Until they surely hang.
+  const other = host.createContext('disk2');
+  for (let turns = 0; turns < 200; turns++) await host.files.stat('.', other);
+  process.on('exit', (code) => process.stdout.write('listener ' + code));
+}
+
+async function main() {
+  if (what === 'alive') {
+    await host.files.stat('.', host.createContext('disk1'));
+    process.stdout.write('done');
+    return;
+  }
+  await hang();
+  if (what === 'throw') throw new Error('a mistake');
+  process.exit(7);
+}
+void main();
+`;
+
+beforeAll(async () => {
+  execFileSync('mkfifo', [pipe]);
+  fs.symlinkSync(path.join(root, 'node_modules'), path.join(folder, 'node_modules'));
+  const shared = {
+    stdin: { contents: PROGRAM, resolveDir: here },
+    bundle: true,
+    platform: 'node',
+    target: 'node20.19',
+    packages: 'external',
+    logLevel: 'error',
+  } as const;
+  await build({ ...shared, format: 'esm', outfile: path.join(folder, 'program.mjs') });
+  await build({
+    ...shared,
+    format: 'cjs',
+    outfile: path.join(folder, 'program.cjs'),
+    minifyWhitespace: true,
+    minifySyntax: true,
+    define: { 'import.meta.url': 'bundleUrl' },
+    banner: { js: 'const bundleUrl=require("node:url").pathToFileURL(__filename).href;' },
+  });
+});
+afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
+
+function run(kind: string, what: string) {
+  const program = path.join(folder, `program.${kind}`);
+  const { status, signal, stdout, stderr } = spawnSync(process.execPath, [program, what, pipe], {
+    encoding: 'utf8',
+    timeout: 60_000,
+    killSignal: 'SIGTERM',
+  });
+  return { status, signal, stdout, stderr };
+}
+
+describe.skipIf(process.platform !== 'linux').each(['mjs', 'cjs'])(
+  'a program in a .%s file (skipped without named pipes)',
+  (kind) => {
+    test('ends with its own status while five reads hang, and after its listeners were called', () => {
+      expect(run(kind, 'exit')).toEqual({ status: 7, signal: null, stdout: 'listener 7', stderr: '' });
+    });
+
+    test('ends on an error while reads hang', () => {
+      const { stderr, ...rest } = run(kind, 'throw');
+      expect(rest).toEqual({ status: 1, signal: null, stdout: 'listener 1' });
+      expect(stderr).toContain('Error: a mistake');
+    });
+
+    test('is not ended while it waits for a context, and not kept from ending by its threads', () => {
+      expect(run(kind, 'alive')).toEqual({ status: 0, signal: null, stdout: 'done', stderr: '' });
+    });
+
+    test('is killed where no system call can end it', () => {
+      expect(run(kind, 'kill')).toEqual({ status: null, signal: 'SIGKILL', stdout: 'listener 7', stderr: '' });
+    });
+  },
+);
