@@ -1,0 +1,45 @@
+/** Writes to the top image of a chain what is read from the images below it (BL-OPEN-24). */
+import { chainOf } from '../core/chain.ts';
+import { readCopying, tryReadCopying } from '../core/copy-on-read.ts';
+import { defineFilter } from '../core/driver.ts';
+import { BlockError } from '../core/errors.ts';
+import { invariant } from '../core/invariant.ts';
+import { type BlockNode, Link } from '../core/node.ts';
+import { option } from '../core/options.ts';
+import { Permission } from '../core/permissions.ts';
+
+interface CopyOnReadOptions {
+  readonly bottom: string | undefined;
+}
+
+export const copyOnRead = defineFilter<CopyOnReadOptions>({
+  name: 'copy-on-read',
+  summary: 'Copies to an image what is read from the images below it',
+  options: {
+    bottom: option.text<string | undefined>({
+      help: 'name of the lowest node that data are copied from',
+      fallback: undefined,
+    }),
+  },
+  async open({ options, file }) {
+    invariant(file instanceof Link, 'a child is a link');
+    const bottom = options.bottom === undefined ? undefined : bottomNode(file.node, options.bottom);
+    return {
+      read: (offset, target) => readCopying(file.node, offset, target, bottom),
+      tryReadNow: (offset, target) => tryReadCopying(file.node, offset, target, bottom),
+      status: async (offset, length) => ({ kind: 'delegate', length, at: { child: file.name, offset } }),
+      tryStatusNow: (offset, length) => ({ kind: 'delegate', length, at: { child: file.name, offset } }),
+      childPermissions(_child, { need, share }) {
+        // What nobody reads it need not write.
+        const copies = need === 0 ? 0 : Permission.writeUnchanged;
+        return { need: need | copies, share: share | Permission.writeUnchanged };
+      },
+    };
+  },
+});
+
+function bottomNode(top: BlockNode, name: string): BlockNode {
+  const found = chainOf(top).find((node) => node.name === name);
+  if (found === undefined) throw new BlockError('EINVAL', `Bottom node '${name}' not found`);
+  return found;
+}
