@@ -2,6 +2,7 @@
  * diskwright: virtual disks as a graph of nodes, each run by a driver. This entry runs in browsers too;
  * files and system calls come from `diskwright/node`.
  */
+export { activate, inactivate } from './core/activation.ts';
 export type { CacheMode, DiscardMode } from './core/cache.ts';
 export {
   addContextNotifier,
@@ -11,6 +12,8 @@ export {
   setContext,
 } from './core/context.ts';
 export { type CreateRequest, createImage } from './core/create.ts';
+export { isSuspended, removeBreakpoint, resumeBreakpoint, setBreakpoint } from './core/debug.ts';
+export type { Device, DeviceListener, DeviceOptions, Devices } from './core/device.ts';
 export { Disk, type OpenOptions } from './core/disk.ts';
 export * from './core/driver.ts';
 export {
@@ -22,9 +25,12 @@ export {
   errorText,
   withErrno,
 } from './core/errors.ts';
-export type { Events, NodeEvent, RequestEvent } from './core/events.ts';
+export type { Events, NodeEvent, RequestEvent, TrayEvent } from './core/events.ts';
 export { Graph, type GraphOptions } from './core/graph.ts';
 export type * from './core/host.ts';
+export { blockSizes, diskGeometry, nodeInfo } from './core/info.ts';
+export type { IoLimiter, IoLimits, LimitedKind } from './core/io-limiter.ts';
+export { type ImageRecord, type NodeRecord, namedNodes } from './core/named-nodes.ts';
 export {
   type NestedOptions,
   type Option,

@@ -1,6 +1,7 @@
 /** Dirty bitmaps for users of the library: which parts of a disk were changed since a moment, e.g. the last backup. */
 import type { Disk } from '../core/disk.ts';
 import { BlockError } from '../core/errors.ts';
+import { driverInfo } from '../core/info.ts';
 import { BlockNode } from '../core/node.ts';
 import { BitmapList, type BitmapOwner } from './bitmap-list.ts';
 import { type BitmapInfo, mergeBitmaps, type UseMark } from './dirty-bitmap.ts';
@@ -135,7 +136,7 @@ function ownerOf(node: BlockNode): BitmapOwner {
   return {
     name: node.name,
     length: () => node.impl.length(),
-    clusterSize: () => node.impl.info?.().clusterSize,
+    clusterSize: () => driverInfo(node)?.clusterSize,
     occupied(list, yes) {
       const others = node.trackers.filter((tracker) => tracker !== list);
       node.trackers = yes ? [...others, list] : others;

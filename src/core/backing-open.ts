@@ -16,17 +16,16 @@ export async function openBacking(level: Level, node: BlockNode, given: BackingO
   node.automaticBackingName = stored === undefined ? '' : (tryResolve(node, stored) ?? stored.filename);
   node.noBacking = reference === null || (asked.options.noBacking === true && reference === undefined);
   if (node.noBacking) return;
-  if (reference !== undefined && reference !== null) {
-    const target = referredNode(graph, reference, Object.keys(inner).length === 0);
-    graph.attach('backing', node, target, 'cow', undefined);
-    return;
-  }
-  if (stored === undefined && Object.keys(inner).length === 0) return;
+  const named = reference ?? undefined;
+  if (named === undefined && stored === undefined && Object.keys(inner).length === 0) return;
   let backing: BlockNode | undefined;
   try {
-    backing = await openFromOptions(level, node, stored, inner);
+    backing =
+      named === undefined
+        ? await openFromOptions(level, node, stored, inner)
+        : referredNode(graph, named, Object.keys(inner).length === 0);
     graph.attach('backing', node, backing, 'cow', undefined);
-    backing.origin = { ...backing.origin, inheritsFrom: node };
+    if (named === undefined) backing.origin = { ...backing.origin, inheritsFrom: node };
   } catch (error) {
     node.noBacking = true;
     if (backing !== undefined) await graph.closeUnused([backing]).catch(() => {});
@@ -52,7 +51,10 @@ async function openFromOptions(
     const text = `The format of '${filename}' is not told by '${node.filename}', and is not guessed for files that images name`;
     throw new BlockError('EINVAL', text, { node: node.name, hint: 'Give it with backing.driver=FORMAT.' });
   }
-  const tree: OptionTree = !overridden && told ? { driver: stored.format, ...inner } : inner;
+  const chainFiles = await filesAbove(level, node, filename);
+  // Options that the image implies are for the driver that it implies.
+  const implied = inner.driver === undefined || inner.driver === stored?.format ? stored?.options : {};
+  const tree: OptionTree = !overridden && told ? { driver: stored.format, ...implied, ...inner } : inner;
   return openNode(graph, {
     filename,
     tree,
@@ -60,8 +62,26 @@ async function openFromOptions(
     inherited: { settings: inheritedSettings(settings, 'cow'), role: 'cow', protocolLevel: false },
     depth: 0,
     chainDepth,
+    chainFiles,
     namedBy: overridden ? undefined : node.filename,
   });
+}
+
+/**
+ * Files of the chain down to `node`, with links resolved. ELOOP when the image names one of them, as images from an enemy
+ * may: it would be opened below itself again and again.
+ */
+async function filesAbove(level: Level, node: BlockNode, named: string | undefined): Promise<readonly string[]> {
+  const { graph, asked } = level;
+  const resolve = (name: string) => graph.host.files.resolve(name).catch(() => name);
+  const own = node.primary?.node.exactName ?? '';
+  const files = [...(asked.chainFiles ?? []), ...(own === '' ? [] : [await resolve(own)])];
+  if (named !== undefined && files.includes(await resolve(named))) {
+    throw new BlockError('ELOOP', `The chain of images is a loop: '${named}' would be below itself`, {
+      node: node.name,
+    });
+  }
+  return files;
 }
 
 /** For comparing names; a name that cannot be resolved shows when it is opened. */

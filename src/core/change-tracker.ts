@@ -6,4 +6,6 @@ export interface ChangeTracker {
   checkResize(length: number): void;
   /** The size has changed. Must not throw. */
   resized(length: number): void;
+  /** What a listing of nodes tells of it, newest first (BL-BITMAP-12). */
+  query?(): readonly object[];
 }

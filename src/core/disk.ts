@@ -1,7 +1,9 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** Disk: what a library user holds of an opened graph. */
-import type { CacheMode, DiscardMode } from './cache.ts';
+import { amend } from './amend.ts';
+import { cacheSettings } from './cache.ts';
 import type {
+  AmendOptions,
   CheckOptions,
   CheckReport,
   CompactOptions,
@@ -14,76 +16,60 @@ import type {
 import { BlockError } from './errors.ts';
 import type { RequestEvent } from './events.ts';
 import type { Graph } from './graph.ts';
-import type { HostContext } from './host.ts';
+import { allocatedSize, driverInfo, zeroInit } from './info.ts';
+import { type IoLimiter, type LimitedKind, LimitedRequests } from './io-limiter.ts';
 import type { BlockNode, GraphUser, Link } from './node.ts';
-import { ALL_PERMISSIONS, Permission, type Permissions } from './permissions.ts';
+import { type OpenOptions, permissionsFor, readingOnly } from './open-options.ts';
+import { flattenOptions, type NestedOptions } from './options.ts';
+import { Permission, type Permissions } from './permissions.ts';
 import * as request from './request.ts';
 import { type BlockStatus, status, tryStatus } from './status.ts';
+import { NOW_MAX, Turns } from './turns.ts';
 
-export interface OpenOptions {
-  /** Driver of the top node. Default: what the options say, else guessed from the content. */
-  readonly format?: string | undefined;
-  /** Default false. */
-  readonly writable?: boolean;
-  /** Default `writeback`. */
-  readonly cache?: CacheMode;
-  /** Default `unmap`: discards and unmapping zero writes free storage. */
-  readonly discard?: DiscardMode;
-  /** Turn writes of zeroes into zero writes. Default `off`. */
-  readonly detectZeroes?: 'off' | 'on' | 'unmap';
-  /** Open even though others write; read-only opens only (BL-OPEN-23). */
-  readonly forceShare?: boolean;
-  /** Nobody else may write while this is open for reading. Default false: readers share everything. */
-  readonly noWriters?: boolean;
-  readonly nodeName?: string;
-  /** Only information is wanted: no data will be read. */
-  readonly noIO?: boolean;
-  /** For a check: damage is no reason to refuse. */
-  readonly checkOnly?: boolean;
-  /** To save what can be saved: tolerate damage where reading can go on. */
-  readonly salvage?: boolean;
-  /** Leave out the backing file that the image names. */
-  readonly noBacking?: boolean;
-  /** All writes go to a temporary overlay, and are gone when it is closed (BL-OPEN-28). */
-  readonly snapshot?: boolean;
-  /** Opens it in this context of the host, with all below it (BL-CTX). Default: the main one. */
-  readonly context?: HostContext | undefined;
-  readonly signal?: AbortSignal | undefined;
+export type { OpenOptions } from './open-options.ts';
+
+/** For whom a disk is held, if not for a caller of the library: a device. */
+export interface DiskOwner {
+  /** As messages name it. */
+  readonly description: string;
+  readonly deviceName: string;
+  resized(length: number): void;
 }
-
-/** Requests up to this many bytes are tried at once before they go to the host's threads. */
-const NOW_MAX = 64 * 1024;
-/**
- * What may be answered at once before the event loop turns, since timers and signals must not starve: a few milliseconds
- * of work, counted as one for each request and each 4 KiB of it.
- */
-const NOW_CREDIT = 2048;
 
 /** Offsets and lengths are bytes. Every method throws BlockError; EIO for a range outside the disk. */
 export class Disk implements GraphUser, AsyncDisposable {
-  readonly description = 'an unnamed block device';
+  readonly description: string;
+  readonly deviceName: string | undefined;
   readonly graph: Graph;
+  readonly #owner: DiskOwner | undefined;
   #node: BlockNode;
-  readonly #writeThrough: boolean;
+  #writeThrough: boolean;
   #link: Link | undefined;
+  /** What the link holds while the node is active. */
+  readonly #wanted: Permissions;
   /** Truncates under way: the permission to resize is held as long. */
   #truncating = 0;
   #closing: Promise<void> | undefined;
-  #credit = NOW_CREDIT;
-  /** The request is under way that gives new credit. */
-  #turning = false;
+  readonly #limited = new LimitedRequests();
+  readonly #turns = new Turns();
 
-  private constructor(graph: Graph, node: BlockNode, writeThrough: boolean) {
+  private constructor(graph: Graph, node: BlockNode, options: OpenOptions, owner: DiskOwner | undefined) {
     this.graph = graph;
+    this.description = owner?.description ?? 'an unnamed block device';
+    this.deviceName = owner?.deviceName;
+    this.#owner = owner;
     this.#node = node;
-    this.#writeThrough = writeThrough;
+    const cache = options.cache === undefined ? undefined : cacheSettings(options.cache);
+    this.#writeThrough = !(cache ?? node.settings.cache).writeBack;
+    this.#wanted = permissionsFor(node, options);
   }
 
-  /** Takes hold of an opened node, whose only user this is; on refusal the node is closed again. */
-  static async attach(graph: Graph, node: BlockNode, options: OpenOptions): Promise<Disk> {
-    const disk = new Disk(graph, node, !node.settings.cache.writeBack);
+  /** Takes hold of an opened node; on refusal the node is closed again if nobody else uses it. */
+  static async attach(graph: Graph, node: BlockNode, options: OpenOptions, owner?: DiskOwner): Promise<Disk> {
+    const disk = new Disk(graph, node, options, owner);
     try {
-      disk.#link = graph.attach('root', disk, node, 'filtered', permissionsFor(node, options));
+      const wanted = node.inactive ? readingOnly(disk.#wanted) : disk.#wanted;
+      disk.#link = graph.attach('root', disk, node, 'filtered', wanted);
     } catch (error) {
       await graph.closeUnused([node]).catch(() => {});
       throw error;
@@ -103,6 +89,42 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   get writable(): boolean {
     return this.#link?.writable ?? false;
+  }
+
+  /** False once it is closed. */
+  get isOpen(): boolean {
+    return this.#link !== undefined && this.#closing === undefined;
+  }
+
+  /** False: every write is made durable before it resolves. Kept by reopens (BL-INFO-10). */
+  get writeCache(): boolean {
+    return !this.#writeThrough;
+  }
+
+  set writeCache(enabled: boolean) {
+    this.#writeThrough = !enabled;
+    const { node } = this;
+    node.settings = { ...node.settings, cache: { ...node.settings.cache, writeBack: enabled } };
+  }
+
+  /** Makes requests wait for their turn; undefined: no more (BL-MISC-2). What waits already keeps its turn. */
+  limitIo(limiter: IoLimiter | undefined): void {
+    this.#limited.limiter = limiter;
+  }
+
+  /** The node's length has changed (BL-SIZE-3). */
+  resized(length: number): void {
+    this.#owner?.resized(length);
+  }
+
+  /** The node goes inactive; a device, whose guest has stopped, lets go of writing (BL-MISC-3). */
+  inactivate(): void {
+    if (this.#owner === undefined || this.#link === undefined) return;
+    this.graph.changePermissions(this.#link, readingOnly(this.#wanted));
+  }
+
+  activate(): void {
+    if (this.#link !== undefined) this.graph.changePermissions(this.#link, this.#wanted);
   }
 
   get nodeName(): string {
@@ -136,14 +158,20 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   async #readLater(offset: number, target: Uint8Array): Promise<Uint8Array> {
     this.#checkRange('read', offset, target.length);
-    await this.#turn(() => this.#run('read', offset, target.length, () => request.read(this.node, offset, target)));
+    await this.#turns.run(() =>
+      this.#run('read', offset, target.length, () => request.read(this.node, offset, target)),
+    );
     return target;
   }
 
   /** True: `target` is full. False: ask `read`. Never waits. */
   tryReadNow(offset: number, target: Uint8Array): boolean {
     if (this.#link === undefined || this.node.drainDepth > 0 || !isOffset(offset)) return false;
-    return request.tryRead(this.node, offset, target);
+    const { limiter } = this.#limited;
+    if (limiter === undefined) return request.tryRead(this.node, offset, target);
+    const done = limiter.mayPass('read') && request.tryRead(this.node, offset, target);
+    if (done) limiter.count('read', target.length);
+    return done;
   }
 
   write(offset: number, source: Uint8Array, flags: WriteFlags = request.NO_FLAGS): Promise<void> {
@@ -156,7 +184,7 @@ export class Disk implements GraphUser, AsyncDisposable {
     this.#requireWritable();
     this.#checkRange('write', offset, source.length);
     const all = this.#withCacheMode(flags);
-    await this.#turn(() =>
+    await this.#turns.run(() =>
       this.#run('write', offset, source.length, () => request.write(this.node, offset, source, all)),
     );
   }
@@ -165,7 +193,11 @@ export class Disk implements GraphUser, AsyncDisposable {
   tryWriteNow(offset: number, source: Uint8Array): boolean {
     if (this.#link === undefined || this.node.drainDepth > 0 || !isOffset(offset) || this.#writeThrough) return false;
     if (offset + source.length > this.length) return false;
-    return this.#link.tryWriteNow(offset, source);
+    const { limiter } = this.#limited;
+    if (limiter === undefined) return this.#link.tryWriteNow(offset, source);
+    const done = limiter.mayPass('write') && this.#link.tryWriteNow(offset, source);
+    if (done) limiter.count('write', source.length);
+    return done;
   }
 
   async writeZeroes(offset: number, length: number, flags: ZeroFlags = request.NO_FLAGS): Promise<void> {
@@ -232,17 +264,23 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   /** Cluster size, dirty mark and what only this format has. */
   info(): DriverInfo {
-    return this.node.impl.info?.() ?? {};
+    return driverInfo(this.node) ?? {};
   }
 
   /** Bytes of host storage in use by all files below; undefined when not known. */
   allocatedSize(): number | undefined {
-    return request.allocatedSize(this.node);
+    return allocatedSize(this.node);
   }
 
   /** Whether unwritten parts of a fresh image of this kind read as zeroes. */
   zeroInit(): boolean {
-    return this.node.impl.zeroInit?.() ?? false;
+    return zeroInit(this.node);
+  }
+
+  /** Changes options of the format, in place. ENOTSUP where the format cannot (BL-INFO-15). */
+  async amend(options: NestedOptions, how: AmendOptions = {}): Promise<void> {
+    if (this.node.impl.amend !== undefined) this.#requireWritable();
+    await this.#alone(() => amend(this.node, flattenOptions(options), how));
   }
 
   /** Looks for damage, and repairs it if asked. ENOTSUP where the format has no check (BL-CHECK-1). */
@@ -293,6 +331,8 @@ export class Disk implements GraphUser, AsyncDisposable {
   }
 
   async #close(): Promise<void> {
+    // What I/O limits hold back begins first (BL-CLOSE-2).
+    if (this.#limited.areHeld) await this.#limited.letPass();
     const link = this.#link;
     this.#node = this.node;
     this.#link = undefined;
@@ -303,22 +343,8 @@ export class Disk implements GraphUser, AsyncDisposable {
     await this.close();
   }
 
-  /** Once the credit is used up, all requests take the long way until the first that did is through. */
   #mayAnswerNow(length: number): boolean {
-    if (this.#credit <= 0 || this.graph.host.watched('diskwright:request')) return false;
-    this.#credit -= 1 + (length >>> 12);
-    return true;
-  }
-
-  async #turn(work: () => Promise<void>): Promise<void> {
-    if (this.#credit > 0 || this.#turning) return work();
-    this.#turning = true;
-    try {
-      await work();
-    } finally {
-      this.#turning = false;
-      this.#credit = NOW_CREDIT;
-    }
+    return !this.graph.host.watched('diskwright:request') && this.#turns.mayAnswerNow(length);
   }
 
   #withCacheMode<F extends WriteFlags>(flags: F): F {
@@ -326,10 +352,14 @@ export class Disk implements GraphUser, AsyncDisposable {
   }
 
   /** Starts a request in the same turn, so that a close that comes later waits for it; or when no drain holds it back. */
-  async #run(kind: RequestEvent['kind'], offset: number, length: number, work: () => Promise<void>): Promise<void> {
+  #run(kind: RequestEvent['kind'], offset: number, length: number, work: () => Promise<void>): Promise<void> {
+    return this.#limited.run(LIMITED[kind], length, () => this.#begin(kind, offset, length, work));
+  }
+
+  async #begin(kind: RequestEvent['kind'], offset: number, length: number, work: () => Promise<void>): Promise<void> {
     if (this.node.drainDepth > 0) {
       await this.node.whenResumed();
-      this.#open();
+      this.#requireAttached();
     }
     const { host } = this.graph;
     if (!host.watched('diskwright:request')) return work();
@@ -365,8 +395,19 @@ export class Disk implements GraphUser, AsyncDisposable {
   }
 
   #open(): Link {
-    if (this.#link === undefined) throw new BlockError('ENOMEDIUM', 'The disk is closed', { node: this.node.name });
+    const link = this.#requireAttached();
+    if (this.#closing !== undefined) throw this.#closed();
+    return link;
+  }
+
+  /** What began before a close goes on. */
+  #requireAttached(): Link {
+    if (this.#link === undefined) throw this.#closed();
     return this.#link;
+  }
+
+  #closed(): BlockError {
+    return new BlockError('ENOMEDIUM', 'The disk is closed', { node: this.node.name });
   }
 
   /** Runs with no request of users beside it. */
@@ -380,13 +421,14 @@ export class Disk implements GraphUser, AsyncDisposable {
   }
 }
 
+/** What I/O limits count a request as; others pass. */
+const LIMITED: Partial<Record<RequestEvent['kind'], LimitedKind>> = {
+  read: 'read',
+  write: 'write',
+  zero: 'write',
+  discard: 'write',
+};
+
 function isOffset(offset: number): boolean {
   return offset >= 0 && Number.isSafeInteger(offset);
-}
-
-/** Readers share everything, unless asked not to; a writer lets nobody else write or resize. */
-function permissionsFor(node: BlockNode, { writable = false, noWriters = false }: OpenOptions): Permissions {
-  const need = (node.settings.noIO ? 0 : Permission.consistentRead) | (writable ? Permission.write : 0);
-  const shareAll = node.settings.forceShare || !(writable || noWriters);
-  return { need, share: shareAll ? ALL_PERMISSIONS : ALL_PERMISSIONS & ~(Permission.write | Permission.resize) };
 }

@@ -3,9 +3,12 @@
  * {@link defineFilter}; what it has is what it can, and what a filter leaves out passes through (filter.ts). A driver sees only aligned, in-bounds, non-empty requests; the core (request.ts)
  * aligns, splits, bounds, falls back and tracks, and checks the contract on both sides of every call.
  */
+import type { BlockSizes, CheckOptions, CheckReport, DiskGeometry, DriverInfo } from './driver-reports.ts';
 import type { Host, HostContext } from './host.ts';
 import type { OptionTree, SchemaOf } from './options.ts';
 import type { ChildRole, Permissions } from './permissions.ts';
+
+export type * from './driver-reports.ts';
 
 export interface WriteFlags {
   /** Force unit access: durable when the write resolves. */
@@ -67,50 +70,12 @@ export interface TruncateOptions {
   readonly exact?: boolean;
 }
 
-/** What a check found (BL-CHECK-1). Counts; absent: not known for the format. */
-export interface CheckReport {
-  corruptions: number;
-  leaks: number;
-  /** Errors that kept the check from finishing its work. */
-  checkErrors: number;
-  corruptionsFixed: number;
-  leaksFixed: number;
-  imageEndOffset?: number;
-  totalClusters?: number;
-  allocatedClusters?: number;
-  fragmentedClusters?: number;
-  compressedClusters?: number;
-}
-
-export type RepairMode = 'none' | 'leaks' | 'all';
-
-export interface CheckOptions {
-  readonly repair: RepairMode;
-  /** One finding or repair, as a line for people. */
-  finding(line: string): void;
-  readonly signal?: AbortSignal;
-}
-
 /** Progress of long work: `done` of `total`, in bytes or any unit that grows evenly. */
 export type Progress = (done: number, total: number) => void;
 
 export interface CompactOptions {
   readonly signal?: AbortSignal;
   readonly progress?: Progress;
-}
-
-/** BL-INFO-1 and format-specific information (BL-INFO-2). */
-export interface DriverInfo {
-  readonly clusterSize?: number;
-  readonly vmStateOffset?: number;
-  /** Left marked as in use by a writer. */
-  readonly dirty?: boolean;
-  readonly encrypted?: boolean;
-  /** Plain data in display order; keys with dashes (`block-size`). */
-  readonly specific?: { readonly type: string; readonly data: SpecificData };
-}
-export interface SpecificData {
-  readonly [key: string]: string | number | boolean | SpecificData | readonly (SpecificData | string | number)[];
 }
 
 /** Two steps of a change that may be refused in the first and must not fail in the second. */
@@ -142,6 +107,8 @@ export interface BackingReference {
   readonly filename: string;
   /** Driver name; empty: not told. */
   readonly format: string;
+  /** Further options that it is opened with, unless others are given for it. */
+  readonly options?: OptionTree;
 }
 
 /** Events of blkdebug-like hooks (BL-DEBUG-2); a filter that has one has both. */
@@ -219,6 +186,11 @@ export interface DriverNode {
   backing?(): BackingReference | undefined;
   /** Changes what the image names, and nothing else (BL-CHAIN-11). ENOSPC where there is no room. Durable after a flush. */
   changeBacking?(reference: BackingReference | undefined): Promise<void>;
+  /**
+   * Throws BlockError EPERM when the backing child is not, or is no longer, the image that this one was made over (V-50).
+   * Asked before the backing child gets a writer: what is stored here does not fit it.
+   */
+  checkBacking?(): void;
   /** Drops all that this layer stores, so that the backing child shows; after a commit. */
   makeEmpty?(): Promise<void>;
   /** Changes format options of an existing image, given as text (BL-INFO-15). */
@@ -227,6 +199,15 @@ export interface DriverNode {
   /** An event that a parent raised (BL-DEBUG-1). */
   debugEvent?(event: string): void;
   readonly breakpoints?: DebugBreakpoints;
+
+  /** Block sizes and geometry of the device that a protocol is over; undefined: not known. */
+  blockSizes?(): BlockSizes | undefined;
+  geometry?(): DiskGeometry | undefined;
+
+  /** Removable media (BL-MEDIA): whether there is one, opening and closing the tray, keeping the user from it. */
+  inserted?(): boolean;
+  eject?(open: boolean): Promise<void>;
+  lockMedium?(locked: boolean): Promise<void>;
 
   /** The node goes inactive or comes back (BL-MISC-3); caches that others may outdate are dropped or read anew. */
   inactivate?(): Promise<void>;
@@ -277,6 +258,10 @@ export interface OpenContext<O> {
   readonly file: Child;
   /** Any child by name, as it is linked now; undefined: there is none. The backing child comes after opening, and may change. */
   child(name: string): Child | undefined;
+  /** What a child's driver tells of itself now, through filters; undefined: there is no such child. */
+  childInfo(name: string): DriverInfo | undefined;
+  /** The caller says what the backing child is, or that there is none: what the image names need not be found. */
+  readonly backingGiven: boolean;
   readonly host: Host;
   /** The node's context; undefined: the main one. */
   readonly hostContext: HostContext | undefined;
@@ -288,6 +273,8 @@ export interface OpenContext<O> {
   readonly writable: boolean;
   /** A driver that can only offer reading may degrade instead of failing (BL-OPEN-22); it then says so by `readOnly`. */
   readonly autoReadOnly: boolean;
+  /** Another program has the image still: nothing may be written before `activate` (BL-OPEN-9). */
+  readonly inactive: boolean;
   /** Only information is wanted: data will not be read, bulky metadata should not be loaded (V-4). */
   readonly noIO: boolean;
   /** Opened for a check: tolerate what the check will report. */
@@ -338,9 +325,19 @@ export interface Measurement {
   readonly fullyAllocated: number;
 }
 
+export interface BackingOptionNames {
+  readonly file: string;
+  /** Absent: the format is not recorded. */
+  readonly format?: string;
+  /** The only format that the image below can have. */
+  readonly only?: string;
+}
+
 /** Options that creation parses: those of the format or protocol. Names and order are those of the `Formatting` line. */
 export interface CreateSpec<C, X> {
   readonly options: SchemaOf<C>;
+  /** Which options name the image below, where they are not `backing_file` and `backing_fmt` (BL-CREATE-6). */
+  readonly backing?: BackingOptionNames;
   run(context: X): Promise<void>;
 }
 
@@ -386,6 +383,8 @@ export interface FormatSpec<O = unknown, C = unknown> extends DriverBase<O> {
   probe?(head: Uint8Array, filename: string): number;
   /** What the `file` child is to the driver. Default `image`. */
   readonly fileRole?: (options: O) => ChildRole;
+  /** False: an open image cannot be handed to another program and back (V-16). Default true. */
+  readonly migratable?: false;
   /** Images name another one below them, which is opened as the `backing` child. */
   readonly supportsBacking?: boolean;
   /** Creation options of an overlay that names nothing below it; presence says that there are such (BL-OPEN-28). */

@@ -8,6 +8,8 @@ export interface Events {
   readonly 'diskwright:node:close': NodeEvent;
   /** An image was made. */
   readonly 'diskwright:create': { readonly filename: string; readonly format: string };
+  /** A device's tray was opened or closed (BL-MEDIA-2); the members are those of the event DEVICE_TRAY_MOVED. */
+  readonly 'diskwright:device:tray-moved': TrayEvent;
   /** A request of a disk's user has ended. While watched, none takes the fast path. */
   readonly 'diskwright:request': RequestEvent;
 }
@@ -16,6 +18,13 @@ export interface NodeEvent {
   readonly node: string;
   readonly driver: string;
   readonly filename: string;
+}
+
+export interface TrayEvent {
+  readonly device: string;
+  /** Of the guest's side of the device. */
+  readonly id: string;
+  readonly 'tray-open': boolean;
 }
 
 export interface RequestEvent {

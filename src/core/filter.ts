@@ -20,8 +20,6 @@ export function completeFilter(own: Partial<DriverNode>, child: Link): DriverNod
     discard: (offset, length) => child.discard(offset, length),
     flush: () => child.flush(),
     limits: () => child.node.limits,
-    info: () => child.node.impl.info?.() ?? {},
-    zeroInit: () => child.zeroInit(),
     truncate: (length, options) => child.truncate(length, options),
     prepareReopen: async () => NO_REOPEN_STEP,
   };

@@ -4,6 +4,7 @@ import { BlockError } from './errors.ts';
 import { protocolPrefix } from './filename.ts';
 import type { Graph } from './graph.ts';
 import type { HostContext } from './host.ts';
+import type { NodeSettings } from './node.ts';
 
 /** What a file name can lead to: a protocol, or a filter with names of its own. */
 export type NamedDriver = ProtocolSpec<never, never> | FilterSpec<never>;
@@ -39,10 +40,15 @@ export async function protocolFor(
   return driver;
 }
 
-/** BL-DRV-5. */
-export function requireAllowed(graph: Graph, driver: string, readOnly: boolean): void {
-  if (graph.allows(driver, !readOnly)) return;
+/**
+ * The settings that a whitelist leaves: a node that may only be read is read-only where the options let it degrade. Throws
+ * BlockError ENOTSUP (BL-DRV-5).
+ */
+export function allowedSettings(graph: Graph, driver: string, settings: NodeSettings): NodeSettings {
+  const { readOnly, autoReadOnly } = settings;
+  if (graph.allows(driver, !readOnly)) return settings;
   const reading = !readOnly && graph.allows(driver, false);
+  if (reading && autoReadOnly) return { ...settings, readOnly: true };
   const text = reading ? 'can only be used for read-only devices' : 'is not whitelisted';
   throw new BlockError('ENOTSUP', `Driver '${driver}' ${text}`);
 }

@@ -1,6 +1,7 @@
 /** The graph: its drivers, its nodes and their names, links being made and dropped, nodes being closed. */
 
 import { insertFilter, removeFilter, replaceNode } from './chain-change.ts';
+import { Devices } from './device.ts';
 import { Disk, type OpenOptions } from './disk.ts';
 import { Drain, withAncestors } from './drain.ts';
 import type { DriverSpec } from './driver.ts';
@@ -47,10 +48,8 @@ export class Graph {
   readonly openPolicy: OpenPolicy;
   /** By name, in the order they were opened. */
   readonly #nodes = new Map<string, BlockNode>();
-  /** Devices share the namespace (BL-TERM-6); set by devices.ts. */
-  isDeviceName: (name: string) => boolean = () => false;
-  /** The node in the device of that name; throws if it has none. Undefined: no such device. */
-  deviceNode: (name: string) => BlockNode | undefined = () => undefined;
+  /** Devices, which share the namespace with nodes (BL-TERM-6). */
+  readonly devices: Devices = new Devices(this);
   readonly #drains = new Set<Drain>();
   #unnamed = 0;
 
@@ -84,7 +83,7 @@ export class Graph {
    * Read-only unless `writable`. Throws BlockError; then nothing stays open.
    */
   async open(source: string | NestedOptions, options: OpenOptions = {}): Promise<Disk> {
-    return Disk.attach(this, await this.#openNode(source, options), options);
+    return Disk.attach(this, await this.openUnused(source, options), options);
   }
 
   /**
@@ -92,7 +91,7 @@ export class Graph {
    * otherwise (BL-OPEN-21), and has no permissions until someone uses it.
    */
   async add(source: string | NestedOptions, options: OpenOptions = {}): Promise<BlockNode> {
-    const node = await this.#openNode(source, { writable: true, ...options });
+    const node = await this.openUnused(source, { writable: true, ...options });
     this.hold(node);
     try {
       transact((transaction) => updatePermissions(transaction, [node]));
@@ -103,7 +102,8 @@ export class Graph {
     return node;
   }
 
-  #openNode(source: string | NestedOptions, options: OpenOptions): Promise<BlockNode> {
+  /** Opens a node for a caller that takes hold of it at once. */
+  openUnused(source: string | NestedOptions, options: OpenOptions): Promise<BlockNode> {
     const tree: OptionTree = typeof source === 'string' ? {} : flattenOptions(source);
     return openNode(this, { filename: typeof source === 'string' ? source : undefined, tree, options });
   }
@@ -113,11 +113,15 @@ export class Graph {
     return Disk.attach(this, this.lookUp(name), options);
   }
 
-  /** The node of a device of that name, else the node of that name (BL-INFO-13). ENODEV if there is none. */
-  lookUp(name: string): BlockNode {
-    const node = this.deviceNode(name) ?? this.#nodes.get(name);
-    if (node?.isOpen) return node;
-    throw new BlockError('ENODEV', `Cannot find device='${name}' nor node-name='${name}'`);
+  /**
+   * The node in a device, else the node of a name (BL-INFO-13); one name serves as both. Throws BlockError: ENODEV if there
+   * is none, ENOMEDIUM for a device without medium.
+   */
+  lookUp(name: string | { readonly device?: string; readonly node?: string }): BlockNode {
+    const { device = '', node: nodeName = '' } = typeof name === 'string' ? { device: name, node: name } : name;
+    const found = this.devices.get(device)?.requireNode() ?? this.#nodes.get(nodeName);
+    if (found?.isOpen) return found;
+    throw new BlockError('ENODEV', `Cannot find device='${device}' nor node-name='${nodeName}'`);
   }
 
   /**
@@ -173,7 +177,7 @@ export class Graph {
       return `#block${this.#unnamed++}${String((digits[0] ?? 0) % 100).padStart(2, '0')}`;
     }
     if (!/^[A-Za-z][A-Za-z0-9._-]*$/.test(given)) throw new BlockError('EINVAL', `Invalid node-name: '${given}'`);
-    if (this.isDeviceName(given)) {
+    if (this.devices.get(given) !== undefined) {
       throw new BlockError('EINVAL', `node-name=${given} is conflicting with a device id`);
     }
     if (this.#nodes.has(given)) throw new BlockError('EINVAL', `Duplicate nodes with node-name='${given}'`);
@@ -287,9 +291,16 @@ export class Graph {
     if (failures.length > 0) throw failures[0];
   }
 
-  /** Drops all that callers hold and closes all that is then unused (BL-CLOSE-4). EBUSY if a node remains. */
+  /**
+   * Takes the media out of all devices, drops all that callers hold and closes all that is then unused (BL-CLOSE-4). EBUSY
+   * if a node remains, for a disk or a job that is not closed.
+   */
   async closeAll(): Promise<void> {
     const failures: unknown[] = [];
+    (await this.drain(...this.nodes())).end();
+    for (const device of this.devices.all()) {
+      await device.remove({ force: true }).catch((error) => failures.push(error));
+    }
     for (const node of this.nodes().reverse()) {
       node.holds = 0;
       await this.closeUnused([node]).catch((error) => failures.push(error));

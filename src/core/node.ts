@@ -15,6 +15,7 @@ import type {
 } from './driver.ts';
 import { BlockError } from './errors.ts';
 import type { HostContext } from './host.ts';
+import * as information from './info.ts';
 import { invariant } from './invariant.ts';
 import type { OptionTree } from './options.ts';
 import { ALL_PERMISSIONS, type ChildRole, NO_PERMISSIONS, Permission, type Permissions } from './permissions.ts';
@@ -89,6 +90,8 @@ export class BlockNode {
   copyOnRead = 0;
   /** Given up to another program, until it is activated (BL-MISC-3). */
   inactive = false;
+  /** Bytes from the start; 0: none. A write behind it is told of. */
+  writeThreshold = 0;
   /** Told of changes of content and size: dirty bitmaps. */
   trackers: readonly ChangeTracker[] = [];
   /** BL-REFRESH-1. */
@@ -160,12 +163,16 @@ export class BlockNode {
     );
   }
 
-  /** The name of the device it is in, else its own (BL-INFO-9). */
-  get deviceOrNodeName(): string {
+  /** The name of the device it is in; empty: in none (BL-INFO-9). */
+  get deviceName(): string {
     for (const { parent } of this.parents) {
       if (!(parent instanceof BlockNode) && parent.deviceName !== undefined) return parent.deviceName;
     }
-    return this.name;
+    return '';
+  }
+
+  get deviceOrNodeName(): string {
+    return this.deviceName || this.name;
   }
 
   /** Used by a parent or held by a caller. */
@@ -184,11 +191,15 @@ export interface GraphUser {
   /** As messages name it. */
   readonly description: string;
   /** Of a device: its name, by which messages about its node call it. */
-  readonly deviceName?: string;
+  readonly deviceName?: string | undefined;
   /** It keeps its node in the context that it is in (BL-CTX-4). */
   readonly fixedContext?: boolean;
   /** The node that it uses has another length now. */
   resized?(length: number): void;
+  /** The node goes inactive: a user that can let go of writing does so (BL-MISC-3). */
+  inactivate?(): void;
+  /** It is active again. Throws BlockError to refuse. */
+  activate?(): void;
 }
 
 /** A link from a node or a user to a node. To a driver it is its {@link Child}. */
@@ -235,11 +246,11 @@ export class Link implements Child {
   }
 
   allocatedSize(): number | undefined {
-    return request.allocatedSize(this.node);
+    return information.allocatedSize(this.node);
   }
 
   zeroInit(): boolean {
-    return this.node.impl.zeroInit?.() ?? false;
+    return information.zeroInit(this.node);
   }
 
   read(offset: number, target: Uint8Array): Promise<void> {

@@ -1,12 +1,15 @@
 /** From a name or an option tree to opened nodes (BL-OPEN). */
+import { refuseInactive } from './activation.ts';
 import { openBacking } from './backing-open.ts';
+import { debugEvent } from './debug.ts';
 import type { OpenOptions } from './disk.ts';
-import type { Child, ChildSpec, DriverNode, DriverSpec, OpenContext } from './driver.ts';
-import { BlockError, errorText, withErrno } from './errors.ts';
+import type { Child, ChildSpec, DriverInfo, DriverNode, DriverSpec, OpenContext } from './driver.ts';
+import { BlockError, codeOf, errorText, withErrno } from './errors.ts';
 import { jsonNameOptions, refreshFilename } from './filename.ts';
 import { completeFilter } from './filter.ts';
-import { type NamedDriver, protocolFor, requireAllowed, requireDriver } from './find-driver.ts';
+import { allowedSettings, type NamedDriver, protocolFor, requireDriver } from './find-driver.ts';
 import type { Graph } from './graph.ts';
+import { driverInfo } from './info.ts';
 import { BlockNode, type NodeOrigin, type NodeSettings } from './node.ts';
 import {
   childProtocolLevel,
@@ -41,6 +44,8 @@ export interface OpenRequest {
   readonly depth?: number;
   /** Images above this one in its chain. */
   readonly chainDepth?: number;
+  /** Their files, with links resolved. */
+  readonly chainFiles?: readonly string[];
   /** Shown name of the image in which the name was found, if it was (policy.ts). */
   readonly namedBy?: string | undefined;
 }
@@ -66,7 +71,7 @@ export async function openNode(graph: Graph, asked: OpenRequest): Promise<BlockN
   const explicit: Record<string, OptionValue> = { ...fromName, ...asked.tree };
   if (asked.inherited === undefined && asked.options.format !== undefined) explicit.driver = asked.options.format;
   const { layer, rest } = takeLayerOptions(explicit);
-  const driver = layer.driver === undefined ? undefined : requireDriver(graph, String(layer.driver));
+  const driver = typeof layer.driver !== 'string' ? undefined : requireDriver(graph, String(layer.driver));
   const base = asked.inherited?.settings ?? settingsFromFlags(asked.options);
   const given = layer['node-name'];
   const name =
@@ -106,7 +111,7 @@ async function openNamed(level: Level, given: NamedDriver | undefined, rest: Opt
 async function openProbed(level: Level, rest: OptionTree): Promise<BlockNode> {
   const { graph } = level;
   const { inner, rest: own } = takePrefix(rest, 'file');
-  if (level.filename === undefined && own.file === undefined && Object.keys(inner).length === 0) {
+  if (level.filename === undefined && (own.file ?? undefined) === undefined && Object.keys(inner).length === 0) {
     throw new BlockError('EINVAL', 'Must specify either driver or file');
   }
   const file = await openChild(level, { name: 'file', role: 'image', tree: rest, parentIsFormat: true });
@@ -145,7 +150,7 @@ async function openWithChildren(
       const taken = takePrefix(tree, name);
       const { [name]: reference, ...own } = taken.rest;
       const primary = name === primaryName(driver);
-      const given = reference !== undefined || Object.keys(taken.inner).length > 0;
+      const given = (reference ?? undefined) !== undefined || Object.keys(taken.inner).length > 0;
       const role = typeof spec.role === 'string' ? spec.role : spec.role(values as never);
       if (primary && file !== undefined) opened.push({ ...file, role });
       else if (given || (primary && level.filename !== undefined)) {
@@ -187,7 +192,7 @@ interface ChildRequest {
 async function openChild(level: Level, { name, role, tree, parentIsFormat }: ChildRequest): Promise<OpenedChild> {
   const { graph, filename, settings, asked } = level;
   const { inner, rest } = takePrefix(tree, name);
-  const reference = rest[name];
+  const reference = rest[name] ?? undefined;
   if (reference !== undefined) {
     const plain = filename === undefined && Object.keys(inner).length === 0;
     return { name, role, node: referredNode(graph, reference, plain), referenced: true };
@@ -197,9 +202,10 @@ async function openChild(level: Level, { name, role, tree, parentIsFormat }: Chi
     role,
     protocolLevel: childProtocolLevel(role, parentIsFormat),
   };
-  const { options, namedBy, chainDepth = 0 } = asked;
+  const { options, namedBy, chainDepth = 0, chainFiles = [] } = asked;
   const depth = (asked.depth ?? 0) + 1;
-  const node = await openNode(graph, { filename, tree: inner, options, inherited, depth, chainDepth, namedBy });
+  const above = { chainDepth, chainFiles, namedBy };
+  const node = await openNode(graph, { filename, tree: inner, options, inherited, depth, ...above });
   return { name, role, node, referenced: false };
 }
 
@@ -211,7 +217,12 @@ export function referredNode(graph: Graph, reference: OptionValue, plain: boolea
       'Cannot reference an existing block device with additional options or a new filename',
     );
   }
-  return graph.lookUp(String(reference));
+  try {
+    return graph.lookUp(String(reference));
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    throw new BlockError('ENODEV', error.message, { cause: error });
+  }
 }
 
 /** The steps that all nodes have in common (BL-OPEN-18). */
@@ -222,10 +233,11 @@ async function openDriver(
   children: readonly OpenedChild[],
   shownName: string,
 ): Promise<BlockNode> {
-  const { graph, settings, asked } = level;
-  requireAllowed(graph, driver.name, settings.readOnly);
+  const { graph, asked } = level;
+  const settings = allowedSettings(graph, driver.name, level.settings);
+  refuseInactive(driver, asked);
   askPolicy(graph, driver, asked, shownName);
-  const { own, backing } = takeBackingOptions(graph, driver, tree);
+  const { own, backing } = takeBackingOptions(graph, driver, tree, asked);
   const { values, rest } = parseOptions<unknown>(driver.options, own);
   const origin: NodeOrigin = {
     explicit: level.explicit,
@@ -235,16 +247,17 @@ async function openDriver(
   const node = new BlockNode(graph.claimName(level.name), driver, settings, own, origin);
   node.filename = shownName;
   node.context = asked.options.context;
+  node.inactive = asked.options.inactive === true;
   graph.register(node);
   try {
     for (const child of children) adopt(graph, node, child);
     const { context } = node;
-    node.impl = await callOpen(node, openContext(level, node, values), shownName);
+    node.impl = await callOpen(node, openContext(level, node, values, isGiven(backing, asked)), shownName);
     // Others that it is linked with may have moved meanwhile, and it with them.
     if (node.context !== context) node.impl.prepareContext?.(node.context).commit();
-    if (node.impl.readOnly === true) node.writable = false;
+    degrade(node);
+    node.toldLength = firstLength(node);
     node.limits = request.completeLimits(node.impl.limits?.() ?? {}, node.name);
-    node.toldLength = node.impl.length();
     await openBacking(level, node, backing);
     refreshFilename(node);
     refuseUnknown(driver, rest, node.name);
@@ -255,6 +268,28 @@ async function openDriver(
     await graph.closeNode(node).catch(() => {});
     throw error;
   }
+}
+
+/** What the driver cannot write is refused, unless the options let it be opened for reading instead (BL-OPEN-22). */
+function degrade(node: BlockNode): void {
+  if (node.impl.readOnly !== true || !node.writable) return;
+  if (!node.settings.autoReadOnly) throw new BlockError('EACCES', 'Image is read-only', { node: node.name });
+  node.writable = false;
+}
+
+/** The longest disk, bytes (BL-SIZE-1), as far as offsets are safe integers. */
+const LENGTH_MAX = Math.min(2 ** 63 - 2 ** 30, Number.MAX_SAFE_INTEGER);
+
+function firstLength(node: BlockNode): number {
+  const text = 'Could not refresh total sector count';
+  let length: number;
+  try {
+    length = node.impl.length();
+  } catch (cause) {
+    throw withErrno(codeOf(cause), text, { cause, node: node.name });
+  }
+  if (length > LENGTH_MAX) throw withErrno('EFBIG', text, { node: node.name });
+  return length;
 }
 
 function adopt(graph: Graph, node: BlockNode, { name, role, node: child, referenced }: OpenedChild): void {
@@ -282,6 +317,7 @@ function takeBackingOptions(
   graph: Graph,
   driver: DriverSpec,
   tree: OptionTree,
+  { options: { noBacking } }: OpenRequest,
 ): { own: OptionTree; backing: BackingOptions } {
   const { inner, rest } = takePrefix(tree, 'backing');
   const { backing, ...own } = rest;
@@ -289,13 +325,20 @@ function takeBackingOptions(
     graph.host.warn('warning: Use of "backing": "" is deprecated; use "backing": null instead');
   }
   const reference = backing === '' ? null : backing;
+  const isNamed = (reference ?? undefined) !== undefined || Object.keys(inner).length > 0;
+  // Without a backing file its options are as unknown as any (BL-OPEN-29).
+  if (isNamed && noBacking === true) return { own: tree, backing: { reference: undefined, inner: {} } };
   const supported = driver.kind === 'format' && driver.supportsBacking === true;
-  if (supported || (reference === null && Object.keys(inner).length === 0))
-    return { own, backing: { reference, inner } };
-  return { own: tree, backing: { reference: undefined, inner: {} } };
+  if (isNamed && !supported) throw new BlockError('EINVAL', "Driver doesn't support backing files");
+  return { own, backing: { reference, inner } };
 }
 
-function openContext(level: Level, node: BlockNode, options: unknown): OpenContext<never> {
+/** Whether the caller decides about the backing child, also by leaving it out. */
+function isGiven({ reference, inner }: BackingOptions, { options }: OpenRequest): boolean {
+  return reference !== undefined || options.noBacking === true || Object.keys(inner).length > 0;
+}
+
+function openContext(level: Level, node: BlockNode, options: unknown, backingGiven: boolean): OpenContext<never> {
   const { graph, settings, asked } = level;
   const primary = node.driver.kind === 'protocol' ? '' : primaryName(node.driver);
   return {
@@ -306,18 +349,28 @@ function openContext(level: Level, node: BlockNode, options: unknown): OpenConte
       return link;
     },
     child: (name) => node.child(name),
-    event: (name) => node.child(primary)?.node.impl.debugEvent?.(name),
+    childInfo: (name) => openInfo(node.child(name)?.node),
+    backingGiven,
+    event(name) {
+      const below = node.child(primary)?.node;
+      if (below !== undefined) debugEvent(below, name);
+    },
     host: graph.host,
     hostContext: node.context,
     node: node.name,
     writable: node.writable,
     autoReadOnly: settings.autoReadOnly,
+    inactive: node.inactive,
     noIO: settings.noIO,
     checkOnly: settings.checkOnly,
     salvage: settings.salvage,
     cache: settings.cache,
     signal: asked.options.signal,
   };
+}
+
+function openInfo(node: BlockNode | undefined): DriverInfo | undefined {
+  return node?.isOpen ? (driverInfo(node) ?? {}) : undefined;
 }
 
 /** A failure that only carries the system's text is told with the name (BL-OPEN-19). */
@@ -338,9 +391,9 @@ async function callOpen(node: BlockNode, context: OpenContext<never>, name: stri
 function refuseUnknown(driver: DriverSpec, rest: OptionTree, node: string): void {
   const [first] = Object.keys(rest);
   if (first === undefined) return;
-  const text =
-    driver.kind === 'protocol'
-      ? `Block protocol '${driver.name}' doesn't support the option '${first}'`
-      : `Block format '${driver.name}' does not support the option '${first}'`;
+  const byName = driver.kind === 'protocol' || (driver.kind === 'filter' && driver.parseFilename !== undefined);
+  const text = byName
+    ? `Block protocol '${driver.name}' doesn't support the option '${first}'`
+    : `Block format '${driver.name}' does not support the option '${first}'`;
   throw new BlockError('EINVAL', text, { node });
 }

@@ -143,7 +143,11 @@ function emptyTree(): Record<string, OptionValue> {
 /** Deeper than any graph; a name from elsewhere must not exhaust the stack. */
 const NESTING_MAX = 100;
 
-/** Nested options as dotted keys (BL-NAME-8). Undefined members are left out. Throws BlockError EINVAL when nested too deep. */
+/**
+ * Nested options as dotted keys (BL-NAME-8). Undefined members are left out. An empty object or list is there, so that one
+ * that nobody understands is refused, as null, which names no child; `backing`, where null has a meaning, is left out. Throws BlockError EINVAL
+ * when nested too deep.
+ */
 export function flattenOptions(nested: NestedOptions): OptionTree {
   const flat = emptyTree();
   flattenInto(flat, nested, '', 0);
@@ -154,7 +158,9 @@ function flattenInto(flat: Record<string, OptionValue>, nested: NestedOptions, p
   if (depth > NESTING_MAX) throw badValue(`Options are nested more than ${NESTING_MAX} deep`);
   for (const [key, value] of Object.entries(nested)) {
     if (value === undefined) continue;
-    if (value === null || typeof value !== 'object') flat[prefix + key] = value;
+    const isEmpty = typeof value === 'object' && value !== null && Object.keys(value).length === 0;
+    if (isEmpty && key !== 'backing') flat[prefix + key] = null;
+    else if (value === null || typeof value !== 'object') flat[prefix + key] = value;
     else flattenInto(flat, value as NestedOptions, `${prefix}${key}.`, depth + 1);
   }
 }

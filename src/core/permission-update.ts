@@ -19,6 +19,7 @@ export function updatePermissions(transaction: Transaction, roots: readonly Bloc
     const wanted = cumulative(node);
     checkConflicts(node);
     checkWritable(node, wanted, transaction.reopened.has(node));
+    if ((wanted.need & Permission.write) !== 0) checkOverlays(node);
     const change = node.isOpen ? node.impl.preparePermissions?.(wanted) : undefined;
     if (change !== undefined) transaction.add(change);
     for (const link of node.children) {
@@ -52,7 +53,8 @@ function settle(nodes: readonly BlockNode[], commit: boolean): void {
   }
 }
 
-function parentsFirst(roots: readonly BlockNode[]): BlockNode[] {
+/** `roots` and all below them, each after all of these that use it. */
+export function parentsFirst(roots: readonly BlockNode[]): BlockNode[] {
   const seen = new Set<BlockNode>();
   const order: BlockNode[] = [];
   const visit = (node: BlockNode) => {
@@ -88,6 +90,15 @@ function describe(link: Link): string {
   return `${user} (uses node '${link.node.name}' as '${link.name}' child)`;
 }
 
+/** What is written under an image that was not made over it would not fit what that one stores (V-50). */
+function checkOverlays(node: BlockNode): void {
+  for (const { parent, role } of node.parents) {
+    if (!(parent instanceof BlockNode) || !parent.isOpen) continue;
+    if (role === 'cow') parent.impl.checkBacking?.();
+    else if (role === 'filtered') checkOverlays(parent);
+  }
+}
+
 /** BL-PERM-3. */
 function checkWritable(node: BlockNode, wanted: Permissions, reopened: boolean): void {
   if ((wanted.need & (Permission.write | Permission.writeUnchanged)) === 0) return;
@@ -97,6 +108,7 @@ function checkWritable(node: BlockNode, wanted: Permissions, reopened: boolean):
       : 'Block node is read-only';
     throw new BlockError('EPERM', text, { node: node.name });
   }
+  if (node.inactive) throw new BlockError('EPERM', `Node '${node.name}' is inactive`, { node: node.name });
   if (!node.isOpen || (wanted.need & Permission.resize) !== 0) return;
   if (node.impl.length() % node.limits.requestAlign !== 0) {
     throw new BlockError(

@@ -361,19 +361,6 @@ export function noteLength(node: BlockNode): void {
   }
 }
 
-/** Host storage in use by a node and those below it; undefined when none of them knows (BL-SIZE-5). */
-export function allocatedSize(node: BlockNode): number | undefined {
-  const own = node.impl.allocatedSize?.();
-  if (own !== undefined || node.driver.kind === 'protocol') return own;
-  let sum: number | undefined;
-  for (const link of node.children) {
-    if (link.role === 'cow') continue;
-    const part = allocatedSize(link.node);
-    if (part !== undefined) sum = (sum ?? 0) + part;
-  }
-  return sum;
-}
-
 function requireRoom(node: BlockNode, end: number): void {
   if (end > node.impl.length() && !node.growable) {
     throw new BlockError(

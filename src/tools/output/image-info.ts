@@ -2,9 +2,9 @@
 import { alignUp } from '../../bytes/align.ts';
 import { formatSize } from '../../bytes/size.ts';
 import type { SpecificData } from '../../core/driver.ts';
+import { allocatedSize, driverInfo } from '../../core/info.ts';
 import { hashOrder } from '../../core/key-order.ts';
 import type { BlockNode } from '../../core/node.ts';
-import { allocatedSize } from '../../core/request.ts';
 import type { JsonObject } from './json.ts';
 
 export interface ImageInfo {
@@ -25,7 +25,7 @@ export interface ImageInfo {
 const NOTHING_SPECIFIC: readonly string[] = ['vdi'];
 
 export function imageInfo(node: BlockNode): ImageInfo {
-  const info = node.impl.info?.();
+  const info = driverInfo(node);
   return {
     filename: node.filename,
     format: node.driver.name,

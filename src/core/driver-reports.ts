@@ -1,0 +1,53 @@
+/** What drivers tell of an image: facts about it, and what a check found. */
+
+/** BL-INFO-1 and format-specific information (BL-INFO-2). */
+export interface DriverInfo {
+  readonly clusterSize?: number;
+  /** Default: clusterSize. */
+  readonly subclusterSize?: number;
+  readonly vmStateOffset?: number;
+  /** Left marked as in use by a writer. */
+  readonly dirty?: boolean;
+  readonly encrypted?: boolean;
+  /** Plain data in display order; keys with dashes (`block-size`). */
+  readonly specific?: { readonly type: string; readonly data: SpecificData };
+}
+export interface SpecificData {
+  readonly [key: string]: string | number | boolean | SpecificData | readonly (SpecificData | string | number)[];
+}
+
+/** Bytes (BL-SIZE-6). */
+export interface BlockSizes {
+  readonly physical: number;
+  readonly logical: number;
+}
+export interface DiskGeometry {
+  readonly cylinders: number;
+  readonly heads: number;
+  /** Per track. */
+  readonly sectors: number;
+}
+
+/** What a check found (BL-CHECK-1). Counts; absent: not known for the format. */
+export interface CheckReport {
+  corruptions: number;
+  leaks: number;
+  /** Errors that kept the check from finishing its work. */
+  checkErrors: number;
+  corruptionsFixed: number;
+  leaksFixed: number;
+  imageEndOffset?: number;
+  totalClusters?: number;
+  allocatedClusters?: number;
+  fragmentedClusters?: number;
+  compressedClusters?: number;
+}
+
+export type RepairMode = 'none' | 'leaks' | 'all';
+
+export interface CheckOptions {
+  readonly repair: RepairMode;
+  /** One finding or repair, as a line for people. */
+  finding(line: string): void;
+  readonly signal?: AbortSignal;
+}
