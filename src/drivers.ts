@@ -1,9 +1,25 @@
 /** All drivers that come with the library, in the order they are registered: look-ups and probes go from the last to the first. */
 import type { DriverSpec } from './core/driver.ts';
+import { compress } from './filters/compress.ts';
+import { copyOnRead } from './filters/copy-on-read.ts';
+import { preallocate } from './filters/preallocate.ts';
+import { throttle } from './filters/throttle/throttle.ts';
 import { raw } from './formats/raw.ts';
 import { vdi } from './formats/vdi/vdi.ts';
 import { file, hostDevice } from './protocols/file.ts';
 import { memory } from './protocols/memory.ts';
 import { nullAio, nullCo } from './protocols/null.ts';
 
-export const DRIVERS: readonly DriverSpec[] = [file, hostDevice, nullCo, nullAio, memory, raw, vdi];
+export const DRIVERS: readonly DriverSpec[] = [
+  file,
+  hostDevice,
+  nullCo,
+  nullAio,
+  memory,
+  raw,
+  vdi,
+  throttle,
+  copyOnRead,
+  compress,
+  preallocate,
+];
