@@ -50,6 +50,14 @@ export {
 } from './core/permissions.ts';
 export type { BlockStatus } from './core/status.ts';
 export { DRIVERS } from './drivers.ts';
+export type { RequestKind, ThrottleGroup, ThrottleMember } from './filters/throttle/group.ts';
+export { type ThrottleGroups, throttleGroups } from './filters/throttle/groups.ts';
+export type { BucketLimits } from './filters/throttle/leaky-bucket.ts';
+export {
+  describeLimits as describeThrottleLimits,
+  parseLimits as parseThrottleLimits,
+  type ThrottleLimits,
+} from './filters/throttle/limits.ts';
 export { type CheckDiskOptions, type CheckResult, checkDisk } from './jobs/check.ts';
 export { type Checksum, type ChecksumOptions, checksum as checksumDisk } from './jobs/checksum.ts';
 export { type CompactResult, compactDisk } from './jobs/compact.ts';

@@ -12,14 +12,24 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   core: ['bytes'],
   protocols: ['bytes', 'core'],
   formats: ['bytes', 'core'],
-  jobs: ['bytes', 'core', 'protocols', 'formats'],
-  node: ['bytes', 'core', 'protocols', 'formats', 'jobs'],
-  testing: ['bytes', 'core', 'protocols', 'formats', 'jobs'],
-  tools: ['bytes', 'core', 'protocols', 'formats', 'jobs', 'node'],
+  filters: ['bytes', 'core'],
+  bitmaps: ['bytes', 'core'],
+  jobs: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps'],
+  node: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs'],
+  testing: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs'],
+  tools: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs', 'node'],
 };
 
 /** What runs in a browser too. */
-const BROWSER_SAFE = ['src/bytes', 'src/core', 'src/protocols', 'src/formats', 'src/jobs'];
+const BROWSER_SAFE = [
+  'src/bytes',
+  'src/core',
+  'src/protocols',
+  'src/formats',
+  'src/filters',
+  'src/bitmaps',
+  'src/jobs',
+];
 
 /** Files above the folders, and who may import them. */
 const SHARED: ReadonlyMap<string, readonly string[]> = new Map([
