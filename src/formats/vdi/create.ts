@@ -1,9 +1,12 @@
 /** Making an image (V-40 to V-43). */
 import { alignUp, isPowerOfTwo } from '../../bytes/align.ts';
 import { formatUuid, parseUuid, randomUuid } from '../../bytes/uuid.ts';
+import { resolveBackingName } from '../../core/backing-name.ts';
 import type { FormatCreateContext } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
+import { stripPrefix } from '../../core/filename.ts';
 import { type OptionSchema, option } from '../../core/options.ts';
+import { readVdiHeader } from './find-parent.ts';
 import {
   DESCRIPTION_MAX,
   encodeHeader,
@@ -15,6 +18,7 @@ import {
   VERSION_1_1,
 } from './header.ts';
 import { mapBytes, UNALLOCATED } from './map.ts';
+import { requireUuid } from './rebase.ts';
 import { DEFAULT_BLOCK_SIZE, isBlockSize, maxDiskSize, SECTOR, sizeError } from './validate.ts';
 
 export interface VdiCreateOptions {
@@ -25,6 +29,8 @@ export interface VdiCreateOptions {
   readonly uuid: string | undefined;
   readonly description: string;
   readonly 'data-align': number;
+  readonly parent: string | undefined;
+  readonly differencing: boolean;
 }
 
 export const createOptions: OptionSchema<VdiCreateOptions> = {
@@ -51,6 +57,16 @@ export const createOptions: OptionSchema<VdiCreateOptions> = {
     fallback: DEFAULT_BLOCK_SIZE,
     beyond: true,
   }),
+  parent: option.text<string | undefined>({
+    help: 'File name of the VDI that the image is based on; its UUIDs are recorded',
+    fallback: undefined,
+    beyond: true,
+  }),
+  differencing: option.boolean({
+    help: 'A differencing image; without a parent, one that is to be named whenever the image is opened',
+    fallback: false,
+    beyond: true,
+  }),
 };
 
 const MAP_OFFSET = HEADER_BYTES;
@@ -62,6 +78,12 @@ const MAP_PIECE = 1 << 20;
 
 export async function create({ file, options, host, signal }: FormatCreateContext<VdiCreateOptions>): Promise<void> {
   const header = newHeader(options, (target) => host.random(target));
+  if (options.parent !== undefined) {
+    const path = stripPrefix(resolveBackingName(file.filename(), options.parent), 'file');
+    const parent = await readVdiHeader(host, path);
+    requireUuid(parent, header.uuid, options.parent);
+    Object.assign(header, { linkUuid: parent.uuid, parentUuid: parent.modificationUuid });
+  }
   const identity = header.type === ImageType.static;
   for (let first = 0; first < header.blocks; first += MAP_PIECE) {
     signal?.throwIfAborted();
@@ -102,11 +124,13 @@ export function newHeader(options: VdiCreateOptions, random: (target: Uint8Array
     throw bad(`Description is longer than ${DESCRIPTION_MAX} bytes`);
   }
   const isStatic = options.static || options.preallocation !== 'off';
+  const isDifferencing = options.differencing || options.parent !== undefined;
+  if (isStatic && isDifferencing) throw bad('An image that is based on another cannot be static');
   return {
     signature: SIGNATURE,
     version: VERSION_1_1,
     headerSize: HEADER_SIZE_LOGICAL,
-    type: isStatic ? ImageType.static : ImageType.dynamic,
+    type: isDifferencing ? ImageType.differencing : isStatic ? ImageType.static : ImageType.dynamic,
     flags: 0,
     description: options.description,
     mapOffset: MAP_OFFSET,

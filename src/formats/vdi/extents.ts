@@ -1,13 +1,14 @@
 /** Block status (V-21): runs of like blocks whole, not block by block. */
 import type { Extent } from '../../core/driver.ts';
 import type { VdiImage } from './image.ts';
-import { isStored } from './map.ts';
+import { isStored, UNALLOCATED } from './map.ts';
 
-/** What is not stored is known to be zero, as there is no image below that could show through. */
+/** What is not stored is known to be zero, unless another image shows through. */
 export function extent(image: VdiImage, offset: number, limit: number): Extent {
   const length = image.runLength(offset, limit);
   const block = Math.floor(offset / image.blockSize);
   const slot = image.entry(block);
+  if (slot === UNALLOCATED && image.isDifferencing) return { kind: 'unallocated', length };
   if (!isStored(slot)) return { kind: 'zero', length };
   const place = image.position(slot) + (offset - block * image.blockSize);
   if (!Number.isSafeInteger(place + length)) return { kind: 'data', length };

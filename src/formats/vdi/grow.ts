@@ -2,9 +2,10 @@
 import { alignUp } from '../../bytes/align.ts';
 import type { Preallocation } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
+import { allocate, takeOne } from './allocate.ts';
 import { isOldLayout } from './header.ts';
 import type { VdiImage } from './image.ts';
-import { ENTRY_BYTES, isStored, mapBytes, UNALLOCATED } from './map.ts';
+import { ENTRY_BYTES, isStored, mapBytes, UNALLOCATED, ZEROED } from './map.ts';
 import { type Move, moveBlocks } from './move.ts';
 import { DEFAULT_BLOCK_SIZE, SECTOR } from './validate.ts';
 import { writeBack, writeHeader } from './write-back.ts';
@@ -20,6 +21,7 @@ export async function grow(
   preallocation: Preallocation,
 ): Promise<void> {
   await clearBeyondEnd(image);
+  await hideParentBeyondEnd(image);
   const before = image.isStatic ? 0 : Math.ceil(image.length / image.blockSize);
   if (blocks > image.map.length) await lengthenMap(image, wanted, blocks);
   else {
@@ -41,6 +43,24 @@ async function clearBeyondEnd(image: VdiImage): Promise<void> {
   await file.flush();
 }
 
+/** Nor may what a longer parent has there (BL-SIZE-4): new blocks are zero, and the last one is copied up. Durable. */
+async function hideParentBeyondEnd(image: VdiImage): Promise<void> {
+  if (!image.isDifferencing) return;
+  const { blockSize, length, map } = image;
+  for (let block = Math.ceil(length / blockSize); block < map.length; block++) {
+    if (image.entry(block) === UNALLOCATED) image.setEntry(block, ZEROED);
+  }
+  const end = Math.ceil(length / blockSize) * blockSize;
+  const parent = image.parent();
+  const showing = Math.min(end, parent?.length() ?? 0) - length;
+  if (showing > 0 && image.showsParent(Math.floor(length / blockSize))) {
+    const run = takeOne(image, length, showing);
+    // Beyond the disk's end, so that what the run is zeroed over is all of the block that the disk has.
+    await allocate(image, run, undefined);
+  }
+  await writeBack(image);
+}
+
 async function lengthenMap(image: VdiImage, wanted: number, blocks: number): Promise<void> {
   const { header } = image;
   if (isOldLayout(header)) {
@@ -60,7 +80,7 @@ async function lengthenMap(image: VdiImage, wanted: number, blocks: number): Pro
 /** New entries behind the old ones, durable before the header speaks of them. */
 async function extendMap(image: VdiImage, wanted: number, blocks: number): Promise<void> {
   const { header, file, map } = image;
-  const longer = new Uint32Array(blocks).fill(UNALLOCATED);
+  const longer = new Uint32Array(blocks).fill(image.emptyEntry);
   longer.set(map);
   await writeMap(image, longer, header.mapOffset, map.length);
   await file.flush();
@@ -89,7 +109,7 @@ async function replaceMap(image: VdiImage, wanted: number, blocks: number): Prom
   const given = Math.ceil((mapOffset + blocks * ENTRY_BYTES - header.dataOffset) / stride);
   requireOffset(image, header.dataOffset + given * stride);
   await vacate(image, given);
-  const longer = new Uint32Array(blocks).fill(UNALLOCATED);
+  const longer = new Uint32Array(blocks).fill(image.emptyEntry);
   for (let block = 0; block < image.map.length; block++) {
     const slot = image.entry(block);
     longer[block] = isStored(slot) ? slot - given : slot;

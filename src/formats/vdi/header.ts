@@ -47,7 +47,9 @@ export interface VdiHeader {
   allocated: number;
   uuid: Uint8Array;
   modificationUuid: Uint8Array;
+  /** Image UUID of the parent; null in an image that is based on none. */
   linkUuid: Uint8Array;
+  /** Modification UUID of the parent when this image was made over it. Version 0.2 does not store it. */
   parentUuid: Uint8Array;
 }
 
@@ -162,8 +164,11 @@ export function patchHeader(bytes: Uint8Array, header: VdiHeader): void {
   writeU64(bytes, at.diskSize, Number(header.diskSize));
   writeU32(bytes, at.blocks, header.blocks);
   writeU32(bytes, at.allocated, header.allocated);
+  writeU32(bytes, at.type, header.type);
   bytes.set(header.modificationUuid, at.modificationUuid);
+  bytes.set(header.linkUuid, at.linkUuid);
   if (old) return;
+  bytes.set(header.parentUuid, PARENT_UUID_AT);
   writeU32(bytes, HEADER_SIZE_AT, header.headerSize);
   writeU32(bytes, MAP_OFFSET_AT, header.mapOffset);
   writeU32(bytes, DATA_OFFSET_AT, header.dataOffset);
@@ -176,15 +181,12 @@ export function encodeHeader(header: VdiHeader, text: string): Uint8Array {
   bytes.set(new TextEncoder().encode(`${text}\n`).subarray(0, 0x40));
   writeU32(bytes, 0x40, header.signature);
   writeU32(bytes, 0x44, header.version);
-  writeU32(bytes, LAYOUT_1.type, header.type);
   writeU32(bytes, LAYOUT_1.flags, header.flags);
   bytes.set(new TextEncoder().encode(header.description), LAYOUT_1.description);
   encodeGeometry(bytes, LAYOUT_1.geometry, header.geometry);
   writeU32(bytes, LAYOUT_1.blockSize, header.blockSize);
   writeU32(bytes, BLOCK_EXTRA_AT, header.blockExtra);
   bytes.set(header.uuid, LAYOUT_1.uuid);
-  bytes.set(header.linkUuid, LAYOUT_1.linkUuid);
-  bytes.set(header.parentUuid, PARENT_UUID_AT);
   patchHeader(bytes, header);
   return bytes;
 }

@@ -8,7 +8,7 @@ import type { Bits } from './bits.ts';
 import { isShared, type MapScan, scanMap } from './damage.ts';
 import { Gate, Mutex } from './gate.ts';
 import { ImageType, type VdiHeader } from './header.ts';
-import { DirtyPages, isStored, UNALLOCATED } from './map.ts';
+import { DirtyPages, isStored, UNALLOCATED, ZEROED } from './map.ts';
 import { Slots } from './slots.ts';
 import { SECTOR, usableSize } from './validate.ts';
 
@@ -21,6 +21,10 @@ export interface ImageParts {
   readonly headerBytes: Uint8Array;
   readonly map: Uint32Array;
   readonly salvage: boolean;
+  /** The image that shows through, as it is linked now. */
+  parent(): Child | undefined;
+  /** Why an image that should have a parent has none. */
+  readonly orphaned: string | undefined;
 }
 
 export class VdiImage {
@@ -34,6 +38,10 @@ export class VdiImage {
   /** Bytes from one slot to the next. */
   readonly stride: number;
   readonly isStatic: boolean;
+  /** The image that shows where nothing was ever stored in a differencing image (V-50). */
+  readonly parent: () => Child | undefined;
+  /** Why that one is missing, when it is and its data may not be taken for zeroes. */
+  orphaned: string | undefined;
   map: Uint32Array;
   /** Entries below name slots that are whole in the file. */
   readable = 0;
@@ -78,6 +86,8 @@ export class VdiImage {
     this.blockSize = header.blockSize;
     this.stride = header.blockSize + header.blockExtra;
     this.isStatic = header.type === ImageType.static;
+    this.parent = parts.parent;
+    this.orphaned = parts.orphaned;
     this.#base = header.dataOffset + header.blockExtra;
     this.#length = usableSize(header);
     this.rescan();
@@ -86,6 +96,32 @@ export class VdiImage {
   /** Bytes of the disk. */
   get length(): number {
     return this.#length;
+  }
+
+  /** What was never allocated shows the parent; what is known to be zero hides it (V-3). */
+  get isDifferencing(): boolean {
+    return this.header.type === ImageType.differencing;
+  }
+
+  /** The entry of a block that holds nothing and reads as zeroes whatever is below (V-66). */
+  get emptyEntry(): number {
+    return this.isDifferencing ? ZEROED : UNALLOCATED;
+  }
+
+  /** Whether the block's data are the parent's. */
+  showsParent(block: number): boolean {
+    if (!this.isDifferencing || this.entry(block) !== UNALLOCATED) return false;
+    const parent = this.parent();
+    return parent === undefined ? this.orphaned !== undefined : block * this.blockSize < parent.length();
+  }
+
+  /** The parent; undefined: there is none, on purpose, and zeroes are in its place. EIO when it is missing. */
+  requireParent(): Child | undefined {
+    const parent = this.parent();
+    if (parent === undefined && this.orphaned !== undefined) {
+      throw new BlockError('EIO', this.orphaned, { node: this.node });
+    }
+    return parent;
   }
 
   /** Takes sizes and offsets from the header anew, after a resize. */
@@ -142,8 +178,8 @@ export class VdiImage {
   }
 
   /**
-   * Bytes from `offset` on, at most `limit`, that one operation serves: blocks that read as zeroes, blocks that lie one
-   * behind the other in the file, or one block with a damaged entry.
+   * Bytes from `offset` on, at most `limit`, that one operation serves: blocks that read as zeroes, blocks of the parent,
+   * blocks that lie one behind the other in the file, or one block with a damaged entry.
    */
   runLength(offset: number, limit: number): number {
     const { map, blockSize, readable } = this;
@@ -151,7 +187,9 @@ export class VdiImage {
     let length = (block + 1) * blockSize - offset;
     if (length >= limit) return limit;
     let entry = this.entry(block);
-    if (!isStored(entry)) {
+    if (!isStored(entry) && this.isDifferencing) {
+      while (length < limit && map[++block] === entry) length += blockSize;
+    } else if (!isStored(entry)) {
       while (length < limit && !isStored(map[++block] ?? 0)) length += blockSize;
     } else if (entry < readable && this.shared === undefined && this.stride === blockSize) {
       while (length < limit && ++entry < readable && map[++block] === entry) length += blockSize;
@@ -165,6 +203,11 @@ export class VdiImage {
     this.#touched = true;
     this.header.modificationUuid = randomUuid((target) => this.host.random(target));
     this.headerDirty = true;
+  }
+
+  /** The next change begins another session: the image may have been read meanwhile, or based upon. */
+  endSession(): void {
+    this.#touched = false;
   }
 
   /** Refuses to write into an image whose map cannot be trusted (V-15). */

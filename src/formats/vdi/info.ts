@@ -2,7 +2,7 @@
 import { formatUuid } from '../../bytes/uuid.ts';
 import { isZero } from '../../bytes/zero.ts';
 import type { DriverInfo, SpecificData } from '../../core/driver.ts';
-import { type Geometry, ImageType, type VdiHeader } from './header.ts';
+import { type Geometry, ImageType, isOldLayout, type VdiHeader } from './header.ts';
 
 const TYPE_NAMES: Readonly<Record<number, string>> = {
   [ImageType.dynamic]: 'dynamic',
@@ -20,7 +20,7 @@ export function info(header: VdiHeader, leaked: number | undefined): DriverInfo 
     flags: header.flags,
     uuid: formatUuid(header.uuid),
     'modification-uuid': formatUuid(header.modificationUuid),
-    ...(isZero(header.linkUuid) ? {} : { 'link-uuid': formatUuid(header.linkUuid) }),
+    ...(isZero(header.linkUuid) ? {} : parentData(header)),
     ...(header.description === '' ? {} : { description: header.description }),
     ...(hasGeometry(geometry) ? { geometry: geometryData(geometry) } : {}),
     ...(logicalGeometry && hasGeometry(logicalGeometry) ? { 'logical-geometry': geometryData(logicalGeometry) } : {}),
@@ -32,6 +32,12 @@ export function info(header: VdiHeader, leaked: number | undefined): DriverInfo 
     'data-offset': header.dataOffset,
   };
   return { clusterSize: header.blockSize, dirty: false, specific: { type: 'vdi', data } };
+}
+
+/** Version 0.2 does not tell the state of the parent. */
+function parentData(header: VdiHeader): SpecificData {
+  const link = { 'link-uuid': formatUuid(header.linkUuid) };
+  return isOldLayout(header) ? link : { ...link, 'parent-modification-uuid': formatUuid(header.parentUuid) };
 }
 
 function hasGeometry(geometry: Geometry): boolean {

@@ -1,7 +1,7 @@
 /** Reading (V-20): blocks that lie side by side in the file are read as one piece, and the pieces at the same time. */
 import { settled } from './gate.ts';
 import type { VdiImage } from './image.ts';
-import { isStored } from './map.ts';
+import { isStored, UNALLOCATED } from './map.ts';
 
 export async function read(image: VdiImage, offset: number, target: Uint8Array): Promise<void> {
   const { gate } = image;
@@ -25,6 +25,9 @@ async function readRun(image: VdiImage, offset: number, target: Uint8Array): Pro
   const block = Math.floor(offset / image.blockSize);
   const slot = image.entry(block);
   if (!isStored(slot)) {
+    // Behind the parent's end there are zeroes.
+    const parent = slot === UNALLOCATED && image.isDifferencing ? image.requireParent() : undefined;
+    if (parent !== undefined) return parent.read(offset, target);
     target.fill(0);
     return;
   }
@@ -62,9 +65,21 @@ function readRunNow(image: VdiImage, offset: number, target: Uint8Array): boolea
   const block = Math.floor(offset / image.blockSize);
   const slot = image.entry(block);
   if (!isStored(slot)) {
+    if (slot === UNALLOCATED && image.isDifferencing) return readParentNow(image, offset, target);
     target.fill(0);
     return true;
   }
   if (!image.isSound(slot)) return false;
   return image.file.tryReadNow(image.position(slot) + (offset - block * image.blockSize), target);
+}
+
+function readParentNow(image: VdiImage, offset: number, target: Uint8Array): boolean {
+  const parent = image.parent();
+  if (parent === undefined && image.orphaned !== undefined) return false;
+  const inside = Math.max(0, Math.min(target.length, (parent?.length() ?? 0) - offset));
+  if (parent !== undefined && inside > 0) {
+    if (!parent.tryReadNow(offset, inside === target.length ? target : target.subarray(0, inside))) return false;
+  }
+  if (inside < target.length) target.fill(0, inside);
+  return true;
 }

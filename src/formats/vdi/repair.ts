@@ -49,7 +49,8 @@ async function mendEntries(image: VdiImage, found: Findings, options: CheckOptio
       options.finding(`Repairing block ${block}: it is moved from ${slot} to a place that the map may name`);
       copies.push(block);
     } else {
-      options.finding(`Repairing block ${block}: its place ${slot} is not in the file, so it reads as zeroes now`);
+      const now = image.isDifferencing ? 'shows what the parent has' : 'reads as zeroes';
+      options.finding(`Repairing block ${block}: its place ${slot} is not in the file, so it ${now} now`);
       image.setEntry(block, UNALLOCATED);
     }
   }

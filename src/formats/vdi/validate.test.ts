@@ -66,6 +66,8 @@ describe('what is refused (V-11)', () => {
   test.each<[Partial<Record<VdiField, number>>, string]>([
     [{ type: 0 }, 'image type 0'],
     [{ type: 5 }, 'image type 5'],
+    [{ type: 3 }, 'image type 3, an undo image of early VirtualBox: what its blocks mean is not known'],
+    [{ type: 2, linkUuid: 1 }, 'non-NULL link UUID'],
     [{ mapOffset: 455 }, 'block map offset 0x1c7 is inside the header'],
     [{ dataOffset: 0x20f }, 'data offset 0x20f is inside the block map'],
     [{ blockExtra: 3 }, 'block extra size 3'],
@@ -81,8 +83,8 @@ describe('what is refused (V-11)', () => {
     { blockExtra: 512 },
     { blockSize: 256 * MIB },
     { type: 2 },
-    { type: 3 },
     { type: 4 },
+    { type: 4, linkUuid: 1, parentUuid: 1 },
     { uuid: 0, modificationUuid: 0 },
     { flags: 0xffffffff },
     { allocated: 77 },

@@ -43,8 +43,11 @@ export function usableSize(header: VdiHeader): number {
   return alignUp(Number(header.diskSize), SECTOR);
 }
 
-/** Throws what V-11 says, in its order. Afterwards every position in the image is a safe integer. */
-export function checkHeader(header: VdiHeader): void {
+/**
+ * Throws what V-11 says, in its order. Afterwards every position in the image is a safe integer. With `noParent`, an
+ * image that is based on another is refused, as QEMU does (V-50).
+ */
+export function checkHeader(header: VdiHeader, noParent = false): void {
   if (header.diskSize > MAX_DISK_SIZE) throw sizeError(header.diskSize);
   if (header.signature !== SIGNATURE) {
     const found = header.signature.toString(16).padStart(8, '0');
@@ -64,9 +67,15 @@ export function checkHeader(header: VdiHeader): void {
   if (usableSize(header) > room) {
     throw unsupported(`disk size ${usableSize(header)}, image bitmap has room for ${room}`);
   }
-  if (!isZero(header.linkUuid)) throw unsupported('non-NULL link UUID');
-  if (!isZero(header.parentUuid)) throw unsupported('non-NULL parent UUID');
+  if (noParent || header.type !== ImageType.differencing) {
+    if (!isZero(header.linkUuid)) throw unsupported('non-NULL link UUID');
+    if (!isZero(header.parentUuid)) throw unsupported('non-NULL parent UUID');
+  }
   if (header.blocks > MAX_BLOCKS) throw unsupported(`too many blocks ${header.blocks}, max is ${MAX_BLOCKS}`);
+  // QEMU does not look at the type.
+  if (!noParent && header.type === ImageType.undo) {
+    throw unsupported('image type 3, an undo image of early VirtualBox: what its blocks mean is not known');
+  }
   checkLayout(header);
 }
 

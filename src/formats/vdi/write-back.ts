@@ -102,6 +102,14 @@ export async function extendFile(image: VdiImage): Promise<void> {
   if (image.slots.end > 0 && file.length() < end) await file.truncate(end);
 }
 
+/** Before slots up to `end` are written for the first time: a file that cannot grow says so here, and not when the map names them. */
+export async function makeRoom(image: VdiImage, end: number): Promise<void> {
+  const { file } = image;
+  if (image.startOf(end) <= file.length() || (image.fileGrows && file.growable)) return;
+  await extendFile(image);
+  image.fileGrows = true;
+}
+
 /** Makes slots free whose giving up is durable. What the host stores for them is given back. */
 async function settle(image: VdiImage, released: Released): Promise<void> {
   // A write that began before the discard may still come down in a slot.

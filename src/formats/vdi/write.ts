@@ -1,10 +1,10 @@
 /** Writing (V-22, V-23, V-26): in place where a block is stored, else into a new place that the map names afterwards. */
-import { isZero } from '../../bytes/zero.ts';
-import { BlockError } from '../../core/errors.ts';
+import { allocate, takeRun } from './allocate.ts';
 import { settled } from './gate.ts';
 import type { VdiImage } from './image.ts';
-import { isStored } from './map.ts';
-import { extendFile, flush } from './write-back.ts';
+import { isStored, UNALLOCATED, ZEROED } from './map.ts';
+import { zeroBlocks } from './whole-zeroes.ts';
+import { flush } from './write-back.ts';
 
 export async function write(image: VdiImage, offset: number, source: Uint8Array): Promise<void> {
   image.requireSound();
@@ -63,7 +63,8 @@ function begin(image: VdiImage, offset: number, source: Uint8Array): Promise<voi
       pieces.push(image.file.write(place, part(source, done, length)));
     } else {
       length = zeroBlocks(image, at, source, done);
-      if (length === 0) {
+      if (length > 0) hide(image, Math.floor(at / image.blockSize));
+      else {
         const run = takeRun(image, at, source, done);
         length = run.length;
         pieces.push(allocate(image, run, part(source, done, length)));
@@ -74,93 +75,13 @@ function begin(image: VdiImage, offset: number, source: Uint8Array): Promise<voi
   return pieces;
 }
 
+/** A block that holds nothing is zero from now on, whatever the parent has there (V-66). */
+function hide(image: VdiImage, block: number): void {
+  if (image.isDifferencing && image.entry(block) === UNALLOCATED) image.setEntry(block, ZEROED);
+}
+
 function part(source: Uint8Array, start: number, length: number): Uint8Array {
   return length === source.length ? source : source.subarray(start, start + length);
-}
-
-/** A whole block of zeroes where nothing is stored needs no place (V-66): its length, else 0. */
-function zeroBlocks(image: VdiImage, offset: number, source: Uint8Array, start: number): number {
-  const inBlock = offset % image.blockSize;
-  const size = Math.min(image.blockSize, image.length - offset);
-  if (inBlock !== 0 || source.length - start < size) return 0;
-  return isZero(source, start, start + size) ? size : 0;
-}
-
-/** Blocks that get places side by side, and the range of the request that lies in them. */
-interface Run {
-  readonly offset: number;
-  readonly length: number;
-  readonly firstBlock: number;
-  readonly firstSlot: number;
-  readonly count: number;
-  /** The places lie behind the file's end, and so read as zeroes when it grows. */
-  readonly fresh: boolean;
-}
-
-/** Takes slots for as many of the blocks from `offset` on as can lie side by side. */
-function takeRun(image: VdiImage, offset: number, source: Uint8Array, start: number): Run {
-  const { slots, blockSize, stride, file } = image;
-  const firstBlock = Math.floor(offset / blockSize);
-  const firstSlot = slots.takeAny();
-  if (firstSlot < 0) {
-    throw new BlockError('ENOSPC', `No place is left in '${file.filename()}' for block ${firstBlock}`, {
-      node: image.node,
-    });
-  }
-  const limit = source.length - start;
-  let length = blockSize - (offset % blockSize);
-  let count = 1;
-  while (length < limit && stride === blockSize) {
-    const block = firstBlock + count;
-    if (isStored(image.entry(block)) || image.allocating.has(block)) break;
-    if (zeroBlocks(image, offset + length, source, start + length) > 0 || !slots.take(firstSlot + count)) break;
-    count++;
-    length += blockSize;
-  }
-  const fresh = image.startOf(firstSlot) >= file.length() && file.zeroInit();
-  return { offset, length: Math.min(length, limit), firstBlock, firstSlot, count, fresh };
-}
-
-/** Writes the run's blocks whole and then names them in the map. Others that want the blocks wait (V-23). */
-async function allocate(image: VdiImage, run: Run, source: Uint8Array): Promise<void> {
-  const { firstBlock, firstSlot, count } = run;
-  let over = () => {};
-  const ended = new Promise<void>((resolve) => {
-    over = resolve;
-  });
-  for (let i = 0; i < count; i++) image.allocating.set(firstBlock + i, ended);
-  try {
-    await fill(image, run, source);
-    for (let i = 0; i < count; i++) image.setEntry(firstBlock + i, firstSlot + i);
-    image.readable = Math.max(image.readable, firstSlot + count);
-  } catch (error) {
-    // No map has named them (V-26). Last first, so that the end comes back too.
-    for (let i = count - 1; i >= 0; i--) image.slots.giveBack(firstSlot + i);
-    throw error;
-  } finally {
-    for (let i = 0; i < count; i++) image.allocating.delete(firstBlock + i);
-    over();
-  }
-}
-
-/** Data, with zeroes around it where the file does not have them by itself (V-22). */
-async function fill(image: VdiImage, run: Run, source: Uint8Array): Promise<void> {
-  const { file } = image;
-  const start = image.startOf(run.firstSlot);
-  const data = image.position(run.firstSlot) + (run.offset % image.blockSize);
-  const end = image.startOf(run.firstSlot + run.count);
-  if (end > file.length() && !(image.fileGrows && file.growable)) {
-    // A file that cannot grow says so here, and not when the map names the block.
-    await extendFile(image);
-    image.fileGrows = true;
-  }
-  const pieces = [file.write(data, source)];
-  if (!run.fresh) {
-    const dataEnd = data + source.length;
-    if (data > start) pieces.push(file.writeZeroes(start, data - start, { unmap: true }));
-    if (dataEnd < end) pieces.push(file.writeZeroes(dataEnd, end - dataEnd, { unmap: true }));
-  }
-  await settled(pieces);
 }
 
 /** At once or not at all: in place, or into one new place behind the end of the file. */
@@ -180,6 +101,8 @@ export function tryWriteNow(image: VdiImage, offset: number, source: Uint8Array)
 function allocateNow(image: VdiImage, block: number, inBlock: number, source: Uint8Array): boolean {
   const { slots, file } = image;
   const slot = slots.end;
+  // What the parent has around it must be copied.
+  if (image.showsParent(block)) return false;
   // A whole block may be zeroes, which are looked for elsewhere (V-66).
   if (inBlock + source.length > image.blockSize || source.length >= image.blockSize) return false;
   if (!image.fileGrows || slots.free > 0 || slot >= slots.capacity || image.allocating.size > 0) return false;
