@@ -1,4 +1,5 @@
 /** Block status through layers: each driver tells of its own layer, this walks on to where the bytes are. */
+import { skipFilters } from './chain.ts';
 import type { Extent } from './driver.ts';
 import { invariant } from './invariant.ts';
 import type { BlockNode } from './node.ts';
@@ -40,6 +41,41 @@ export function tryStatus(node: BlockNode, offset: number, length: number): Bloc
   if (inside <= 0) return combine(node, own, pastEnd(below, own));
   const child = tryStatus(below.node, below.offset, Math.min(own.length, inside));
   return child && combine(node, own, child);
+}
+
+/** Status of a run in some layers of a chain only. */
+export interface LayerStatus {
+  readonly length: number;
+  /** Some of the layers decides what is read. */
+  readonly allocated: boolean;
+  /** It reads as zeroes, by the layers' own decision. */
+  readonly zero: boolean;
+}
+
+/**
+ * Status of a run in the layers from `node` down to the last above `base`. What is past the end of a layer is decided by
+ * it, zero, even if `base` is longer. Without `base`: the whole chain.
+ */
+export async function statusAbove(
+  node: BlockNode,
+  base: BlockNode | undefined,
+  offset: number,
+  length: number,
+): Promise<LayerStatus> {
+  if (skipFilters(node) === base) return { length, allocated: false, zero: false };
+  const { filtered, backing } = node;
+  const extent = tryExtent(node, offset, length) ?? (await node.impl.status?.(offset, length));
+  const own = checked(extent ?? allData(node, length), length);
+  if (own.kind === 'delegate' && filtered !== undefined) return statusAbove(filtered.node, base, offset, own.length);
+  if (own.kind !== 'unallocated') {
+    const { length: run, zero } = own.kind === 'zero' ? { ...own, zero: true } : await status(node, offset, own.length);
+    return { length: run, allocated: true, zero };
+  }
+  if (backing === undefined) return { length: own.length, allocated: false, zero: true };
+  if (skipFilters(backing.node) === base) return { length: own.length, allocated: false, zero: false };
+  const inside = backing.length() - offset;
+  if (inside <= 0) return { length: own.length, allocated: true, zero: true };
+  return statusAbove(backing.node, base, offset, Math.min(own.length, inside));
 }
 
 function tryExtent(node: BlockNode, offset: number, length: number): Extent | undefined {
