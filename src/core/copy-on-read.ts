@@ -2,8 +2,10 @@
  * Copy-on-read: what a read finds in a lower image of the chain is written to the top one too (BL-OPEN-24). It changes no
  * content, so that nobody is told of a change; it runs beside no request that overlaps it, so that it undoes no write.
  */
+
 import { alignUp } from '../bytes/align.ts';
 import { backingImage, imagesOf, skipFilters } from './chain.ts';
+import { debugEvent } from './debug.ts';
 import { codeOf } from './errors.ts';
 import type { BlockNode } from './node.ts';
 import * as request from './request.ts';
@@ -75,7 +77,7 @@ async function copyUp(node: BlockNode, offset: number, end: number, lowest: numb
     const stop = Math.min(tracked.end, alignUp(node.impl.length(), requestAlign));
     for (let at = start; at < stop; ) {
       const run = await nextRun(node, at, stop, { unit, lowest });
-      if (run.verdict !== 'leave') node.impl.debugEvent?.('cor_write');
+      if (run.verdict !== 'leave') await debugEvent(node, 'cor_write');
       if (run.verdict === 'copy' || (run.verdict === 'zero' && !(await zero(node, at, run.end)))) {
         await copy(node, at, run.end);
       }

@@ -3,9 +3,9 @@ import type { DebugBreakpoints } from './driver.ts';
 import { BlockError } from './errors.ts';
 import type { BlockNode } from './node.ts';
 
-/** Raises an event at one node, which may ignore it (BL-DEBUG-1). */
-export function debugEvent(node: BlockNode, event: string): void {
-  if (node.isOpen) node.impl.debugEvent?.(event);
+/** Raises an event at one node, which may ignore it, or hold the request up by a promise (BL-DEBUG-1). */
+export function debugEvent(node: BlockNode, event: string): Promise<void> | undefined {
+  return node.isOpen ? node.impl.debugEvent?.(event) : undefined;
 }
 
 /** Requests that raise `event` stop under `tag` from now on. ENOTSUP where no node below can (BL-DEBUG-2). */

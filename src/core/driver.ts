@@ -196,8 +196,8 @@ export interface DriverNode {
   /** Changes format options of an existing image, given as text (BL-INFO-15). */
   amend?(options: OptionTree, how: AmendOptions): Promise<void>;
 
-  /** An event that a parent raised (BL-DEBUG-1). */
-  debugEvent?(event: string): void;
+  /** An event that the core or a parent raised (BL-DEBUG-1). A promise holds up the request that raised it. */
+  debugEvent?(event: string): Promise<void> | undefined;
   readonly breakpoints?: DebugBreakpoints;
 
   /** Block sizes and geometry of the device that a protocol is over; undefined: not known. */
@@ -267,8 +267,8 @@ export interface OpenContext<O> {
   readonly hostContext: HostContext | undefined;
   /** The node's name, for messages. */
   readonly node: string;
-  /** Raises a debug event of this driver, for whoever listens below (BL-DEBUG-1). */
-  event(name: string): void;
+  /** Raises a debug event of this driver, for who listens below (BL-DEBUG-1); a promise must be waited for before the step. */
+  event(name: string): Promise<void> | undefined;
   /** Whether the node may be written. A driver that cannot write this image throws EACCES or ENOTSUP. */
   readonly writable: boolean;
   /** A driver that can only offer reading may degrade instead of failing (BL-OPEN-22); it then says so by `readOnly`. */

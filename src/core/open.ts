@@ -353,7 +353,7 @@ function openContext(level: Level, node: BlockNode, options: unknown, backingGiv
     backingGiven,
     event(name) {
       const below = node.child(primary)?.node;
-      if (below !== undefined) debugEvent(below, name);
+      return below && debugEvent(below, name);
     },
     host: graph.host,
     hostContext: node.context,

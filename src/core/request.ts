@@ -4,6 +4,7 @@
  * of overlapping requests, FUA and flush live here once, for all drivers.
  */
 import { isZero } from '../bytes/zero.ts';
+import { debugEvent } from './debug.ts';
 import type { DriverNode, Limits, TruncateOptions, WriteFlags, ZeroFlags } from './driver.ts';
 import { BlockError, codeOf } from './errors.ts';
 import { invariant } from './invariant.ts';
@@ -194,9 +195,15 @@ async function writeAligned(
   node.tracker.serialise(request, start, stop);
   await node.tracker.wait(request);
   const merged = new Uint8Array(stop - start);
-  if (start < offset) await readPart(node, start, merged.subarray(0, align));
+  if (start < offset) {
+    await impl.debugEvent?.('pwritev_rmw_head');
+    await readPart(node, start, merged.subarray(0, align));
+    await impl.debugEvent?.('pwritev_rmw_after_head');
+  }
   if (stop > end && (stop - align > start || start === offset)) {
+    await impl.debugEvent?.('pwritev_rmw_tail');
     await readPart(node, stop - align, merged.subarray(merged.length - align));
+    await impl.debugEvent?.('pwritev_rmw_after_tail');
   }
   merged.set(source, offset - start);
   await writePieces(node, impl, start, merged);
@@ -213,10 +220,13 @@ async function writePieces(node: BlockNode, impl: DriverNode, offset: number, so
   const { transferMax } = node.limits;
   checkShape(node, offset, source.length);
   guardBlockZero(node, offset, source);
-  if (source.length <= transferMax) return impl.write(offset, source, NO_FLAGS);
+  const { debugEvent } = impl;
+  if (debugEvent === undefined && source.length <= transferMax) return impl.write(offset, source, NO_FLAGS);
+  await debugEvent?.call(impl, 'pwritev');
   for (let done = 0; done < source.length; done += transferMax) {
     await impl.write(offset + done, source.subarray(done, done + transferMax), NO_FLAGS);
   }
+  await debugEvent?.call(impl, 'pwritev_done');
 }
 
 /** Makes a range read as zeroes: by the driver where it can, else by writing zeroes, unless `noFallback` (ENOTSUP). */
@@ -262,7 +272,10 @@ async function zeroPiece(
   const { impl } = node;
   if (impl.writeZeroes !== undefined) {
     try {
-      return await impl.writeZeroes(offset, length, flags);
+      await impl.debugEvent?.('pwritev_zero');
+      await impl.writeZeroes(offset, length, flags);
+      await impl.debugEvent?.('pwritev_done');
+      return;
     } catch (error) {
       if (codeOf(error) !== 'ENOTSUP' || flags.noFallback) throw error;
     }
@@ -312,12 +325,22 @@ export async function flush(node: BlockNode): Promise<void> {
   }
   const request = node.tracker.begin(0, 0, false);
   try {
+    await raiseFlush(node);
     if (node.impl.flush !== undefined) await node.impl.flush();
     else await Promise.all(node.children.map((link) => flush(link.node)));
     node.flushedGeneration = Math.max(node.flushedGeneration, generation);
   } finally {
     node.tracker.end(request);
   }
+}
+
+/** On the primary child, before what is cached goes to it and before it is made durable (BD-41). */
+async function raiseFlush(node: BlockNode): Promise<void> {
+  if (node.children.length === 0) return;
+  const below = node.primary?.node;
+  if (below?.impl.debugEvent === undefined) return;
+  await debugEvent(below, 'flush_to_os');
+  await debugEvent(below, 'flush_to_disk');
 }
 
 /** Changes the size (BL-SIZE-3). No request that reaches past the new or the old end runs beside it. */

@@ -101,7 +101,7 @@ describe('opening', () => {
       hostContext: undefined,
       node: 'n',
       child: () => undefined,
-      event: () => {},
+      event: () => undefined,
       writable: true,
       autoReadOnly: true,
       inactive: false,
