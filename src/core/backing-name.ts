@@ -28,15 +28,10 @@ export function resolveBackingName(backed: string, backing: string): string {
   return combineNames(backed, backing);
 }
 
-/** A name stored in the image of `node`, resolved against the folder the node lies in (BL-NAME-6). */
+/** A name stored in the image of `node`, resolved against the folder the node lies in (BL-NAME-6). Throws BlockError. */
 export function resolveStoredName(node: BlockNode, stored: string): string {
   if (stored === '' || protocolPrefix(stored) !== undefined || isAbsoluteName(stored)) return stored;
-  try {
-    return nodeFolder(node) + stored;
-  } catch (error) {
-    if (!(error instanceof BlockError)) throw error;
-    throw new BlockError('EINVAL', `Cannot use relative backing file names for '${node.filename}'`, { cause: error });
-  }
+  return nodeFolder(node) + stored;
 }
 
 /** The folder of the first plain name down the primary children; with a slash at its end, or empty. */

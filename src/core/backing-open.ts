@@ -18,11 +18,12 @@ export async function openBacking(level: Level, node: BlockNode, given: BackingO
   if (node.noBacking) return;
   const named = reference ?? undefined;
   if (named === undefined && stored === undefined && Object.keys(inner).length === 0) return;
+  const name = named === undefined ? impliedName(node, stored, inner) : undefined;
   let backing: BlockNode | undefined;
   try {
     backing =
       named === undefined
-        ? await openFromOptions(level, node, stored, inner)
+        ? await openFromOptions(level, node, { stored, filename: name, inner })
         : referredNode(graph, named, Object.keys(inner).length === 0);
     graph.attach('backing', node, backing, 'cow', undefined);
     if (named === undefined) backing.origin = { ...backing.origin, inheritsFrom: node };
@@ -33,15 +34,26 @@ export async function openBacking(level: Level, node: BlockNode, given: BackingO
   }
 }
 
+/** What the image names, unless the options name a file (BL-CHAIN-6). Throws BlockError where it lies in no folder (BL-NAME-6). */
+function impliedName(node: BlockNode, stored: BackingReference | undefined, inner: OptionTree): string | undefined {
+  const overridden = inner['file.filename'] !== undefined || inner.filename !== undefined;
+  return overridden || stored === undefined ? undefined : resolveStoredName(node, stored.filename);
+}
+
+interface BackingSource {
+  readonly stored: BackingReference | undefined;
+  /** As the image names it; undefined: the options say what to open. */
+  readonly filename: string | undefined;
+  readonly inner: OptionTree;
+}
+
 async function openFromOptions(
   level: Level,
   node: BlockNode,
-  stored: BackingReference | undefined,
-  inner: OptionTree,
+  { stored, filename, inner }: BackingSource,
 ): Promise<BlockNode> {
   const { graph, asked, settings } = level;
-  const overridden = inner['file.filename'] !== undefined || inner.filename !== undefined || stored === undefined;
-  const filename = overridden ? undefined : resolveStoredName(node, stored.filename);
+  const overridden = filename === undefined;
   const chainDepth = (asked.chainDepth ?? 0) + 1;
   if (chainDepth > graph.openPolicy.depthMax) {
     throw new BlockError('ELOOP', `More than ${graph.openPolicy.depthMax} images below one another`);
@@ -54,7 +66,7 @@ async function openFromOptions(
   const chainFiles = await filesAbove(level, node, filename);
   // Options that the image implies are for the driver that it implies.
   const implied = inner.driver === undefined || inner.driver === stored?.format ? stored?.options : {};
-  const tree: OptionTree = !overridden && told ? { driver: stored.format, ...implied, ...inner } : inner;
+  const tree: OptionTree = !overridden && told ? { driver: stored?.format ?? '', ...implied, ...inner } : inner;
   return openNode(graph, {
     filename,
     tree,
