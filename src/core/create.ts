@@ -1,4 +1,5 @@
 /** Making images (BL-CREATE). */
+import { backingAsOptions, checkBacking } from './create-backing.ts';
 import type { Child, DriverSpec, FormatSpec } from './driver.ts';
 import { addContext, BlockError } from './errors.ts';
 import { type NamedDriver, protocolFor } from './find-driver.ts';
@@ -18,6 +19,8 @@ export interface CreateRequest {
   /** What the image is to be based on, and its format (BL-CREATE-6). */
   readonly backingFile?: string | undefined;
   readonly backingFormat?: string | undefined;
+  /** The image below is not looked at, and need not be there; the size must be given (BL-CREATE-7). */
+  readonly unchecked?: boolean;
   /** Gets the line `Formatting '…', fmt=…` before the work starts (BL-CREATE-8). */
   readonly report?: ((line: string) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -66,14 +69,18 @@ export async function createImage(graph: Graph, asked: CreateRequest): Promise<v
   const { spec, protocol } = await creationDrivers(graph, asked.format, asked.filename);
   if (protocol === undefined) throw new TypeError('a file name was given');
   const schema = creationSchema(spec, protocol);
-  const values = checkCreationOptions(schema, { ...asked.options });
   const given: Record<string, OptionValue> = { ...asked.options };
+  const values = checkCreationOptions(schema, given);
   if (asked.size !== undefined) {
     if (given.size !== undefined) throw new BlockError('EINVAL', 'The image size must be specified only once');
     given.size = asked.size;
     values.size = asked.size;
   }
-  refuseBacking(asked, schema);
+  const below = backingAsOptions(asked, spec);
+  Object.assign(given, below);
+  Object.assign(values, below);
+  const backingSize = await checkBacking(graph, asked, spec, given);
+  if (given.size === undefined && backingSize !== undefined) given.size = values.size = backingSize;
   if (given.size === undefined) throw new BlockError('EINVAL', 'Image creation needs a size parameter');
   asked.report?.(formattingLine(asked, schema, values, given));
   asked.signal?.throwIfAborted();
@@ -88,16 +95,6 @@ export async function createImage(graph: Graph, asked: CreateRequest): Promise<v
     throw error;
   }
   graph.emit('diskwright:create', { filename: asked.filename, format: asked.format });
-}
-
-/** BL-CREATE-6: only formats that have the option can be based on another image. */
-function refuseBacking({ format, backingFile, backingFormat }: CreateRequest, schema: AnySchema): void {
-  if (backingFile !== undefined && !Object.hasOwn(schema, 'backing_file')) {
-    throw new BlockError('ENOTSUP', `Backing file not supported for file format '${format}'`);
-  }
-  if (backingFormat !== undefined && !Object.hasOwn(schema, 'backing_fmt')) {
-    throw new BlockError('ENOTSUP', `Backing file format not supported for file format '${format}'`);
-  }
 }
 
 async function make(

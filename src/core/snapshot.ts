@@ -42,7 +42,8 @@ export async function snapshot(
     // Readers of the overlay's file must find what they are told is below.
     if (top.writable) await request.flush(top);
     if (options.existing !== true) {
-      const backing = { backing: top.filename, backingFormat: top.driver.name };
+      // It is open, and so needs no look.
+      const backing = { backingFile: top.filename, backingFormat: top.driver.name, unchecked: true };
       await createImage(graph, {
         filename,
         format,
