@@ -1,12 +1,10 @@
 /** Making an image (V-40 to V-43). */
 import { alignUp, isPowerOfTwo } from '../../bytes/align.ts';
 import { formatUuid, parseUuid, randomUuid } from '../../bytes/uuid.ts';
-import { resolveBackingName } from '../../core/backing-name.ts';
 import type { FormatCreateContext } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
-import { stripPrefix } from '../../core/filename.ts';
 import { type OptionSchema, option } from '../../core/options.ts';
-import { readVdiHeader } from './find-parent.ts';
+import { readNamedHeader } from './find-parent.ts';
 import {
   DESCRIPTION_MAX,
   encodeHeader,
@@ -79,8 +77,7 @@ const MAP_PIECE = 1 << 20;
 export async function create({ file, options, host, signal }: FormatCreateContext<VdiCreateOptions>): Promise<void> {
   const header = newHeader(options, (target) => host.random(target));
   if (options.parent !== undefined) {
-    const path = stripPrefix(resolveBackingName(file.filename(), options.parent), 'file');
-    const parent = await readVdiHeader(host, path);
+    const parent = await readNamedHeader(host, file.filename(), options.parent);
     requireUuid(parent, header.uuid, options.parent);
     Object.assign(header, { linkUuid: parent.uuid, parentUuid: parent.modificationUuid });
   }

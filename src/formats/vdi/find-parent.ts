@@ -1,9 +1,9 @@
 /** Finding the parent of a differencing image (V-50): images name it by UUID only, so files near them are looked at. */
 import { formatUuid } from '../../bytes/uuid.ts';
-import { combineNames } from '../../core/backing-name.ts';
+import { combineNames, resolveBackingName } from '../../core/backing-name.ts';
 import type { BackingReference } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
-import { protocolPrefix } from '../../core/filename.ts';
+import { jsonNameOptions, protocolPrefix, stripPrefix } from '../../core/filename.ts';
 import type { Host, HostContext } from '../../core/host.ts';
 import { decodeHeader, HEADER_BYTES, SIGNATURE, type VdiHeader } from './header.ts';
 
@@ -132,6 +132,15 @@ async function readHeaderOf(
   } catch (error) {
     return nothing(error);
   }
+}
+
+/** The header of a VDI that an image or a user names, relative to the file `from`. Throws BlockError. */
+export async function readNamedHeader(host: Host, from: string, name: string): Promise<VdiHeader> {
+  const options = jsonNameOptions(name);
+  if (options === undefined) return readVdiHeader(host, stripPrefix(resolveBackingName(from, name), 'file'));
+  const { driver = 'vdi', 'file.driver': protocol = 'file', 'file.filename': filename } = options;
+  if (driver === 'vdi' && protocol === 'file' && typeof filename === 'string') return readVdiHeader(host, filename);
+  throw new BlockError('ENOTSUP', `'${name}' is no VDI in a local file, whose UUIDs could be recorded`);
 }
 
 /** The header of a VDI in a file of the host. Throws BlockError: the host's, or EINVAL for what is no VDI. */

@@ -23,6 +23,8 @@ export class Lineage {
   /** The parent that was last looked at, and the state it was found in. */
   #seen: string | undefined;
   #trouble: string | undefined;
+  /** At opening it is warned; later links change before headers do, as in a rebase, and then all fits in the end. */
+  #opened = false;
 
   constructor(parts: LineageParts) {
     this.#parts = parts;
@@ -30,17 +32,19 @@ export class Lineage {
 
   /**
    * Compares when another image is below than before; the same one may change meanwhile, as by a commit. With `again`,
-   * in any case. Says what does not fit.
+   * in any case. At opening, says what does not fit.
    */
   look(again = false): void {
     const { parent, parentInfo, host, header } = this.#parts;
     const child = parent();
     const uuids = child && uuidsOf(parentInfo());
     const seen = uuids && `${child.filename()} ${uuids.uuid}`;
+    const warn = !this.#opened;
+    this.#opened = true;
     if (seen === this.#seen && !again) return;
     this.#seen = seen;
     this.#trouble = child && uuids && this.#compare(header, child, uuids);
-    if (this.#trouble !== undefined) host.warn(`warning: ${this.#trouble}`);
+    if (this.#trouble !== undefined && warn) host.warn(`warning: ${this.#trouble}`);
   }
 
   /** Throws EPERM when what is stored above does not fit what would be written into. */

@@ -1,11 +1,9 @@
 /** Changing what a VDI is based on, and emptying it after a commit (V-50). */
 import { parseUuid } from '../../bytes/uuid.ts';
 import { isZero } from '../../bytes/zero.ts';
-import { resolveBackingName } from '../../core/backing-name.ts';
 import type { BackingReference, DriverInfo } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
-import { stripPrefix } from '../../core/filename.ts';
-import { readVdiHeader } from './find-parent.ts';
+import { readNamedHeader } from './find-parent.ts';
 import { ImageType } from './header.ts';
 import type { VdiImage } from './image.ts';
 import { uuidsOf } from './lineage.ts';
@@ -72,7 +70,7 @@ async function uuidsOfNamed(
   const named =
     uuid !== undefined && modificationUuid !== undefined
       ? { uuid, modificationUuid }
-      : await readVdiHeader(host, stripPrefix(resolveBackingName(file.filename(), filename), 'file'));
+      : await readNamedHeader(host, file.filename(), filename);
   requireUuid(named, image.header.uuid, filename);
   return named;
 }
