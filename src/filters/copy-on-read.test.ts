@@ -154,12 +154,19 @@ describe('copy-on-read', () => {
     ['read-only', { 'read-only': true }, { writable: true }],
   ])('needs a top that can be written: %s', async (_name, more, options) => {
     const { graph } = setUp();
-    const tree = withFilter(layer('top', layer('base', null)), more);
+    const tree = withFilter(layer('top', layer('base', null)), { bottom: 'nope', ...more });
     await expect(graph.open(tree, options)).rejects.toMatchObject({
       code: 'EPERM',
       message: 'Block node is read-only',
     });
     expect(graph.nodes()).toEqual([]);
+  });
+
+  test('copies also for readers, when only the filter is read-only', async () => {
+    const { graph } = await chain();
+    await using disk = await graph.open({ driver: 'copy-on-read', file: 'top', 'read-only': true });
+    expect(await disk.read(0, CLUSTER)).toEqual(bytes(1));
+    expect(await map(graph)).toBe('d.....d.........');
   });
 
   test('asks for the permission to write what is there already, for readers too', async () => {
@@ -168,7 +175,7 @@ describe('copy-on-read', () => {
     expect(link?.held.need).toBe(Permission.consistentRead | Permission.write | Permission.writeUnchanged);
     await disk.close();
     const node = await graph.add({ driver: 'copy-on-read', file: 'top', 'node-name': 'filter' });
-    expect(graph.lookUp('top').parents[0]?.held.need).toBe(0);
+    expect(graph.lookUp('top').parents[0]?.held.need).toBe(Permission.writeUnchanged);
     const reader = await graph.openReference('filter');
     expect(graph.lookUp('top').parents[0]?.held.need).toBe(Permission.consistentRead | Permission.writeUnchanged);
     expect(await reader.read(0, 1)).toEqual(bytes(1, 1));

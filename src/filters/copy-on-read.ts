@@ -23,17 +23,18 @@ export const copyOnRead = defineFilter<CopyOnReadOptions>({
   },
   async open({ options, file }) {
     invariant(file instanceof Link, 'a child is a link');
+    // Told here, so that it is before anything about the options.
+    if (!file.node.writable) throw new BlockError('EPERM', 'Block node is read-only', { node: file.node.name });
     const bottom = options.bottom === undefined ? undefined : bottomNode(file.node, options.bottom);
     return {
       read: (offset, target) => readCopying(file.node, offset, target, bottom),
       tryReadNow: (offset, target) => tryReadCopying(file.node, offset, target, bottom),
       status: async (offset, length) => ({ kind: 'delegate', length, at: { child: file.name, offset } }),
       tryStatusNow: (offset, length) => ({ kind: 'delegate', length, at: { child: file.name, offset } }),
-      childPermissions(_child, { need, share }) {
-        // What nobody reads it need not write.
-        const copies = need === 0 ? 0 : Permission.writeUnchanged;
-        return { need: need | copies, share: share | Permission.writeUnchanged };
-      },
+      childPermissions: (_child, { need, share }) => ({
+        need: need | Permission.writeUnchanged,
+        share: share | Permission.writeUnchanged,
+      }),
     };
   },
 });

@@ -1,6 +1,5 @@
 /** A command: its part of the command line, its help, and what it does. */
 import { Getopt, type OptionSpec, type WrongOption } from './command-line/getopt.ts';
-import { ObjectList } from './command-line/objects.ts';
 import type { Context } from './context.ts';
 import type { Dialect } from './dialect.ts';
 import { type Failure, HelpRequest, misuse } from './failure.ts';
@@ -75,7 +74,6 @@ export function readCommandLine(
   const table = optionsOf(command, context.dialect);
   const stopAtOperand = process.env.POSIXLY_CORRECT !== undefined;
   const getopt = new Getopt([command.name, ...words], table, { stopAtOperand });
-  const objects = new ObjectList();
   const values = new Map<string, string>();
   for (;;) {
     const parsed = getopt.next();
@@ -86,7 +84,7 @@ export function readCommandLine(
     }
     const { key, value } = parsed;
     if (key === 'help') throw new HelpRequest(command);
-    if (key === 'object') objects.add(value);
+    if (key === 'object') context.objects.add(value);
     handlers[key]?.(value);
     values.set(key, value);
   }

@@ -1,9 +1,13 @@
 /** The graph that a command works on. */
 import { Graph } from '../core/graph.ts';
+import { DEFAULT_OPEN_POLICY, type OpenPolicy } from '../core/policy.ts';
 import { DRIVERS } from '../drivers.ts';
 import { nodeHost } from '../node/host.ts';
 import type { Context } from './context.ts';
 import { qemuDrivers } from './qemu-drivers.ts';
+
+/** qemu-img opens whatever an image names, and guesses its format (BL-CHAIN-7). */
+const QEMU_POLICY: OpenPolicy = { ...DEFAULT_OPEN_POLICY, allow: () => true, probe: true };
 
 export function newGraph(context: Context): Graph {
   const host = nodeHost({
@@ -12,5 +16,8 @@ export function newGraph(context: Context): Graph {
       ? { notice: (message: string) => context.messages.raw(`${message}\n`) }
       : {}),
   });
-  return new Graph({ host, drivers: context.dialect.qemu ? qemuDrivers(DRIVERS) : DRIVERS });
+  context.objects.provideTo(host);
+  const { qemu } = context.dialect;
+  const drivers = qemu ? qemuDrivers(DRIVERS) : DRIVERS;
+  return new Graph({ host, drivers, openPolicy: qemu ? QEMU_POLICY : DEFAULT_OPEN_POLICY });
 }

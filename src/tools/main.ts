@@ -3,6 +3,7 @@ import { basename } from 'node:path';
 import { asBlockError, type BlockError } from '../core/errors.ts';
 import { wrongOption } from './command.ts';
 import { Getopt, type OptionSpec } from './command-line/getopt.ts';
+import { ObjectList } from './command-line/objects.ts';
 import { commands } from './commands/index.ts';
 import type { Dialect } from './dialect.ts';
 import { Failure, HelpRequest, misuse, withStatus } from './failure.ts';
@@ -66,6 +67,7 @@ async function run({ dialect, out, messages }: Program): Promise<number> {
     words,
     out,
     messages,
+    objects: new ObjectList(),
     get signal() {
       return interruptSignal();
     },

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { BlockError } from '../../core/errors.ts';
-import { type OptionTree, parseKeyValues } from '../../core/options.ts';
+import { flattenOptions, type OptionTree, parseKeyValues } from '../../core/options.ts';
 import { describeLimits, parseLimits, UNLIMITED } from './limits.ts';
 
 const parseText = (text: string) => parseLimits(parseKeyValues(text), UNLIMITED, 'text');
@@ -57,6 +57,10 @@ describe('throttle limits: refusals, as qemu-io 7.2 words and orders them (M-OBJ
     ['x-foo=1', "Parameter 'x-foo' is unexpected"],
     ['limits.foo=5', "Parameter 'limits.foo' is unexpected"],
     ['iops-total=5', "Parameter 'iops-total' is unexpected"],
+    ['foo.bar=2', "Parameter 'foo' is unexpected"],
+    ['limits.foo.bar=2', "Parameter 'limits.foo' is unexpected"],
+    ['limits.iops-total.x=5', "Parameters 'limits.iops-total.*' are unexpected"],
+    ['limits.iops-total.x=2,limits.iops-total=1', "Parameters 'limits.iops-total.*' used inconsistently"],
     ['x-bps-total=-1,x-foo=1', "Parameter 'x-foo' is unexpected"],
     ['limits=5', "Invalid parameter type for 'limits', expected: object"],
     ['limits.bps-total=1,limits=2', "Parameters 'limits.*' used inconsistently"],
@@ -68,6 +72,9 @@ describe('throttle limits: refusals, as qemu-io 7.2 words and orders them (M-OBJ
   test.each<[OptionTree, string]>([
     [{ 'limits.iops-total': '5' }, "Invalid parameter type for 'limits.iops-total', expected: integer"],
     [{ 'limits.iops-total': 1.5 }, "Invalid parameter type for 'limits.iops-total', expected: integer"],
+    [{ 'limits.iops-total.a': 1 }, "Invalid parameter type for 'limits.iops-total', expected: integer"],
+    [{ 'limits.iops-total': true }, "Invalid parameter type for 'limits.iops-total', expected: integer"],
+    [{ limits: 5 }, "Invalid parameter type for 'limits', expected: object"],
     [{ 'limits.iops-total': -1 }, RANGE],
     [{ 'limits.iops-total': 5, 'limits.iops-total-max': 3 }, BELOW],
   ])('JSON: %j', (properties, message) => {
@@ -85,6 +92,7 @@ describe('throttle limits: refusals, as qemu-io 7.2 words and orders them (M-OBJ
 describe('throttle limits', () => {
   test('the default is unlimited, bursts being of one second', () => {
     expect(parseLimits({})).toEqual(UNLIMITED);
+    expect(parseLimits(flattenOptions({ limits: {} }))).toEqual(UNLIMITED);
     const described = describeLimits(UNLIMITED);
     expect(Object.keys(described)).toHaveLength(19);
     for (const [name, value] of Object.entries(described)) expect(value).toBe(name.endsWith('-length') ? 1 : 0);

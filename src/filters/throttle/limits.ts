@@ -56,7 +56,9 @@ export function parseLimits(
   base: ThrottleLimits = UNLIMITED,
   form: 'text' | 'json' = 'json',
 ): ThrottleLimits {
-  const given = Object.entries(properties).map(([key, value]) => readProperty(key, value, form, properties));
+  // An empty object comes as null.
+  const present = Object.entries(properties).filter(([key, value]) => key !== 'limits' || value !== null);
+  const given = present.map(([key, value]) => readProperty(key, value, form, properties));
   const copies = BUCKET_NAMES.map((name) => [name, { ...base[name] }] as const);
   const limits = { ...Object.fromEntries(copies), iopsSize: base.iopsSize } as Mutable;
   for (const flat of [false, true]) {
@@ -82,8 +84,20 @@ function readProperty(key: string, given: OptionValue, form: 'text' | 'json', al
   }
   const flat = key.startsWith('x-');
   const name = flat ? key.slice(2) : key.startsWith('limits.') ? key.slice('limits.'.length) : '';
-  if (!PROPERTIES.has(name)) throw invalid(`Parameter '${key}' is unexpected`);
+  if (!PROPERTIES.has(name)) throw unexpected(key, form, all);
   return { name, flat, value: readInteger(key, given, form) };
+}
+
+/** A key that is none, told by its first part that is wrong. */
+function unexpected(key: string, form: 'text' | 'json', all: OptionTree): BlockError {
+  const parts = key.split('.');
+  const path = parts.slice(0, parts[0] === 'limits' ? 2 : 1).join('.');
+  const known = PROPERTIES.has(path.replace(/^(limits\.|x-)/, '')) && path !== key && /^(limits\.|x-)/.test(path);
+  if (!known) return invalid(`Parameter '${path}' is unexpected`);
+  if (form === 'json') return invalid(`Invalid parameter type for '${path}', expected: integer`);
+  return invalid(
+    Object.hasOwn(all, path) ? `Parameters '${path}.*' used inconsistently` : `Parameters '${path}.*' are unexpected`,
+  );
 }
 
 function readInteger(key: string, given: OptionValue, form: 'text' | 'json'): number {

@@ -1,4 +1,6 @@
 import { describe, expect, test } from 'vitest';
+import { throttleGroups } from '../../filters/throttle/groups.ts';
+import { SimHost } from '../../testing/index.ts';
 import { HelpRequest } from '../failure.ts';
 import { ObjectList } from './objects.ts';
 
@@ -10,6 +12,10 @@ describe('objects (T-GEN-13)', () => {
     'secret,id=a.b-c_d,data=eHg=,format=base64',
     'id=s,qom-type=secret,data=x',
     '{"qom-type": "secret", "id": "s", "data": "x"}',
+    'throttle-group,id=g0',
+    'throttle-group,id=g0,x-iops-total=1,x-iops-total=2,x-iops-total-max=2',
+    'throttle-group,id=g0,limits.bps-read=10',
+    '{"qom-type": "throttle-group", "id": "g0", "limits": {}}',
   ];
   for (const text of accepted) {
     test(`${text} is taken`, () => expect(() => new ObjectList().add(text)).not.toThrow());
@@ -25,6 +31,15 @@ describe('objects (T-GEN-13)', () => {
     ['secret,id=s,data=x,foo=1', "Parameter 'foo' is unexpected"],
     ['secret,id=s,data=x,format=zork', "Parameter 'format' does not accept value 'zork'"],
     ['secret,id=s,data=e!g=,format=base64', 'Base64 data contains invalid characters'],
+    ['throttle-group', "Parameter 'id' is missing"],
+    ['throttle-group,x-foo=1', "Parameter 'x-foo' is unexpected"],
+    ['throttle-group,id=0g', "Parameter 'id' expects an identifier"],
+    ['throttle-group,id=g0,x-bps-total', "Expected '=' after parameter 'x-bps-total'"],
+    ['throttle-group,id=g0,x-iops-total=-1', 'Property values cannot be negative'],
+    [
+      '{"qom-type":"throttle-group","id":"g0","limits":{"iops-total":"5"}}',
+      "Invalid parameter type for 'limits.iops-total', expected: integer",
+    ],
     ['secret,id=s,data=x,keyid=k', "No secret with id 'k'"],
     ['secret,id=1s,data=x', "Parameter 'id' expects an identifier"],
     ['secret,id=s,data=x,file=y', "'file' and 'data' are mutually exclusive"],
@@ -46,6 +61,19 @@ describe('objects (T-GEN-13)', () => {
     expect(() => objects.add('secret,id=s,data=y')).toThrow(
       "attempt to add duplicate property 's' to object (type 'container')",
     );
+    expect(() => objects.add('throttle-group,id=s')).toThrow(
+      "attempt to add duplicate property 's' to object (type 'container')",
+    );
+  });
+
+  test('throttle groups are there for what is opened on the host', () => {
+    const host = new SimHost();
+    const objects = new ObjectList();
+    objects.add('throttle-group,id=text,x-iops-read=5');
+    objects.add('{"qom-type": "throttle-group", "id": "json", "limits": {"bps-total": 7}}');
+    objects.provideTo(host);
+    expect(throttleGroups(host).get('text')?.limits['iops-read'].average).toBe(5);
+    expect(throttleGroups(host).get('json')?.limits['bps-total'].average).toBe(7);
   });
 
   test('help lists types, or the properties of one', () => {
@@ -57,7 +85,12 @@ describe('objects (T-GEN-13)', () => {
         throw error;
       }
     };
-    expect(help('help')).toBe('List of user creatable objects:\n  secret\n');
+    expect(help('help')).toBe('List of user creatable objects:\n  secret\n  throttle-group\n');
     expect(help('secret,help')).toMatch(/^secret options:\n {2}data=<string>\n {2}file=<string>\n/);
+    const group = help('throttle-group,id=g0,help');
+    expect(group).toMatch(
+      /^throttle-group options:\n {2}limits=<ThrottleLimits>\n {2}x-bps-read-max-length=<int>\n {2}x-bps-read-max=<int>\n {2}x-bps-read=<int>\n/,
+    );
+    expect(group).toMatch(/ {2}x-iops-read=<int>\n {2}x-iops-size=<int>\n {2}x-iops-total-max-length=<int>\n/);
   });
 });

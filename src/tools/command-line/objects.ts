@@ -1,10 +1,15 @@
-/** `--object` (T-GEN-13): only secrets are known. Each is checked as soon as it is read from the command line. */
+/** `--object` (T-GEN-13): secrets and throttle groups. Each is checked as soon as it is read from the command line. */
 import { readFileSync } from 'node:fs';
 import { codeOf, errorText } from '../../core/errors.ts';
-import { parseJson } from '../../core/json.ts';
+import type { Host } from '../../core/host.ts';
+import { type JsonValue, parseJson } from '../../core/json.ts';
+import { flattenOptions, type NestedOptions } from '../../core/options.ts';
+import { throttleGroups } from '../../filters/throttle/groups.ts';
+import { describeLimits, parseLimits, type ThrottleLimits, UNLIMITED } from '../../filters/throttle/limits.ts';
 import { Failure, HelpRequest } from '../failure.ts';
 
 const SECRET = 'secret';
+const THROTTLE_GROUP = 'throttle-group';
 const PROPERTIES = {
   data: 'string',
   file: 'string',
@@ -15,15 +20,21 @@ const PROPERTIES = {
 
 type Properties = Record<string, string>;
 
-/** The secrets of a command line. No format uses one yet, so that only their names are kept. */
+/** The objects of a command line. No format uses a secret yet, so that only their names are kept. */
 export class ObjectList {
   readonly #ids = new Set<string>();
+  readonly #groups = new Map<string, ThrottleLimits>();
 
   /** Throws Failure, and HelpRequest where help is asked for. */
   add(text: string): void {
-    const properties = text.startsWith('{') ? this.#parseJson(text) : this.#parseKeyValues(text);
+    const json = text.startsWith('{') ? parseJson(text) : undefined;
+    const properties = json === undefined ? this.#parseKeyValues(text) : this.#jsonTexts(json);
     const { 'qom-type': type, id, ...rest } = properties;
     if (type === undefined) throw new Failure("Parameter 'qom-type' is missing");
+    if (type === THROTTLE_GROUP) {
+      this.#addGroup(id, json === undefined ? parseLimits(rest, UNLIMITED, 'text') : jsonLimits(json));
+      return;
+    }
     if (type !== SECRET) throw new Failure(`Parameter 'qom-type' does not accept value '${type}'`);
     if (id === undefined) throw new Failure("Parameter 'id' is missing");
     for (const key of Object.keys(rest)) {
@@ -32,11 +43,24 @@ export class ObjectList {
     if (rest.format !== undefined && rest.format !== 'raw' && rest.format !== 'base64') {
       throw new Failure(`Parameter 'format' does not accept value '${rest.format}'`);
     }
-    if (!/^[A-Za-z][A-Za-z0-9._-]*$/.test(id)) {
-      const hint = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.";
-      throw new Failure("Parameter 'id' expects an identifier", { hint });
-    }
+    checkId(id);
     this.#checkSecret(rest);
+    this.#claim(id);
+  }
+
+  /** Makes the objects known to what is opened on `host`. */
+  provideTo(host: Host): void {
+    for (const [id, limits] of this.#groups) throttleGroups(host).add(id, limits);
+  }
+
+  #addGroup(id: string | undefined, limits: ThrottleLimits): void {
+    if (id === undefined) throw new Failure("Parameter 'id' is missing");
+    checkId(id);
+    this.#claim(id);
+    this.#groups.set(id, limits);
+  }
+
+  #claim(id: string): void {
     if (this.#ids.has(id)) {
       throw new Failure(`attempt to add duplicate property '${id}' to object (type 'container')`);
     }
@@ -61,8 +85,7 @@ export class ObjectList {
     }
   }
 
-  #parseJson(text: string): Properties {
-    const parsed = parseJson(text);
+  #jsonTexts(parsed: JsonValue): Properties {
     const properties: Properties = {};
     for (const [key, value] of Object.entries(parsed ?? {})) {
       if (typeof value !== 'string' && (key === 'id' || key === 'qom-type' || Object.hasOwn(PROPERTIES, key))) {
@@ -94,8 +117,29 @@ export class ObjectList {
   }
 }
 
+/** JSON limits, nested as they are given. */
+function jsonLimits(json: JsonValue): ThrottleLimits {
+  const { 'qom-type': _type, id: _id, ...rest } = json as { [key: string]: JsonValue };
+  return parseLimits(flattenOptions(rest as NestedOptions));
+}
+
+function checkId(id: string): void {
+  if (/^[A-Za-z][A-Za-z0-9._-]*$/.test(id)) return;
+  const hint = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.";
+  throw new Failure("Parameter 'id' expects an identifier", { hint });
+}
+
 function objectHelp(type: string | undefined): string {
-  if (type !== SECRET) return `List of user creatable objects:\n  ${SECRET}\n`;
+  if (type === THROTTLE_GROUP) {
+    // Longer names come first, as other programs list them.
+    const names = Object.keys(describeLimits(UNLIMITED)).sort((a, b) => compareTexts(`${a}~`, `${b}~`));
+    return `${type} options:\n  limits=<ThrottleLimits>\n${names.map((name) => `  x-${name}=<int>\n`).join('')}`;
+  }
+  if (type !== SECRET) return `List of user creatable objects:\n  ${SECRET}\n  ${THROTTLE_GROUP}\n`;
   const lines = Object.entries(PROPERTIES).map(([name, kind]) => `  ${name}=<${kind}>\n`);
   return `${SECRET} options:\n${lines.join('')}`;
+}
+
+function compareTexts(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
 }
