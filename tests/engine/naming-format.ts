@@ -2,15 +2,15 @@
 import { defineFormat, type FormatSpec } from '../../src/core/driver.ts';
 import { option } from '../../src/core/options.ts';
 
-interface OverlayOptions {
+interface NamingOptions {
   readonly names: string;
   readonly format: string;
 }
 
 const text = option.text({ help: '', fallback: '' });
 
-export const overlayFormat: FormatSpec<OverlayOptions> = defineFormat<OverlayOptions>({
-  name: 'overlay',
+export const namingFormat: FormatSpec<NamingOptions> = defineFormat<NamingOptions>({
+  name: 'naming',
   summary: 'shows what is below',
   options: { names: text, format: text },
   supportsBacking: true,
