@@ -33,7 +33,11 @@ function format(more: Partial<DriverNode>): DriverSpec {
 
 const filter = defineFilter({ name: 'filter', summary: '', options: {}, open: async () => ({}) });
 /** Such as blkdebug. */
-const named = defineFilter({ ...filter, name: 'named', parseFilename: (filename) => ({ 'file.filename': filename }) });
+const named = defineFilter({
+  ...filter,
+  name: 'named',
+  parseFilename: (file) => ({ options: {}, children: { file } }),
+});
 /** Two children. */
 const pair = defineFormat({
   ...plainFormat,
