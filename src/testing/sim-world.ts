@@ -158,6 +158,8 @@ export class SimWorld {
     const file = this.image.names.get(name);
     const stored = file === undefined ? undefined : this.image.files.get(file);
     if (file !== undefined && stored !== undefined) return { file, kind: stored.kind };
+    // The folder that relative names are seen from.
+    if (name === '') return 'directory';
     const prefix = name.endsWith('/') ? name : `${name}/`;
     for (const other of this.image.names.keys()) if (other.startsWith(prefix)) return 'directory';
     return undefined;

@@ -59,6 +59,12 @@ export async function findParent(search: Search): Promise<BackingReference | und
 /** What to say when there is none: where it was looked for, and how to help. */
 export function parentMissing(search: Search): BlockError {
   const { filename, header, folders } = search;
+  if (sameUuid(header.uuid, header.linkUuid)) {
+    return new BlockError(
+      'ELOOP',
+      `'${filename}' names itself as its parent: the UUID of both is ${formatUuid(header.uuid)}`,
+    );
+  }
   const where = folders === '' ? 'its folder' : `its folder or in '${folders}'`;
   const text = `No parent of '${filename}' is in ${where}: it must be a VDI with the UUID ${formatUuid(header.linkUuid)}`;
   const hint = 'Name it with backing.file.filename=FILE, or its folder with parent-folders=FOLDER.';
@@ -96,14 +102,18 @@ async function searchFolder(search: Search, folder: Folder): Promise<Candidate |
     signal?.throwIfAborted();
     const found = await readHeaderOf(host, folder.path + name, context, own?.identity);
     if (found === undefined || !sameUuid(found.uuid, header.linkUuid)) continue;
-    const seen = folder.seen + name;
-    // A name that begins like a protocol's is none.
-    const filename = protocolPrefix(seen) === undefined ? seen : `./${seen}`;
+    const filename = plainName(folder, name);
     const unchanged = sameUuid(found.modificationUuid, header.parentUuid);
     if (unchanged) return { filename, unchanged };
     best ??= { filename, unchanged };
   }
   return best;
+}
+
+/** As the image would name the file; what begins like a protocol's name is none. */
+function plainName({ seen, path }: Folder, name: string): string {
+  if (protocolPrefix(seen + name) === undefined) return seen + name;
+  return path.startsWith('/') ? path + name : `./${seen}${name}`;
 }
 
 /** Names that hold the UUID first, as VirtualBox calls snapshots, then those that look like VDIs; each part by name. */

@@ -50,13 +50,11 @@ async function hideParentBeyondEnd(image: VdiImage): Promise<void> {
   for (let block = Math.ceil(length / blockSize); block < map.length; block++) {
     if (image.entry(block) === UNALLOCATED) image.setEntry(block, ZEROED);
   }
-  const end = Math.ceil(length / blockSize) * blockSize;
-  const parent = image.parent();
-  const showing = Math.min(end, parent?.length() ?? 0) - length;
-  if (showing > 0 && image.showsParent(Math.floor(length / blockSize))) {
-    const run = takeOne(image, length, showing);
-    // Beyond the disk's end, so that what the run is zeroed over is all of the block that the disk has.
-    await allocate(image, run, undefined);
+  const last = Math.floor(length / blockSize);
+  if (length % blockSize !== 0 && image.showsParent(last)) {
+    const showing = Math.min((last + 1) * blockSize, image.requireParent()?.length() ?? 0) - length;
+    // Zeroes beyond the disk's end: before them, all that the disk has of the block is copied.
+    if (showing > 0) await allocate(image, takeOne(image, length, showing), undefined);
   }
   await writeBack(image);
 }
