@@ -18,10 +18,21 @@ export type ConvertTarget =
       readonly format: string;
       /** As for creation; the size is that of the sources. */
       readonly createOptions?: OptionTree;
+      /**
+       * The image to be below, as its name is to be stored: only what the source stores itself is copied then. It must
+       * have the content that lies below the source.
+       */
+      readonly backing?: { readonly filename: string; readonly format?: string | undefined } | undefined;
       /** Default `unsafe`: nothing waits for the storage to say it is durable. */
       readonly cache?: CacheMode;
     }
-  | { readonly existing: Disk /** It reads as zeroes: they need not be written. */; readonly isZero?: boolean };
+  | {
+      readonly existing: Disk;
+      /** It reads as zeroes: they need not be written. */
+      readonly isZero?: boolean;
+      /** It is based on what lies below the source: only what the source stores itself is copied. */
+      readonly sharesBacking?: boolean;
+    };
 
 export interface ConvertOptions {
   readonly graph: Graph;
@@ -56,10 +67,15 @@ export async function convert(options: ConvertOptions): Promise<void> {
   const length = sources.reduce((sum, disk) => sum + alignUp(disk.length, SECTOR), 0);
   if ('existing' in target) {
     if (target.existing.length < length) throw new BlockError('EINVAL', 'output file is smaller than input file');
-    await copyInto(options, target.existing, target.isZero === true);
+    refuseManySources(options, target.sharesBacking === true);
+    await copyInto(options, target.existing, {
+      isZero: target.isZero === true,
+      topOnly: target.sharesBacking === true,
+    });
     await target.existing.flush();
     return;
   }
+  refuseManySources(options, target.backing !== undefined);
   const context = `${target.filename}: error while converting ${target.format}`;
   const destination = await destinationFor(graph, target.filename).catch((error: unknown) => {
     throw addContext(context, error);
@@ -76,29 +92,45 @@ export async function convert(options: ConvertOptions): Promise<void> {
   }
 }
 
+/** T-CONV-2. */
+function refuseManySources({ sources }: ConvertOptions, based: boolean): void {
+  if (!based || sources.length === 1) return;
+  const text = 'Having a backing file for the target makes no sense when concatenating multiple input images';
+  throw new BlockError('EINVAL', text);
+}
+
 async function make(
   { graph, signal }: ConvertOptions,
-  { format, createOptions }: Extract<ConvertTarget, { filename: string }>,
+  { format, createOptions, backing }: Extract<ConvertTarget, { filename: string }>,
   destination: Destination,
   size: number,
 ): Promise<void> {
   const options = { ...createOptions, size };
-  await createImage(graph, { filename: destination.workName, format, options, signal });
+  await createImage(graph, {
+    filename: destination.workName,
+    format,
+    options,
+    backingFile: backing?.filename,
+    backingFormat: backing?.format,
+    // Opening the new image tells what is wrong with it.
+    unchecked: true,
+    signal,
+  });
 }
 
 async function fill(
   options: ConvertOptions,
-  { format, cache = 'unsafe' }: Extract<ConvertTarget, { filename: string }>,
+  { filename, format, cache = 'unsafe', backing }: Extract<ConvertTarget, { filename: string }>,
   destination: Destination,
 ): Promise<void> {
-  const disk = await options.graph.open(destination.workName, {
-    format,
-    writable: true,
-    cache,
-    signal: options.signal,
+  const { graph, signal } = options;
+  const opening = graph.open(destination.workName, { format, writable: true, cache, signal });
+  const disk = await opening.catch((error: unknown) => {
+    if (backing === undefined || !(error instanceof BlockError)) throw error;
+    throw addContext(`Could not open '${filename}'`, error);
   });
   try {
-    await copyInto(options, disk, disk.zeroInit());
+    await copyInto(options, disk, { isZero: disk.zeroInit(), topOnly: backing !== undefined, isNew: true });
   } catch (error) {
     await disk.close().catch(() => {});
     throw error;
@@ -106,12 +138,27 @@ async function fill(
   await disk.close();
 }
 
-function copyInto(options: ConvertOptions, target: Disk, targetIsZero: boolean): Promise<void> {
+interface TargetState {
+  readonly isZero: boolean;
+  readonly topOnly: boolean;
+  readonly isNew?: boolean;
+}
+
+function copyInto(
+  options: ConvertOptions,
+  target: Disk,
+  { isZero, topOnly, isNew = false }: TargetState,
+): Promise<void> {
+  const { backing, impl } = target.node;
+  // What a new image does not store is zero past the end of the one below it.
+  const zeroFrom = isNew && backing !== undefined && impl.zeroInit?.() === true ? backing.length() : target.length;
   return copyDisks({
     sources: options.sources,
     target,
     sparseSize: options.sparseSize ?? DEFAULT_SPARSE_SIZE,
-    targetIsZero,
+    targetIsZero: isZero,
+    topOnly,
+    zeroFrom,
     parallel: options.parallel ?? DEFAULT_PARALLEL,
     outOfOrder: options.outOfOrder === true,
     rateLimit: options.rateLimit,

@@ -21,6 +21,8 @@ export interface PlanOptions {
   readonly trustZero: boolean;
   /** They need no writing either. */
   readonly skipZero: boolean;
+  /** From this byte on they never do. */
+  readonly zeroFrom: number;
 }
 
 export class CopyPlan {
@@ -43,14 +45,15 @@ export class CopyPlan {
   }
 
   async #next(): Promise<Piece | undefined> {
-    const { trustZero, skipZero } = this.#options;
+    const { trustZero, skipZero, zeroFrom } = this.#options;
     while (this.#offset < this.#source.length) {
       const offset = this.#offset;
       // Asked once a run: finding its end can cost as much as its length.
       this.#run = this.#run && offset < this.#run.end ? this.#run : await this.#source.run(offset);
-      const { part, end } = this.#run;
+      const { part, absent } = this.#run;
+      const end = this.#run.zero && offset < zeroFrom ? Math.min(this.#run.end, zeroFrom) : this.#run.end;
       const zero = this.#run.zero && trustZero;
-      if (zero && skipZero) {
+      if ((zero && skipZero) || absent || (this.#run.zero && offset >= zeroFrom)) {
         this.#offset = end;
         continue;
       }

@@ -20,6 +20,10 @@ export interface CopyOptions {
   readonly sparseSize: number;
   /** The target reads as zeroes where nothing is written, so zeroes are left out. */
   readonly targetIsZero: boolean;
+  /** Only what sources store themselves is copied: the target is based on what lies below them. */
+  readonly topOnly: boolean;
+  /** From this byte on the target reads as zeroes in any case. */
+  readonly zeroFrom: number;
   /** Requests under way at a time, 1 to 16; each holds a buffer of 2 MiB. */
   readonly parallel: number;
   /** Writes need not be begun in ascending order. */
@@ -64,9 +68,13 @@ class Copy {
   constructor(options: CopyOptions) {
     const { sparseSize, target, clock, signal } = options;
     this.#options = options;
-    this.#source = new Source(options.sources, options.salvage ? options.warn : undefined);
+    this.#source = new Source(options.sources, options.salvage ? options.warn : undefined, options.topOnly);
     const trustZero = sparseSize > 0;
-    this.#plan = new CopyPlan(this.#source, { trustZero, skipZero: options.targetIsZero });
+    this.#plan = new CopyPlan(this.#source, {
+      trustZero,
+      skipZero: options.targetIsZero,
+      zeroFrom: options.zeroFrom,
+    });
     this.#rule = trustZero ? sparseRule(sparseSize, target.limits.requestAlign) : undefined;
     this.#rate = options.rateLimit === undefined ? undefined : rateLimit(options.rateLimit, clock, signal);
     this.#offload = options.copyOffload || !trustZero;

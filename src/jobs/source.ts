@@ -1,7 +1,9 @@
 /** Disks put one behind another and read as one, as `convert` does with several sources (T-CONV-1). */
 import { alignUp } from '../bytes/align.ts';
+import { backingImage } from '../core/chain.ts';
 import type { Disk } from '../core/disk.ts';
 import { BlockError, codeOf, errorText, withErrno } from '../core/errors.ts';
+import { statusAbove } from '../core/status.ts';
 
 /** Each disk is rounded up to this many bytes; what it lacks reads as zeroes. */
 export const SECTOR = 512;
@@ -13,12 +15,13 @@ export interface SourcePart {
   readonly end: number;
 }
 
-/** What is at `offset` of the whole: `zero` needs no reading. */
+/** What is at `offset` of the whole: `zero` needs no reading, `absent` is not stored in the disk's own image. */
 export interface SourceRun {
   readonly part: SourcePart;
   readonly offset: number;
   readonly end: number;
   readonly zero: boolean;
+  readonly absent?: boolean;
 }
 
 /** What to do about damage: absent, it is an error. */
@@ -28,8 +31,11 @@ export class Source {
   readonly parts: readonly SourcePart[];
   readonly length: number;
   readonly #salvage: SalvageWarning;
+  readonly #topOnly: boolean;
 
-  constructor(disks: readonly Disk[], salvage: SalvageWarning) {
+  /** `topOnly`: tell as absent what disks do not store themselves, but read from images below. */
+  constructor(disks: readonly Disk[], salvage: SalvageWarning, topOnly = false) {
+    this.#topOnly = topOnly;
     let start = 0;
     this.parts = disks.map((disk) => {
       const part = { disk, start, end: start + alignUp(disk.length, SECTOR) };
@@ -46,6 +52,7 @@ export class Source {
     const within = offset - part.start;
     const stored = part.disk.length - within;
     if (stored <= 0) return { part, offset, end: part.end, zero: true };
+    if (this.#topOnly && backingImage(part.disk.node) !== undefined) return undefined;
     const status = part.disk.tryStatusNow(within, stored);
     return status && { part, offset, end: offset + status.length, zero: status.zero };
   }
@@ -58,8 +65,7 @@ export class Source {
     const within = offset - part.start;
     for (let length = part.disk.length - within; ; length = alignUp(Math.floor(length / 2), SECTOR)) {
       try {
-        const status = await part.disk.status(within, length);
-        return { part, offset, end: offset + status.length, zero: status.zero };
+        return { part, offset, ...(await this.#ask(part, offset, within, length)) };
       } catch (error) {
         const text = `error while reading block status at offset ${offset}`;
         if (this.#salvage === undefined) throw withErrno(codeOf(error), text, { cause: error });
@@ -68,6 +74,14 @@ export class Source {
         return { part, offset, end: offset + length, zero: false };
       }
     }
+  }
+
+  async #ask({ disk }: SourcePart, offset: number, within: number, length: number) {
+    const below = this.#topOnly ? backingImage(disk.node) : undefined;
+    const status =
+      below === undefined ? await disk.status(within, length) : await statusAbove(disk.node, below, within, length);
+    const absent = below !== undefined && !status.allocated;
+    return { end: offset + status.length, zero: status.zero, absent };
   }
 
   /** Fills `target`, which lies inside one part. Salvaging turns sectors that cannot be read into zeroes. */

@@ -2,22 +2,28 @@
  * The drivers with no more abilities than QEMU's have, for the command line that stands for qemu-img's: what it refuses,
  * scripts rely on (T-CHECK-1, T-RESIZE-1, T-MEAS-1, T-INFO-2).
  */
-import type { CheckReport, Child, DriverNode, DriverSpec, FormatSpec } from '../core/driver.ts';
+import type { CheckReport, Child, DriverNode, DriverSpec, FormatSpec, OpenContext } from '../core/driver.ts';
 import { BlockError } from '../core/errors.ts';
 import { decodeHeader, HEADER_BYTES } from '../formats/vdi/header.ts';
 import { isStored, readMap } from '../formats/vdi/map.ts';
+import { checkHeader } from '../formats/vdi/validate.ts';
 
 export function qemuDrivers(drivers: readonly DriverSpec[]): DriverSpec[] {
   const known = drivers.filter(({ name }) => name !== 'memory');
   return known.map((driver) => (driver.kind === 'format' && driver.name === 'vdi' ? restrictedVdi(driver) : driver));
 }
 
-/** No resize, no repair, no measure, nothing specific in info, QEMU's own check. */
+/** No resize, no repair, no measure, no parents, nothing specific in info, QEMU's own check. */
 function restrictedVdi({ measure: _measure, ...spec }: FormatSpec<never, never>): FormatSpec<never, never> {
+  const { create } = spec;
   return {
     ...spec,
+    supportsBacking: false,
+    ...(create && { create: { ...withoutBacking(create) } }),
     async open(context) {
-      const node = await spec.open(context);
+      await refuseParent(context);
+      // What it is based on is not looked for.
+      const node = await spec.open({ ...context, backingGiven: true });
       const { info } = node;
       const restricted: Pick<DriverNode, 'check' | 'info'> = {
         async check({ repair, finding }) {
@@ -30,10 +36,23 @@ function restrictedVdi({ measure: _measure, ...spec }: FormatSpec<never, never>)
         },
       };
       Object.assign(node, restricted);
-      Object.defineProperty(node, 'truncate', { value: undefined });
+      for (const missing of ['truncate', 'backing', 'changeBacking', 'makeEmpty']) {
+        Object.defineProperty(node, missing, { value: undefined });
+      }
       return node;
     },
   };
+}
+
+function withoutBacking({ backing, ...create }: NonNullable<FormatSpec<never, never>['create']>) {
+  const options = Object.entries(create.options).filter(([name]) => name !== backing?.file);
+  return { ...create, options: Object.fromEntries(options) };
+}
+
+async function refuseParent({ file }: OpenContext<never>): Promise<void> {
+  const bytes = new Uint8Array(HEADER_BYTES);
+  await file.read(0, bytes);
+  checkHeader(decodeHeader(bytes), true);
 }
 
 /**

@@ -28,7 +28,7 @@ export const convertCommand: Command = {
     '[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] [-l snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage] filename [filename2 [...]] output_filename',
   operands: 'SOURCE... TARGET',
   description:
-    'Several sources are put one behind another. The target gets its name when it is complete: an interruption leaves\nno file that looks whole. SOURCE or TARGET may be "-": raw data from standard input, to standard output.',
+    'Several sources are put one behind another. The target gets its name when it is complete: an interruption leaves\nno file that looks whole. SOURCE or TARGET may be "-": raw data from standard input, to standard output.\nThe target stands alone; with -B only what the source stores itself is copied, over an image that has the rest.',
   options: [
     SHORT_FORMAT,
     { short: 'O', argument: 'FMT', help: "the target's format; default: as its name ends, else raw" },
@@ -52,8 +52,8 @@ export const convertCommand: Command = {
     },
     SOURCE_CACHE,
     { short: 'c', help: 'compress the target', unavailable: true },
-    { short: 'B', argument: 'FILE', help: 'the image that the target is to be based on', unavailable: true },
-    { short: 'F', argument: 'FMT', help: 'the format of that image', unavailable: true },
+    { short: 'B', argument: 'FILE', help: 'base the target on this image, which has what lies below the source' },
+    { short: 'F', argument: 'FMT', help: 'the format of that image' },
     { short: 'l', argument: 'SNAPSHOT', help: 'a snapshot inside the source', unavailable: true },
     { long: 'bitmaps', help: 'copy persistent bitmaps', unavailable: true },
     { long: 'skip-broken-bitmaps', help: 'leave out bitmaps that are not consistent', unavailable: true },
@@ -70,6 +70,7 @@ export const convertCommand: Command = {
     'convert -p -O raw disk.vdi disk.img',
     'convert disk.vdi - | gzip > disk.raw.gz',
     'convert -n -O vdi disk.raw existing.vdi',
+    'convert -B base.vdi -F vdi overlay.vdi copy.vdi',
   ],
   run,
 };

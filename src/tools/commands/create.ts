@@ -18,13 +18,22 @@ export const createCommand: Command = {
   options: [
     { short: 'f', argument: 'FMT', help: "the image's format; default: as the file name ends, else raw" },
     { short: 'o', argument: 'OPTIONS', help: 'name=value,... for the format; "-o help" lists them' },
-    { short: 'b', argument: 'FILE', help: 'the image that this one is to be based on', unavailable: true },
-    { short: 'F', argument: 'FMT', help: 'the format of that image', unavailable: true },
-    { short: 'u', help: 'do not look at the image it is based on', unavailable: true },
+    {
+      short: 'b',
+      argument: 'FILE',
+      help: 'base it on this image, as seen from the folder of FILENAME; the size is then its',
+    },
+    { short: 'F', argument: 'FMT', help: 'the format of that image' },
+    { short: 'u', help: 'do not look at the image it is based on, which need not be there' },
     QUIET,
     OBJECT,
   ],
-  examples: ['create disk.vdi 20G', 'create -f vdi -o static=on disk.vdi 1G', 'create -f vdi -o help disk.vdi'],
+  examples: [
+    'create disk.vdi 20G',
+    'create -f vdi -o static=on disk.vdi 1G',
+    'create -f vdi -b base.vdi -F vdi overlay.vdi',
+    'create -f vdi -o help disk.vdi',
+  ],
   run,
 };
 
@@ -54,6 +63,7 @@ async function run(context: Context): Promise<number> {
       size,
       backingFile: given.text('b'),
       backingFormat: given.text('F'),
+      unchecked: given.has('u'),
       report: given.has('q') ? undefined : report,
       signal: context.signal,
     });

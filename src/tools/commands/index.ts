@@ -9,6 +9,7 @@ export interface CommandEntry {
 export const commands: readonly CommandEntry[] = [
   { name: 'check', load: async () => (await import('./check.ts')).checkCommand },
   { name: 'checksum', load: async () => (await import('./checksum.ts')).checksumCommand },
+  { name: 'commit', load: async () => (await import('./commit.ts')).commitCommand },
   { name: 'compact', load: async () => (await import('./compact.ts')).compactCommand },
   { name: 'compare', load: async () => (await import('./compare.ts')).compareCommand },
   { name: 'convert', load: async () => (await import('./convert.ts')).convertCommand },
@@ -17,5 +18,6 @@ export const commands: readonly CommandEntry[] = [
   { name: 'info', load: async () => (await import('./info.ts')).infoCommand },
   { name: 'map', load: async () => (await import('./map.ts')).mapCommand },
   { name: 'measure', load: async () => (await import('./measure.ts')).measureCommand },
+  { name: 'rebase', load: async () => (await import('./rebase.ts')).rebaseCommand },
   { name: 'resize', load: async () => (await import('./resize.ts')).resizeCommand },
 ];

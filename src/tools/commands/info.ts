@@ -1,11 +1,13 @@
 /** `info`: what is known about an image, without reading its content. */
+
+import { ALONE, eachImage } from '../../jobs/backing-chain.ts';
 import { type Command, readCommandLine } from '../command.ts';
 import { outputForm } from '../command-line/arguments.ts';
 import { FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, OUTPUT } from '../command-line/standard-options.ts';
 import type { Context } from '../context.ts';
 import { newGraph } from '../graph.ts';
 import { imageRequest, openImage, withDisks } from '../open-image.ts';
-import { imageInfo, infoJson, infoLines } from '../output/image-info.ts';
+import { type ImageInfo, imageInfo, infoJson, infoLines } from '../output/image-info.ts';
 import { jsonText } from '../output/json.ts';
 
 export const infoCommand: Command = {
@@ -33,18 +35,23 @@ async function run(context: Context): Promise<number> {
   const given = readCommandLine(context, infoCommand);
   const { filename } = given;
   const form = outputForm(given.text('output'));
-  const disk = await openImage(newGraph(context), { ...imageRequest(context, given, filename, 'format'), noIO: true });
+  const disk = await openImage(newGraph(context), { ...imageRequest(context, given, filename, 'format'), ...ALONE });
+  const images: ImageInfo[] = [];
+  const forceShare = given.has('force-share');
   await withDisks([disk], async () => {
-    const info = imageInfo(disk.node);
-    if (form === 'human') {
-      context.out.write(
-        infoLines(info)
-          .map((line) => `${line}\n`)
-          .join(''),
-      );
-    } else {
-      context.out.line(jsonText(given.has('backing-chain') ? [infoJson(info)] : infoJson(info)));
-    }
+    if (!given.has('backing-chain')) images.push(imageInfo(disk.node));
+    else await eachImage(disk, filename, { forceShare }, (each) => images.push(imageInfo(each.node)));
   });
+  const [top] = images;
+  // Failures come first: nothing is told of a chain that is broken (T-INFO-5).
+  if (form === 'human') context.out.write(images.map(paragraph).join('\n'));
+  else if (top !== undefined)
+    context.out.line(jsonText(given.has('backing-chain') ? images.map(infoJson) : infoJson(top)));
   return 0;
+}
+
+function paragraph(info: ImageInfo): string {
+  return infoLines(info)
+    .map((line) => `${line}\n`)
+    .join('');
 }

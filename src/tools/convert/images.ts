@@ -1,9 +1,13 @@
 /** The images of `convert`: sources, and the target that is new or there already. */
 import type { CacheMode } from '../../core/cache.ts';
 import { checkCreationOptions, creationDrivers, creationSchema } from '../../core/create.ts';
+import { backingOptionNames } from '../../core/create-backing.ts';
 import type { Disk } from '../../core/disk.ts';
+import type { DriverSpec } from '../../core/driver.ts';
 import type { Graph } from '../../core/graph.ts';
+import type { OptionTree } from '../../core/options.ts';
 import type { ConvertTarget } from '../../jobs/convert.ts';
+import type { GivenOptions } from '../command.ts';
 import { cacheMode, type Warning } from '../command-line/arguments.ts';
 import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
@@ -51,16 +55,42 @@ export async function newTarget(
   const schema = creationSchema(spec, protocol);
   const tree = options.tree();
   checkCreationOptions(schema, tree);
-  if (given.has('B') && !Object.hasOwn(schema, 'backing_file')) {
-    throw new Failure(`Backing file not supported for file format '${format}'`);
-  }
-  if (given.has('F') && !Object.hasOwn(schema, 'backing_fmt')) {
-    throw new Failure(`Backing file format not supported for file format '${format}'`);
+  const { backing, createOptions } = namedBacking(given, spec, tree);
+  if (backing !== undefined && given.operands.length > 2) throw new Failure(MANY_SOURCES);
+  if (backing !== undefined && backing.format === undefined) {
+    throw new Failure('Use of backing file requires explicit backing format');
   }
   if (given.has('c')) throw new Failure('Compression not supported for this file format');
   if (given.has('bitmaps')) throw new Failure('Source lacks bitmap support');
   const cache = cacheMode('cache', given.text('t') ?? 'unsafe');
-  return { filename, format, createOptions: tree, cache };
+  return { filename, format, createOptions, backing, cache };
+}
+
+const MANY_SOURCES = 'Having a backing file for the target makes no sense when concatenating multiple input images';
+
+/** What the target is to be based on, by `-B` and `-F` or by options of its format, which are taken out of the others. */
+function namedBacking(
+  given: GivenOptions,
+  spec: DriverSpec,
+  tree: OptionTree,
+): { backing: { filename: string; format: string | undefined } | undefined; createOptions: OptionTree } {
+  const names = backingOptionNames(spec);
+  if (given.has('B') && names === undefined) {
+    throw new Failure(`Backing file not supported for file format '${spec.name}'`);
+  }
+  if (given.has('F') && names?.format === undefined && names?.only === undefined) {
+    throw new Failure(`Backing file format not supported for file format '${spec.name}'`);
+  }
+  if (names === undefined) return { backing: undefined, createOptions: tree };
+  const { [names.file]: optionFile, ...others } = tree;
+  const { [names.format ?? '']: optionFormat, ...createOptions } = others;
+  const filename = given.text('B') ?? optionFile;
+  const told = given.text('F') ?? optionFormat ?? (given.has('B') ? undefined : names.only);
+  const format = told === undefined ? undefined : String(told);
+  if (filename !== undefined) return { backing: { filename: String(filename), format }, createOptions };
+  // The format of nothing: its driver tells what it thinks of it.
+  const alone = names.format !== undefined && format !== undefined ? { [names.format]: format } : {};
+  return { backing: undefined, createOptions: { ...createOptions, ...alone } };
 }
 
 /** `-n`. */
@@ -74,6 +104,7 @@ export async function existingTarget(
   if (given.has('target-is-zero') && given.has('B')) {
     throw new Failure('Cannot use --target-is-zero when the destination image has a backing file');
   }
+  if (given.has('B') && given.operands.length > 2) throw new Failure(MANY_SOURCES);
   if (given.has('bitmaps')) throw new Failure('Source lacks bitmap support');
   const cache = cacheMode('cache', given.text('t') ?? 'unsafe');
   const imageOpts = given.has('target-image-opts');
@@ -84,5 +115,5 @@ export async function existingTarget(
     await existing.close();
     throw new Failure('Compression not supported for this file format');
   }
-  return { existing, isZero: given.has('target-is-zero') };
+  return { existing, isZero: given.has('target-is-zero'), sharesBacking: given.has('B') };
 }

@@ -5,6 +5,7 @@ import type { SpecificData } from '../../core/driver.ts';
 import { allocatedSize, driverInfo } from '../../core/info.ts';
 import { hashOrder } from '../../core/key-order.ts';
 import type { BlockNode } from '../../core/node.ts';
+import { type NamedBacking, namedBacking } from '../../jobs/backing-chain.ts';
 import type { JsonObject } from './json.ts';
 
 export interface ImageInfo {
@@ -17,6 +18,7 @@ export interface ImageInfo {
   readonly encrypted: boolean;
   /** Undefined when the driver reports nothing about itself. */
   readonly dirty: boolean | undefined;
+  readonly backing?: NamedBacking | undefined;
   readonly specific: { readonly type: string; readonly data: SpecificData } | undefined;
   readonly children: readonly { readonly name: string; readonly info: ImageInfo }[];
 }
@@ -34,6 +36,7 @@ export function imageInfo(node: BlockNode): ImageInfo {
     clusterSize: info?.clusterSize,
     encrypted: info?.encrypted ?? false,
     dirty: info === undefined ? undefined : (info.dirty ?? false),
+    backing: namedBacking(node),
     specific: info?.specific,
     children: node.children.map((link) => ({ name: link.name, info: imageInfo(link.node) })),
   };
@@ -49,6 +52,9 @@ export function infoJson(info: ImageInfo): JsonObject {
     'format-specific': info.specific && { type: info.specific.type, data: info.specific.data },
     encrypted: info.encrypted || undefined,
     'dirty-flag': info.dirty,
+    'backing-filename': info.backing?.filename,
+    'full-backing-filename': info.backing?.path,
+    'backing-filename-format': info.backing?.format,
     children: info.children.map(({ name, info: child }) => ({ name, info: infoJson(child) })),
   };
 }
@@ -92,8 +98,17 @@ function commonLines(info: ImageInfo): string[] {
     ...(info.encrypted ? ['encrypted: yes'] : []),
     ...(info.clusterSize === undefined ? [] : [`cluster_size: ${info.clusterSize}`]),
     ...(info.dirty === true ? ['cleanly shut down: no'] : []),
+    ...backingLines(info.backing),
     ...specificLines(info),
   ];
+}
+
+function backingLines(backing: NamedBacking | undefined): string[] {
+  if (backing === undefined) return [];
+  const { filename, path, format } = backing;
+  const place =
+    path === undefined ? ' (cannot determine actual path)' : path === filename ? '' : ` (actual path: ${path})`;
+  return [`backing file: ${filename}${place}`, ...(format === undefined ? [] : [`backing file format: ${format}`])];
 }
 
 function specificLines({ specific }: ImageInfo): string[] {
