@@ -2,12 +2,16 @@
 import type { FormatSpec } from './driver.ts';
 import { BlockError, codeOf, withErrno } from './errors.ts';
 import type { Graph } from './graph.ts';
+import { isInserted } from './info.ts';
 import type { BlockNode } from './node.ts';
 import { PROBE_BYTES, probeFormat } from './probe.ts';
 import * as request from './request.ts';
 
 /** Throws BlockError when the file cannot be read, or no format knows it. */
 export async function probeNode(graph: Graph, file: BlockNode): Promise<FormatSpec<never, never>> {
+  const plain = graph.driver('raw');
+  // Nothing to look at (BL-OPEN-13).
+  if (plain?.kind === 'format' && (file.impl.length() === 0 || !isInserted(file))) return plain;
   const head = new Uint8Array(PROBE_BYTES);
   try {
     await request.read(file, 0, head);

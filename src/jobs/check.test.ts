@@ -27,7 +27,7 @@ async function checked({ graph }: World, repair: RepairMode): Promise<CheckResul
   return { ...result, lines };
 }
 
-describe('a check (T-CHECK-3)', () => {
+describe('a check (T-CHECK-3, BL-CHECK-1)', () => {
   test('of a sound image finds nothing, and repairs nothing', async () => {
     const made = await damaged(() => {});
     const { report, repaired, lines } = await checked(made, 'all');

@@ -1,6 +1,7 @@
 /** File names given and shown: BL-NAME, BL-REFRESH. */
 import { describe, expect, test } from 'vitest';
-import type { NestedOptions } from '../../src/core/options.ts';
+import { defineFilter } from '../../src/core/driver.ts';
+import { type NestedOptions, option } from '../../src/core/options.ts';
 import { raw } from '../../src/formats/raw.ts';
 import { failureOf, graphOf, plainFormat, Storage, storageProtocol } from './storage.ts';
 
@@ -31,6 +32,37 @@ describe('names given (BL-NAME-8)', () => {
     for (const text of ['json:[]', 'json:1', 'json:"x"', 'json:null']) {
       expect(await failure(text)).toEqual({ code: 'EINVAL', message: 'Invalid JSON object given' });
     }
+  });
+
+  test('the parser’s text follows', async () => {
+    const failure = async (name: string) => (await failureOf(newGraph().open(name))).message;
+    const prefix = 'Could not parse the JSON options: ';
+    expect(await failure('json:')).toBe(`${prefix}Expecting a JSON value`);
+    expect(await failure('json:{"driver":}')).toBe(`${prefix}JSON parse error, expecting value`);
+    expect(await failure('json:{"driver": "raw", "driver": "raw"}')).toBe(`${prefix}JSON parse error, duplicate key`);
+  });
+
+  test('nested objects and arrays are dotted keys; empty ones stay, so that they are not taken for nothing', async () => {
+    const failure = async (more: string) => {
+      const name = `json:{"driver": "raw", "file": {"driver": "net"}, ${more}}`;
+      return (await failureOf(newGraph().open(name))).message;
+    };
+    const unknown = (key: string) => `Block format 'raw' does not support the option '${key}'`;
+    expect(await failure('"a": {"b": [1, {"c": 2}]}')).toBe(unknown('a.b.0'));
+    expect(await failure('"a": [{"c": 2}]')).toBe(unknown('a.0.c'));
+    expect(await failure('"a": {}')).toBe(unknown('a'));
+    expect(await failure('"a": []')).toBe(unknown('a'));
+    expect(await failure('"a": null')).toBe(unknown('a'));
+  });
+
+  test('an empty child is none', async () => {
+    const failure = (name: string) => failureOf(newGraph().open(name));
+    const missing = { code: 'EINVAL', message: 'A block device must be specified for "file"' };
+    expect(await failure('json:{"driver": "raw", "file": {}}')).toEqual(missing);
+    expect(await failure('json:{"driver": "raw", "file": null}')).toEqual(missing);
+    const nothing = { code: 'EINVAL', message: 'Must specify either driver or file' };
+    expect(await failure('json:{"file": {}}')).toEqual(nothing);
+    expect(await failure('json:{"file": []}')).toEqual(nothing);
   });
 
   test('keys that objects have by nature are options like any others', async () => {
@@ -89,6 +121,24 @@ describe('names shown', () => {
       await disk.close();
       await again.close();
     }
+  });
+
+  test('BL-REFRESH-2: a driver that words its name itself', async () => {
+    const worded = defineFilter({
+      name: 'worded',
+      summary: '',
+      options: { say: option.text({ help: '', fallback: '' }) },
+      strongOptions: ['say'],
+      exactFilename: ({ say }, child) => (say === undefined ? `worded:${child('file')}` : undefined),
+      open: async () => ({}),
+    });
+    const graph = graphOf([storageProtocol(new Storage(8192), 'file'), worded, raw]);
+    const file = { driver: 'file', filename: 'x' };
+    expect((await graph.open({ driver: 'worded', file })).filename).toBe('worded:x');
+    expect((await graph.open({ driver: 'raw', file: { driver: 'worded', file } })).filename).toBe('worded:x');
+    expect((await graph.open({ driver: 'worded', say: 'y', file })).filename).toBe(
+      'json:{"say": "y", "driver": "worded", "file": {"driver": "file", "filename": "x"}}',
+    );
   });
 
   test('names are never cut', async () => {
