@@ -12,6 +12,9 @@ const PEERS = {
   e2fsprogs: { programs: ['mke2fs', 'e2fsck', 'debugfs'], without: 'tests on an ext4 file system' },
   dosfstools: { programs: ['mkfs.fat', 'fsck.fat'], without: 'tests on a FAT file system' },
   mtools: { programs: ['mcopy'], without: 'tests that put files in a FAT file system' },
+  nbdkit: { programs: ['nbdkit'], without: 'tests with a disk that hangs' },
+  'libnbd-bin': { programs: ['nbdfuse'], without: 'tests with a disk that hangs' },
+  fuse3: { programs: ['fusermount3'], without: 'tests with a disk that hangs' },
 };
 
 /** Where an ordinary user's PATH does not lead, but mkfs lives. */

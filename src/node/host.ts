@@ -19,7 +19,7 @@ export interface NodeHostOptions {
 }
 
 /** Files, time, randomness and events of this machine. */
-export function nodeHost(options: NodeHostOptions = {}): Host {
+export function nodeHost(options: NodeHostOptions = {}): Host & Required<Pick<Host, 'createContext'>> {
   const clock = options.clock ?? systemClock;
   const toStderr = (message: string) => {
     process.stderr.write(`${message}\n`);
