@@ -162,6 +162,14 @@ describe('preallocate', () => {
     expect(await close()).toBe(3 * KIB);
   });
 
+  test('what is reserved is cut off before another program gets the file (BL-MISC-3)', async () => {
+    const { node, link, stored, close } = await setUp();
+    await link.write(KIB, data(KIB));
+    await node.impl.inactivate?.();
+    expect(stored()).toBe(2 * KIB);
+    expect(await close()).toBe(2 * KIB);
+  });
+
   test('a reopen with a bad alignment changes nothing', async () => {
     const { graph, node, link, stored, close } = await setUp();
     await link.write(KIB, data(KIB));

@@ -137,6 +137,18 @@ describe('throttle group (BL-MISC-2)', () => {
     expect(log).toEqual(['a 0', 'b 0', 'c 100', 'd 200', 'late 300']);
   });
 
+  test('nor at the very moment when the next of them may pass, before the timer has told', async () => {
+    const { clock, group, log, ask, all } = setUp({ 'iops-read': 10 });
+    const [first, second] = [group.join(), group.join()];
+    const moment = clock.sleep(100);
+    for (const name of ['a', 'b', 'c']) ask(name, first, 'read');
+    await moment;
+    expect(second.mayPass('read')).toBe(false);
+    ask('late', second, 'read');
+    await all();
+    expect(log).toEqual(['a 0', 'b 0', 'c 100', 'late 200']);
+  });
+
   test('a kind that only its own limit holds back does not hold back the other', async () => {
     const { group, log, ask, all } = setUp({ 'iops-read': 10 });
     const member = group.join();
