@@ -1,5 +1,6 @@
 /** All drivers that come with the library, in the order they are registered: look-ups and probes go from the last to the first. */
 import type { DriverSpec } from './core/driver.ts';
+import { blkdebug } from './filters/blkdebug/blkdebug.ts';
 import { compress } from './filters/compress.ts';
 import { copyOnRead } from './filters/copy-on-read.ts';
 import { preallocate } from './filters/preallocate.ts';
@@ -18,6 +19,7 @@ export const DRIVERS: readonly DriverSpec[] = [
   memory,
   raw,
   vdi,
+  blkdebug,
   throttle,
   copyOnRead,
   compress,

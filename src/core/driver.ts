@@ -216,6 +216,8 @@ export interface DriverNode {
   /** The node is about to change its context (BL-CTX-2); throws to refuse. What begins after the commit runs there. */
   prepareContext?(next: HostContext | undefined): PendingChange;
 
+  /** A drain or a closing above waits for requests: those that this node holds back by choice must end. */
+  letGo?(reason: 'drain' | 'close'): void;
   /** A drain begins: background work is to stop by itself; {@link resume} ends it. */
   quiesce?(): void;
   resume?(): void;
@@ -346,6 +348,8 @@ export interface ChildSpec<O> {
   readonly role: ChildRole | ((options: O) => ChildRole);
   /** Opening goes on without it. Default: `A block device must be specified for "NAME"`. */
   readonly optional?: boolean;
+  /** Opened below the format level, without probing. Default: as the role says (BL-OPEN-27). */
+  readonly protocolLevel?: boolean;
 }
 
 interface DriverBase<O> {
@@ -396,12 +400,19 @@ export interface FormatSpec<O = unknown, C = unknown> extends DriverBase<O> {
   open(context: OpenContext<O>): Promise<DriverNode>;
 }
 
+/** What a filter's own form of file name says. */
+export interface FilterName {
+  readonly options: OptionTree;
+  /** File names of children. */
+  readonly children: Readonly<Record<string, string>>;
+}
+
 export interface FilterSpec<O = unknown> extends DriverBase<O> {
   readonly kind: 'filter';
   /** The child it filters. Default `file`. */
   readonly filters?: string;
-  /** Turns `NAME:rest` into options; presence lets the filter be named so (BL-OPEN-8). */
-  parseFilename?(filename: string): OptionTree;
+  /** Turns `NAME:rest` into options and names of children; presence lets the filter be named so (BL-OPEN-8). */
+  parseFilename?(filename: string): FilterName;
   /** The name that opening alone gives the same node, from the options and the children's exact names; undefined: none. */
   exactFilename?(options: OptionTree, child: (name: string) => string): string | undefined;
   /** Filters make no images. */

@@ -10,6 +10,8 @@ export interface Events {
   readonly 'diskwright:create': { readonly filename: string; readonly format: string };
   /** A device's tray was opened or closed (BL-MEDIA-2); the members are those of the event DEVICE_TRAY_MOVED. */
   readonly 'diskwright:device:tray-moved': TrayEvent;
+  /** A blkdebug node did something to a request (BD-60). */
+  readonly 'diskwright:fault': FaultEvent;
   /** A request of a disk's user has ended. While watched, none takes the fast path. */
   readonly 'diskwright:request': RequestEvent;
 }
@@ -25,6 +27,16 @@ export interface TrayEvent {
   /** Of the guest's side of the device. */
   readonly id: string;
   readonly 'tray-open': boolean;
+}
+
+export interface FaultEvent {
+  readonly node: string;
+  readonly type: 'read' | 'write' | 'write-zeroes' | 'discard' | 'flush' | 'block-status';
+  /** Bytes. */
+  readonly offset: number;
+  readonly length: number;
+  /** `error`, `delay`, `torn`, … */
+  readonly action: string;
 }
 
 export interface RequestEvent {

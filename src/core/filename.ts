@@ -86,9 +86,9 @@ export function refreshFilename(node: BlockNode): void {
 /** Options that decide what data is seen, as they were given (BL-REFRESH-6). */
 function strongOptions({ driver, options }: BlockNode): Record<string, FullOptions[string]> {
   const own: Record<string, FullOptions[string]> = {};
-  for (const key of driver.strongOptions ?? []) {
-    const value = options[key];
-    if (value !== undefined) own[key] = value;
+  const strong = driver.strongOptions ?? [];
+  for (const [key, value] of Object.entries(options)) {
+    if (strong.some((name) => key === name || key.startsWith(`${name}.`))) own[key] = value;
   }
   return own;
 }

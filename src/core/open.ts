@@ -3,7 +3,7 @@ import { refuseInactive } from './activation.ts';
 import { openBacking } from './backing-open.ts';
 import { debugEvent } from './debug.ts';
 import type { OpenOptions } from './disk.ts';
-import type { Child, ChildSpec, DriverInfo, DriverNode, DriverSpec, OpenContext } from './driver.ts';
+import type { Child, ChildSpec, DriverInfo, DriverNode, DriverSpec, FilterSpec, OpenContext } from './driver.ts';
 import { BlockError, codeOf, errorText, withErrno } from './errors.ts';
 import { jsonNameOptions, refreshFilename } from './filename.ts';
 import { completeFilter } from './filter.ts';
@@ -60,7 +60,10 @@ export interface Level {
   readonly explicit: OptionTree;
 }
 
-/** Opens a node with all below it. Throws BlockError, and then leaves nothing open. */
+/**
+ * Opens a node with all below it. The caller has the one reference, links the node and drops it by `graph.unpin`
+ * (BL-TERM-9). Throws BlockError, and then leaves nothing open.
+ */
 export async function openNode(graph: Graph, asked: OpenRequest): Promise<BlockNode> {
   const depth = asked.depth ?? 0;
   if (depth > MAX_DEPTH) throw new BlockError('ELOOP', `More than ${MAX_DEPTH} nodes below one another`);
@@ -96,15 +99,23 @@ async function openNamed(level: Level, given: NamedDriver | undefined, rest: Opt
     if (tree.filename === undefined) throw new BlockError('EINVAL', 'Must specify either driver or file');
     driver = await protocolFor(graph, String(tree.filename), filename !== undefined, level.asked.options.context);
   }
+  if (driver.kind === 'filter') return openNamedFilter(level, driver, tree);
   if (filename !== undefined && driver.parseFilename !== undefined) {
     const { filename: _parsed, ...others } = tree;
     tree = { ...others, ...driver.parseFilename(filename) };
   }
-  if (driver.kind === 'filter') return openWithChildren({ ...level, filename: undefined }, driver, tree);
   if (driver.needsFilename && (tree.filename === undefined || tree.filename === '')) {
     throw new BlockError('EINVAL', `The '${driver.name}' block driver requires a file name`);
   }
   return openDriver(level, driver, tree, [], typeof tree.filename === 'string' ? tree.filename : '');
+}
+
+/** A filter whose own form of name holds the names of its children. */
+function openNamedFilter(level: Level, driver: FilterSpec<never>, tree: OptionTree): Promise<BlockNode> {
+  const { filename: _parsed, ...others } = tree;
+  if (level.filename === undefined || driver.parseFilename === undefined) return openWithChildren(level, driver, tree);
+  const { options, children } = driver.parseFilename(level.filename);
+  return openWithChildren(level, driver, { ...others, ...options }, undefined, children);
 }
 
 /** A format to be guessed from what its file holds (BL-OPEN-13). */
@@ -114,19 +125,18 @@ async function openProbed(level: Level, rest: OptionTree): Promise<BlockNode> {
   if (level.filename === undefined && (own.file ?? undefined) === undefined && Object.keys(inner).length === 0) {
     throw new BlockError('EINVAL', 'Must specify either driver or file');
   }
-  const file = await openChild(level, { name: 'file', role: 'image', tree: rest, parentIsFormat: true });
+  const file = await openChild(level, { name: 'file', role: 'image', tree: rest, protocolLevel: true });
   try {
     const driver = await probeNode(graph, file.node);
     const node = await openWithChildren(level, driver, rest, file);
     if (driver.name === 'raw' && node.writable) guardGuessedRaw(graph, node);
     return node;
-  } catch (error) {
-    await graph.closeUnused([file.node]).catch(() => {});
-    throw error;
+  } finally {
+    await graph.unpin(file.node).catch(() => {});
   }
 }
 
-/** A child that is open, before its parent is. */
+/** A child that is open, before its parent is; pinned until it is linked. */
 interface OpenedChild {
   readonly name: string;
   readonly role: ChildRole;
@@ -141,6 +151,9 @@ async function openWithChildren(
   driver: Exclude<DriverSpec, { kind: 'protocol' }>,
   rest: OptionTree,
   file?: OpenedChild,
+  names: Readonly<Record<string, string>> = level.filename === undefined
+    ? {}
+    : { [primaryName(driver)]: level.filename },
 ): Promise<BlockNode> {
   let tree = rest;
   const opened: OpenedChild[] = [];
@@ -150,13 +163,13 @@ async function openWithChildren(
       const taken = takePrefix(tree, name);
       const { [name]: reference, ...own } = taken.rest;
       const primary = name === primaryName(driver);
+      const filename = names[name];
       const given = (reference ?? undefined) !== undefined || Object.keys(taken.inner).length > 0;
       const role = typeof spec.role === 'string' ? spec.role : spec.role(values as never);
       if (primary && file !== undefined) opened.push({ ...file, role });
-      else if (given || (primary && level.filename !== undefined)) {
-        const filename = primary ? level.filename : undefined;
-        const parentIsFormat = driver.kind === 'format';
-        opened.push(await openChild({ ...level, filename }, { name, role, tree, parentIsFormat }));
+      else if (given || filename !== undefined) {
+        const protocolLevel = spec.protocolLevel ?? childProtocolLevel(role, driver.kind === 'format');
+        opened.push(await openChild({ ...level, filename }, { name, role, tree, protocolLevel }));
       } else if (spec.optional !== true) {
         throw new BlockError('EINVAL', `A block device must be specified for "${name}"`);
       }
@@ -164,9 +177,8 @@ async function openWithChildren(
     }
     const shown = opened[0]?.node.filename ?? '';
     return await openDriver(level, driver, tree, opened, shown);
-  } catch (error) {
-    await level.graph.closeUnused(opened.map(({ node }) => node)).catch(() => {});
-    throw error;
+  } finally {
+    for (const child of opened) if (child.node !== file?.node) await level.graph.unpin(child.node).catch(() => {});
   }
 }
 
@@ -185,11 +197,11 @@ interface ChildRequest {
   readonly role: ChildRole;
   /** The parent's options. */
   readonly tree: OptionTree;
-  readonly parentIsFormat: boolean;
+  readonly protocolLevel: boolean;
 }
 
 /** A child by reference, or opened from its own options with what it inherits (BL-OPEN-12). */
-async function openChild(level: Level, { name, role, tree, parentIsFormat }: ChildRequest): Promise<OpenedChild> {
+async function openChild(level: Level, { name, role, tree, protocolLevel }: ChildRequest): Promise<OpenedChild> {
   const { graph, filename, settings, asked } = level;
   const { inner, rest } = takePrefix(tree, name);
   const reference = rest[name] ?? undefined;
@@ -197,11 +209,7 @@ async function openChild(level: Level, { name, role, tree, parentIsFormat }: Chi
     const plain = filename === undefined && Object.keys(inner).length === 0;
     return { name, role, node: referredNode(graph, reference, plain), referenced: true };
   }
-  const inherited = {
-    settings: inheritedSettings(settings, role),
-    role,
-    protocolLevel: childProtocolLevel(role, parentIsFormat),
-  };
+  const inherited = { settings: inheritedSettings(settings, role), role, protocolLevel };
   const { options, namedBy, chainDepth = 0, chainFiles = [] } = asked;
   const depth = (asked.depth ?? 0) + 1;
   const above = { chainDepth, chainFiles, namedBy };
@@ -209,7 +217,7 @@ async function openChild(level: Level, { name, role, tree, parentIsFormat }: Chi
   return { name, role, node, referenced: false };
 }
 
-/** BL-OPEN-2: a device decides, then a node. */
+/** A device decides, then a node (BL-OPEN-2). Pinned, so that it stays until it is linked. */
 export function referredNode(graph: Graph, reference: OptionValue, plain: boolean): BlockNode {
   if (!plain) {
     throw new BlockError(
@@ -218,7 +226,9 @@ export function referredNode(graph: Graph, reference: OptionValue, plain: boolea
     );
   }
   try {
-    return graph.lookUp(String(reference));
+    const node = graph.lookUp(String(reference));
+    graph.pin(node);
+    return node;
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
     throw new BlockError('ENODEV', error.message, { cause: error });
@@ -248,11 +258,17 @@ async function openDriver(
   node.filename = shownName;
   node.context = asked.options.context;
   node.inactive = asked.options.inactive === true;
+  node.opening = true;
+  graph.pin(node);
   graph.register(node);
   try {
     for (const child of children) adopt(graph, node, child);
     const { context } = node;
-    node.impl = await callOpen(node, openContext(level, node, values, isGiven(backing, asked)), shownName);
+    const opening = openContext(level, node, values, isGiven(backing, asked));
+    // It reads from its children: what changes those waits for it, and drains do.
+    node.impl = await graph.control.run('shared', [node], () =>
+      node.tracker.track(() => callOpen(node, opening, shownName)),
+    );
     // Others that it is linked with may have moved meanwhile, and it with them.
     if (node.context !== context) node.impl.prepareContext?.(node.context).commit();
     degrade(node);
@@ -262,10 +278,11 @@ async function openDriver(
     refreshFilename(node);
     refuseUnknown(driver, rest, node.name);
     asked.options.signal?.throwIfAborted();
+    node.opening = false;
     graph.emit('diskwright:node:open', { node: node.name, driver: driver.name, filename: node.filename });
     return node;
   } catch (error) {
-    await graph.closeNode(node).catch(() => {});
+    await graph.unpin(node).catch(() => {});
     throw error;
   }
 }

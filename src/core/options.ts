@@ -36,6 +36,8 @@ export interface Option<T> {
   readonly reopen?: boolean;
   /** The legal values, where they can be listed. */
   readonly values?: readonly string[];
+  /** Takes all options below the name (`NAME.key`, `NAME.0.key`), without the prefix, instead of one value. */
+  readonly nested?: (inner: OptionTree) => T;
 }
 
 /** In display order. */
@@ -103,6 +105,13 @@ export const option = {
       },
     };
   },
+  /** Options below the name, taken whole: `parse` gets them without the prefix, and none at all for the default. */
+  nested<T>(help: string, parse: (inner: OptionTree) => T): Option<T> {
+    const refuse = (_value: OptionValue, name: string): T => {
+      throw badValue(`Parameter '${name}' expects options below it`);
+    };
+    return { help, type: 'str', fallback: parse({}), parse: refuse, nested: parse };
+  },
   boolean<T extends boolean | undefined = boolean>(traits: OptionTraits<T>): Option<T | boolean> {
     return { ...traits, type: 'bool (on/off)', parse: parseBoolOption };
   },
@@ -128,11 +137,22 @@ export function parseOptions<O>(schema: OptionSchema<O>, tree: OptionTree): { va
   const rest: Record<string, OptionValue> = { ...tree };
   const values: Record<string, unknown> = {};
   for (const [name, spec] of Object.entries(schema as AnySchema)) {
+    if (spec.nested !== undefined) {
+      values[name] = spec.nested(pickPrefix(rest, name));
+      continue;
+    }
     const given = rest[name];
     delete rest[name];
     values[name] = given === undefined ? spec.fallback : spec.parse(given, name);
   }
   return { values: values as O, rest };
+}
+
+/** Takes the options below `prefix.` out of `tree`. */
+function pickPrefix(tree: Record<string, OptionValue>, prefix: string): OptionTree {
+  const { inner } = takePrefix(tree, prefix);
+  for (const key of Object.keys(inner)) delete tree[`${prefix}.${key}`];
+  return inner;
 }
 
 /** A tree whose keys may be any text, `__proto__` too. */

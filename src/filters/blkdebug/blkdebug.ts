@@ -1,0 +1,155 @@
+/** Fault injection by rules, as QEMU's filter of that name, and past it (specification: the BD rules). */
+import { type DriverNode, defineFilter, type Extent, type OpenContext } from '../../core/driver.ts';
+import { BlockError, codeOf, withErrno } from '../../core/errors.ts';
+import type { Host } from '../../core/host.ts';
+import type { OptionTree } from '../../core/options.ts';
+import { option } from '../../core/options.ts';
+import { PERMISSION_NAMES, type PermissionSet } from '../../core/permissions.ts';
+import { CONFIG_MAX, parseConfig } from './config-file.ts';
+import { type Constraints, constrainedLimits } from './constraints.ts';
+import { Blkdebug, register } from './control.ts';
+import { parseSection, type Rule } from './rules.ts';
+
+interface BlkdebugOptions extends Constraints {
+  readonly config: string | undefined;
+  readonly seed: number;
+  readonly 'inject-error': readonly Rule[];
+  readonly 'set-state': readonly Rule[];
+  readonly 'take-child-perms': PermissionSet;
+  readonly 'unshare-child-perms': PermissionSet;
+}
+
+const limit = (help: string) => option.size({ help, fallback: 0 });
+
+const options = {
+  config: option.text<string | undefined>({ help: 'file with rules', fallback: undefined }),
+  align: limit('request alignment that the node states'),
+  'max-transfer': limit('longest request that the node takes'),
+  'opt-write-zero': limit('alignment of zero writes that the node states'),
+  'max-write-zero': limit('longest zero write that the node takes'),
+  'opt-discard': limit('alignment of discards that the node states'),
+  'max-discard': limit('longest discard that the node takes'),
+  'inject-error': option.nested('rules that fail requests', (tree) => parseSection('inject-error', tree)),
+  'set-state': option.nested('rules that change the state', (tree) => parseSection('set-state', tree)),
+  'take-child-perms': option.nested('permissions to take on the child', parsePermissions),
+  'unshare-child-perms': option.nested('permissions not to share on the child', parsePermissions),
+  seed: option.number({ help: 'for all that rules leave to chance', fallback: 1, beyond: true }),
+};
+
+export const blkdebug = defineFilter<BlkdebugOptions>({
+  name: 'blkdebug',
+  summary: 'Injects faults by rules',
+  options,
+  strongOptions: Object.keys(options),
+  filters: 'image',
+  parseFilename(filename) {
+    const prefix = 'blkdebug:';
+    // A name without the prefix is the image's (BD-2).
+    if (!filename.startsWith(prefix)) return { options: {}, children: { image: filename } };
+    const rest = filename.slice(prefix.length);
+    const colon = rest.indexOf(':');
+    if (colon < 0) throw new BlockError('EINVAL', 'blkdebug requires both config file and image path');
+    return { options: { config: rest.slice(0, colon) }, children: { image: rest.slice(colon + 1) } };
+  },
+  exactFilename(given, child) {
+    const image = child('image');
+    if (image === '' || Object.keys(given).some((key) => key !== 'config')) return undefined;
+    const name = `blkdebug:${given.config ?? ''}:${image}`;
+    return name.length > 4095 ? undefined : name;
+  },
+  async open(context) {
+    const { options: given, host, node, file } = context;
+    // Refused here, and asked for again when the child changes.
+    constrainedLimits(given, file.limits());
+    const rules = await allRules(context);
+    const control = new Blkdebug({ file, host, node, rules, seed: given.seed });
+    void control.engine.event('none');
+    const impl = filterMethods(context, control);
+    register(impl, control);
+    return impl;
+  },
+});
+
+/** All inject-error rules, then all set-state rules; those of the file first (BD-12). */
+async function allRules({ options: given, host }: OpenContext<BlkdebugOptions>): Promise<Rule[]> {
+  const fromFile = given.config ? parseConfig(await readConfig(host, given.config), given.config) : [];
+  const rules = [...fromFile, ...given['inject-error'], ...given['set-state']];
+  return [...rules.filter(({ kind }) => kind === 'inject-error'), ...rules.filter(({ kind }) => kind === 'set-state')];
+}
+
+async function readConfig(host: Host, filename: string): Promise<string> {
+  try {
+    if ((await host.files.stat(filename)).kind === 'directory') throw new BlockError('EISDIR', 'Is a directory');
+    const file = await host.files.open(filename, { write: false });
+    try {
+      if (file.size() > CONFIG_MAX) throw withErrno('EFBIG', `'${filename}'`);
+      const bytes = new Uint8Array(file.size());
+      await file.read(0, bytes);
+      return new TextDecoder().decode(bytes);
+    } finally {
+      await file.close();
+    }
+  } catch (cause) {
+    throw withErrno(codeOf(cause), 'Could not read blkdebug config file', { cause });
+  }
+}
+
+function filterMethods({ options: given, file }: OpenContext<BlkdebugOptions>, control: Blkdebug): Partial<DriverNode> {
+  const shortest = Math.max(file.limits().requestAlign, given.align, given['opt-write-zero']);
+  const delegate = (offset: number, length: number): Extent => ({
+    kind: 'delegate',
+    length,
+    at: { child: file.name, offset },
+  });
+  return {
+    read: (offset, target) => control.read(offset, target),
+    tryReadNow: (offset, target) => control.idle && file.tryReadNow(offset, target),
+    write: (offset, source) => control.write(offset, source),
+    tryWriteNow: (offset, source) => control.idle && file.tryWriteNow(offset, source),
+    async writeZeroes(offset, length, flags) {
+      // The caller's own fallback is to be run (BD-7).
+      if (length < shortest) throw new BlockError('ENOTSUP', 'Operation not supported');
+      await control.writeZeroes(offset, length, flags);
+    },
+    async discard(offset, length) {
+      if (length < Math.max(file.limits().requestAlign, given.align)) {
+        throw new BlockError('ENOTSUP', 'Operation not supported');
+      }
+      await control.discard(offset, length);
+    },
+    flush: () => control.flush(),
+    async status(offset, length) {
+      await control.status(offset, length);
+      return delegate(offset, length);
+    },
+    tryStatusNow: (offset, length) => (control.idle ? delegate(offset, length) : undefined),
+    limits: () => constrainedLimits(given, file.limits()),
+    childPermissions: (_child, { need, share }) => ({
+      need: need | given['take-child-perms'],
+      share: share & ~given['unshare-child-perms'],
+    }),
+    debugEvent: (event) => control.engine.event(event),
+    breakpoints: {
+      breakpoint: (event, tag) => control.engine.breakpoint(event, tag),
+      removeBreakpoint: (tag) => control.engine.removeBreakpoint(tag),
+      isSuspended: (tag) => control.engine.isSuspended(tag),
+      resume: (tag) => control.engine.resume(tag),
+    },
+    letGo: (reason) => (reason === 'close' ? control.engine.cancelAll() : control.engine.resumeAll()),
+    close: () => control.close(),
+  };
+}
+
+/** A list of names of permissions: `write` or `0.write` ways (BD-50). */
+function parsePermissions(tree: OptionTree): PermissionSet {
+  let set = 0;
+  for (const value of Object.values(tree)) {
+    const found = PERMISSION_NAMES.find(([, name]) => name.replaceAll(' ', '-') === value);
+    // Older rules name a permission that there is no more.
+    if (found === undefined && value !== 'graph-mod') {
+      throw new BlockError('EINVAL', `Parameter 'permissions' does not accept value '${value}'`);
+    }
+    set |= found?.[0] ?? 0;
+  }
+  return set;
+}

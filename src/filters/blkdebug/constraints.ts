@@ -1,0 +1,45 @@
+/** Limits that a blkdebug node states in place of its child's (BD-4 to BD-6). */
+import type { Limits } from '../../core/driver.ts';
+import { BlockError } from '../../core/errors.ts';
+
+export interface Constraints {
+  readonly align: number;
+  readonly 'max-transfer': number;
+  readonly 'opt-write-zero': number;
+  readonly 'max-write-zero': number;
+  readonly 'opt-discard': number;
+  readonly 'max-discard': number;
+}
+
+const LIMIT = 2 ** 31;
+
+/** Throws BlockError EINVAL for values that do not go together. 0 is: the child's limit stays. */
+export function constrainedLimits(given: Constraints, child: Limits): Limits {
+  const { align } = given;
+  if (align !== 0 && (align >= LIMIT || !Number.isInteger(Math.log2(align)))) throw cannotMeet('align', align);
+  const requestAlign = Math.max(align, child.requestAlign);
+  const require = (name: keyof Constraints, unit: number, max = Number.POSITIVE_INFINITY) => {
+    const value = given[name];
+    if (value !== 0 && (value >= max || value % unit !== 0)) throw cannotMeet(name, value);
+  };
+  require('max-transfer', requestAlign, LIMIT);
+  require('opt-write-zero', requestAlign, LIMIT);
+  require('max-write-zero', Math.max(given['opt-write-zero'], requestAlign));
+  require('opt-discard', requestAlign, LIMIT);
+  require('max-discard', Math.max(given['opt-discard'], requestAlign));
+  const zeroAlign = Math.max(given['opt-write-zero'] || child.zeroAlign, requestAlign);
+  const discardAlign = Math.max(given['opt-discard'] || child.discardAlign, requestAlign);
+  return {
+    ...child,
+    requestAlign,
+    zeroAlign,
+    discardAlign,
+    transferMax: given['max-transfer'] || child.transferMax,
+    zeroMax: Math.max(given['max-write-zero'] || child.zeroMax, zeroAlign),
+    discardMax: Math.max(given['max-discard'] || child.discardMax, discardAlign),
+  };
+}
+
+function cannotMeet(name: string, value: number): BlockError {
+  return new BlockError('EINVAL', `Cannot meet constraints with ${name} ${value}`);
+}

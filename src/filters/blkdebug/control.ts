@@ -1,0 +1,165 @@
+/** A blkdebug node at work: its requests, and the handle by which its rules are changed while it is open (BD-60, BD-62). */
+import type { Child, DriverNode, ZeroFlags } from '../../core/driver.ts';
+import type { Host } from '../../core/host.ts';
+import type { BlockNode } from '../../core/node.ts';
+import { type Action, actionOf, flip, injected, type Scenario } from './actions.ts';
+import { Engine, type LiveRule } from './engine.ts';
+import { HeldWrites } from './held-writes.ts';
+import type { IoType, Rule, RuleOptions } from './rules.ts';
+
+interface Parts {
+  readonly file: Child;
+  readonly host: Host;
+  readonly node: string;
+  readonly rules: readonly Rule[];
+  readonly seed: number;
+}
+
+const controls = new WeakMap<DriverNode['read'], Blkdebug>();
+
+/** Remembers a node's control by the method that only it has. */
+export function register(impl: Partial<DriverNode>, control: Blkdebug): void {
+  if (impl.read !== undefined) controls.set(impl.read, control);
+}
+
+/** The rules of a blkdebug node, to be listed and changed while it is open. TypeError for another node. */
+export function blkdebugOf(target: BlockNode | { readonly node: BlockNode }): Blkdebug {
+  const node = 'driver' in target ? target : target.node;
+  const control = controls.get(node.impl.read);
+  if (control === undefined) throw new TypeError(`node '${node.name}' is no blkdebug node`);
+  return control;
+}
+
+export class Blkdebug {
+  readonly engine: Engine;
+  readonly #file: Child;
+  readonly #host: Host;
+  readonly #node: string;
+  readonly #held: HeldWrites;
+  #scenario: Scenario | undefined;
+  #requests = 0;
+
+  constructor({ file, host, node, rules, seed }: Parts) {
+    this.engine = new Engine(rules, seed);
+    this.#file = file;
+    this.#host = host;
+    this.#node = node;
+    this.#held = new HeldWrites((offset, data) => file.write(offset, data));
+  }
+
+  /** Nothing can happen to a request now. */
+  get idle(): boolean {
+    return this.engine.idle && this.#scenario === undefined && this.#held.empty;
+  }
+
+  /** Rules in force with how often they hit, in the order they were added. */
+  rules(): LiveRule[] {
+    return this.engine.rules();
+  }
+
+  /** Adds a rule; one of event `none` is armed at once. Returns its id. Throws BlockError EINVAL. */
+  add(rule: RuleOptions): number {
+    return this.engine.add(rule);
+  }
+
+  /** Throws BlockError ENOENT if there is no rule of that id. */
+  remove(id: number): void {
+    this.engine.remove(id);
+  }
+
+  /** Has a function decide about each request, after the rules; undefined: no more. */
+  setScenario(scenario: Scenario | undefined): void {
+    this.#scenario = scenario;
+  }
+
+  async read(offset: number, target: Uint8Array): Promise<void> {
+    const action = await this.#act('read', offset, target.length);
+    if (action === 'done') return;
+    if (!this.#held.empty) await this.#held.settle(offset, target.length);
+    await this.#file.read(offset, target);
+    if (action?.kind === 'corrupt') flip(target, action.bits);
+  }
+
+  async write(offset: number, source: Uint8Array): Promise<void> {
+    const action = await this.#act('write', offset, source.length, source);
+    if (action === 'done') return;
+    if (action?.kind === 'reorder') return this.#held.hold(offset, source);
+    const place = action?.kind === 'misdirect' ? action.target : offset;
+    if (!this.#held.empty) await this.#held.settle(place, source.length);
+    if (action?.kind === 'torn') return this.#tear(action, offset, source);
+    let data = source;
+    if (action?.kind === 'corrupt') {
+      data = source.slice();
+      flip(data, action.bits);
+    }
+    await this.#file.write(place, data);
+  }
+
+  async #tear(action: Action & { kind: 'torn' }, offset: number, source: Uint8Array): Promise<void> {
+    const bytes = Math.min(action.bytes, source.length);
+    if (bytes > 0) await this.#file.write(offset, source.subarray(0, bytes));
+    if (action.errno !== undefined) throw injected(action.errno, this.#node);
+  }
+
+  async writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void> {
+    const action = await this.#act('write-zeroes', offset, length);
+    if (action === 'done') return;
+    const place = action?.kind === 'misdirect' ? action.target : offset;
+    const bytes = action?.kind === 'torn' ? Math.min(action.bytes, length) : length;
+    if (!this.#held.empty) await this.#held.settle(place, length);
+    if (bytes > 0) await this.#file.writeZeroes(place, bytes, flags);
+    if (action?.kind === 'torn' && action.errno !== undefined) throw injected(action.errno, this.#node);
+  }
+
+  async discard(offset: number, length: number): Promise<void> {
+    if ((await this.#act('discard', offset, length)) === 'done') return;
+    if (!this.#held.empty) await this.#held.settle(offset, length);
+    await this.#file.discard(offset, length);
+  }
+
+  async flush(): Promise<void> {
+    if ((await this.#act('flush', 0, 0)) === 'done') return;
+    if (!this.#held.empty) await this.#held.settleAll(this.engine.chance);
+    await this.#file.flush();
+  }
+
+  async status(offset: number, length: number): Promise<void> {
+    if (!this.idle) await this.#act('block-status', offset, length);
+  }
+
+  async close(): Promise<void> {
+    this.engine.cancelAll();
+    if (!this.#held.empty) await this.#held.settleAll(this.engine.chance);
+  }
+
+  /**
+   * What is to happen to a request, once it may go on: `done` if it succeeds and nothing is to be done; it throws where
+   * it fails. Actions that only some requests know do nothing to others.
+   */
+  async #act(type: IoType, offset: number, length: number, data?: Uint8Array): Promise<Action | 'done' | undefined> {
+    const index = this.#requests++;
+    const rule = this.engine.decide(type, offset, length);
+    let action = rule && actionOf(rule, length, this.engine.chance);
+    if (action === undefined && this.#scenario !== undefined) {
+      action = await this.#scenario({ type, offset, length, data, events: this.engine.trail, index });
+    }
+    if (action === undefined) return undefined;
+    this.#trace(type, offset, length, action);
+    if (action.kind === 'error') {
+      // As real I/O would fail: on a later turn of the loop (BD-27).
+      if (action.immediately !== true) await this.#host.clock.sleep(0);
+      // Nothing goes wrong then; the rule only shadows others.
+      if (action.errno === undefined) return undefined;
+      throw injected(action.errno, this.#node);
+    }
+    if (action.kind === 'delay') await this.#host.clock.sleep(action.ms);
+    if (action.kind === 'drop') return type === 'read' ? undefined : 'done';
+    return action;
+  }
+
+  #trace(type: IoType, offset: number, length: number, { kind }: Action): void {
+    const channel = 'diskwright:fault';
+    if (this.#host.watched(channel))
+      this.#host.publish(channel, { node: this.#node, type, offset, length, action: kind });
+  }
+}

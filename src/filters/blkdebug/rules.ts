@@ -1,0 +1,232 @@
+/** Rules of fault injection, and how they are written as options (BD-20, BD-21, BD-61). */
+
+import { errnoCode } from '../../core/errno.ts';
+import { BlockError, type ErrorCode, errorText } from '../../core/errors.ts';
+import { type Option, type OptionTree, type OptionValue, option } from '../../core/options.ts';
+import { type DebugEvent, isDebugEvent } from './events.ts';
+
+export const IO_TYPES = ['read', 'write', 'write-zeroes', 'discard', 'flush', 'block-status'] as const;
+export type IoType = (typeof IO_TYPES)[number];
+
+/** What a rule does to the request that it hits. All but `error` go past QEMU. */
+export const ACTIONS = ['error', 'delay', 'torn', 'corrupt', 'misdirect', 'drop', 'reorder'] as const;
+export type ActionKind = (typeof ACTIONS)[number];
+
+export interface InjectError {
+  readonly kind: 'inject-error';
+  readonly event: DebugEvent;
+  /** 0: in any state. */
+  readonly state: number;
+  /** Undefined: the request goes on, and rules behind this one are not asked. */
+  readonly errno: ErrorCode | undefined;
+  /** First byte that it is about, and how many; absent: any request, flushes too. */
+  readonly range: { readonly offset: number; readonly length: number } | undefined;
+  readonly once: boolean;
+  /** In the same turn of the loop, before anything is submitted. */
+  readonly immediately: boolean;
+  readonly ioTypes: ReadonlySet<IoType>;
+  readonly action: ActionKind;
+  /** Of `delay`. */
+  readonly delayMs: number;
+  readonly jitterMs: number;
+  /** Of `torn`: bytes that reach the child. */
+  readonly bytes: number;
+  /** Of `misdirect`: where the write lands, bytes. */
+  readonly target: number;
+  /** Of `corrupt`: bits that are flipped, from the start of the request; absent: one that chance picks. */
+  readonly bits: readonly number[];
+  /** Of 1: how often a request that it matches is hit. */
+  readonly probability: number;
+  /** Hits only each n-th request that it matches, not counting the first `after`. */
+  readonly every: number;
+  readonly after: number;
+}
+
+export interface SetState {
+  readonly kind: 'set-state';
+  readonly event: DebugEvent;
+  readonly state: number;
+  readonly newState: number;
+}
+
+export type Rule = InjectError | SetState;
+
+/** Rules as a library user writes them; what is left out has the default that config files have. */
+export type RuleOptions =
+  | ({ readonly kind: 'set-state' } & {
+      readonly event: DebugEvent;
+      readonly state?: number;
+      readonly newState?: number;
+    })
+  | ({ readonly kind?: 'inject-error'; readonly event: DebugEvent; readonly ioTypes?: readonly IoType[] } & Partial<
+      Omit<InjectError, 'kind' | 'event' | 'ioTypes'>
+    >);
+
+const DEFAULT_TYPES: readonly IoType[] = IO_TYPES.filter((type) => type !== 'block-status');
+
+const INJECT_DEFAULTS: Omit<InjectError, 'event'> = {
+  kind: 'inject-error',
+  state: 0,
+  errno: 'EIO',
+  range: undefined,
+  once: false,
+  immediately: false,
+  ioTypes: new Set(DEFAULT_TYPES),
+  action: 'error',
+  delayMs: 0,
+  jitterMs: 0,
+  bytes: 0,
+  target: 0,
+  bits: [],
+  probability: 1,
+  every: 1,
+  after: 0,
+};
+
+/** A whole rule of what was given. Throws BlockError EINVAL for an event that there is not. */
+export function completeRule(given: RuleOptions): Rule {
+  if (!isDebugEvent(given.event)) throw invalid(given.event);
+  if (given.kind === 'set-state') return { state: 0, newState: 0, ...given };
+  const { ioTypes = DEFAULT_TYPES, ...rest } = given;
+  return { ...INJECT_DEFAULTS, ...rest, kind: 'inject-error', ioTypes: new Set(ioTypes) };
+}
+
+function invalid(value: unknown): BlockError {
+  return new BlockError('EINVAL', `invalid parameter value: ${value}`);
+}
+
+type Fields = { readonly [key: string]: Option<unknown> };
+
+const number = (fallback?: number) => option.number<number | undefined>({ help: '', fallback });
+const text = option.text<string | undefined>({ help: '', fallback: undefined });
+const flag = option.boolean({ help: '', fallback: false });
+
+const INJECT_FIELDS: Fields = {
+  event: text,
+  state: number(0),
+  errno: text,
+  sector: text,
+  once: flag,
+  immediately: flag,
+  iotype: option.choice<IoType, IoType | undefined>(IO_TYPES, { help: '', fallback: undefined }),
+  action: option.choice(ACTIONS, { help: '', fallback: 'error' }),
+  'delay-ms': number(0),
+  'jitter-ms': number(0),
+  bytes: number(0),
+  target: option.size({ help: '', fallback: 0 }),
+  bit: number(),
+  probability: text,
+  every: number(1),
+  after: number(0),
+  offset: option.size<number | undefined>({ help: '', fallback: undefined }),
+  length: option.size<number | undefined>({ help: '', fallback: undefined }),
+};
+
+const STATE_FIELDS: Fields = { event: text, state: number(0), new_state: number(0) };
+
+export type Section = 'inject-error' | 'set-state';
+
+/** Whether a section has an option of that name. */
+export function hasField(section: Section, key: string): boolean {
+  return Object.hasOwn(section === 'inject-error' ? INJECT_FIELDS : STATE_FIELDS, key);
+}
+
+/** One rule of the options of a section. Throws BlockError EINVAL, in the words of the origin where it has the option. */
+export function parseRule(section: Section, tree: OptionTree): Rule {
+  const fields = section === 'inject-error' ? INJECT_FIELDS : STATE_FIELDS;
+  const values: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(tree)) {
+    const field = fields[key];
+    if (field === undefined) {
+      throw new BlockError('EINVAL', `[${section}] section doesn't support the option '${key}'`);
+    }
+    values[key] = field.parse(value, key);
+  }
+  const value = <T>(key: string) => (Object.hasOwn(values, key) ? values[key] : fields[key]?.fallback) as T;
+  const event = value<string | undefined>('event');
+  if (event === undefined) throw new BlockError('EINVAL', 'Missing event name for rule');
+  if (!isDebugEvent(event)) throw invalid(event);
+  if (section === 'set-state') {
+    return { kind: 'set-state', event, state: value('state'), newState: value('new_state') };
+  }
+  const ioType = value<IoType | undefined>('iotype');
+  return {
+    kind: 'inject-error',
+    event,
+    state: value('state'),
+    errno: parseErrno(tree.errno),
+    range: parseRange(value('sector'), value('offset'), value('length')),
+    once: value('once'),
+    immediately: value('immediately'),
+    ioTypes: new Set(ioType === undefined ? DEFAULT_TYPES : [ioType]),
+    action: value('action'),
+    delayMs: value('delay-ms'),
+    jitterMs: value('jitter-ms'),
+    bytes: value('bytes'),
+    target: value('target'),
+    bits: value<number | undefined>('bit') === undefined ? [] : [value('bit')],
+    probability: parseProbability(value('probability')),
+    every: Math.max(1, value('every')),
+    after: value('after'),
+  };
+}
+
+/** A number or a symbolic name; 0: no error. */
+function parseErrno(given: OptionValue | undefined): ErrorCode | undefined {
+  if (given === undefined) return 'EIO';
+  const name = String(given);
+  if (/^E[A-Z0-9]+$/.test(name)) {
+    const code = name as ErrorCode;
+    if (errorText(code) === undefined) throw invalid(given);
+    return code;
+  }
+  if (!/^\d+$/.test(name)) throw new BlockError('EINVAL', "Parameter 'errno' expects a number");
+  return Number(name) === 0 ? undefined : errnoCode(Number(name));
+}
+
+function parseRange(sector: string | undefined, offset: number | undefined, length: number | undefined) {
+  if (offset !== undefined) return { offset, length: length ?? 1 };
+  if (sector === undefined || sector === '-1') return undefined;
+  if (!/^\d+$/.test(sector) || !Number.isSafeInteger(Number(sector) * 512)) {
+    throw new BlockError('EINVAL', "Parameter 'sector' expects a number");
+  }
+  return { offset: Number(sector) * 512, length: 1 };
+}
+
+function parseProbability(given: string | undefined): number {
+  if (given === undefined) return 1;
+  const value = Number(given);
+  if (given.trim() === '' || !(value >= 0 && value <= 1)) throw invalid(given);
+  return value;
+}
+
+/**
+ * Takes a section's rules out of options: `inject-error.event=…` for one, `inject-error.0.event=…` for several (BD-3).
+ * `tree` has no prefix any more.
+ */
+export function parseSection(section: Section, tree: OptionTree): Rule[] {
+  const keys = Object.keys(tree);
+  if (keys.length === 0) return [];
+  const [unnumbered] = keys.filter((key) => !/^\d+\./.test(key));
+  const [numbered] = keys.filter((key) => /^\d+\./.test(key));
+  if (unnumbered !== undefined) {
+    if (numbered !== undefined) throw new BlockError('EINVAL', `Unknown option '${numbered}' for [${section}]`);
+    return [parseRule(section, tree)];
+  }
+  const rules: Rule[] = [];
+  const used = new Set<string>();
+  for (let index = 0; ; index++) {
+    const own = keys.filter((key) => key.startsWith(`${index}.`));
+    if (own.length === 0) break;
+    for (const key of own) used.add(key);
+    rules.push(
+      parseRule(
+        section,
+        Object.fromEntries(own.map((key) => [key.slice(`${index}.`.length), tree[key] as OptionValue])),
+      ),
+    );
+  }
+  const unused = keys.find((key) => !used.has(key));
+  if (unused !== undefined) throw new BlockError('EINVAL', `Unused option '${unused}' for [${section}]`);
+  return rules;
+}
