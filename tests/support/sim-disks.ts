@@ -6,7 +6,8 @@ import type { NestedOptions, OptionTree } from '../../src/core/options.ts';
 
 import type { SimHost } from '../../src/testing/index.ts';
 import { graphOn } from './drivers.ts';
-import { makeVdi, type VdiPlan } from './vdi-bytes.ts';
+import { FREE, makeVdi, type VdiPlan, ZERO } from './vdi-bytes.ts';
+import { vdiImage } from './vdi-image.ts';
 
 export { graphOn };
 
@@ -60,6 +61,26 @@ function written(name: string, blockSize: number, plan: Omit<VdiPlan, 'diskSize'
   };
 }
 
+const PARENT = '/parent.vdi';
+
+/** A differencing image over one of zeroes, or one that hides a longer parent full of data (V-50). */
+function differencing(name: string, blockSize: number, hides: boolean): DiskKind {
+  return {
+    name,
+    format: 'vdi',
+    blockSize,
+    lengthUnit: 512,
+    resizable: true,
+    async make(host, length) {
+      const size = hides ? length + 3 * blockSize : length;
+      const full = { map: Array.from({ length: Math.ceil(size / blockSize) }, (_, block) => (hides ? block : FREE)) };
+      host.put(PARENT, vdiImage({ diskSize: size, blockSize, ...full }, { uuid: 1 }));
+      const map = Array.from({ length: Math.ceil(length / blockSize) }, () => (hides ? ZERO : FREE));
+      host.put(PATH, vdiImage({ diskSize: length, blockSize, map }, { uuid: 2, link: 1 }));
+    },
+  };
+}
+
 export const RAW_KINDS: readonly DiskKind[] = [
   created('raw', 'raw', {}, { blockSize: 4096 }),
   {
@@ -83,4 +104,6 @@ export const VDI_KINDS: readonly DiskKind[] = [
   written('vdi as old programs lay it out', 4096, { headerSize: 0x180 }),
   written('vdi with extra bytes before blocks', 4096, { blockExtra: 512 }),
   written('vdi with offsets between sectors', 8192, { mapOffset: 0x1f1, dataOffset: 0x1235 }),
+  differencing('vdi over a parent of zeroes', 4096, false),
+  differencing('vdi that hides its parent', 4096, true),
 ];

@@ -3,37 +3,13 @@ import type { Disk, OpenOptions } from '../../src/core/disk.ts';
 import type { NestedOptions } from '../../src/core/options.ts';
 import { SimHost, type SimHostOptions } from '../../src/testing/index.ts';
 import { graphOn } from './sim-disks.ts';
-import { makeVdi, readVdi, VDI_FIELDS, type VdiField, type VdiPlan, type VdiView } from './vdi-bytes.ts';
-import { BLOCK } from './vdi-on-sim.ts';
+import { readVdi, VDI_FIELDS, type VdiField, type VdiView } from './vdi-bytes.ts';
+import { vdiImage } from './vdi-image.ts';
 
 export const BASE = '/base.vdi';
 export const CHILD = '/child.vdi';
 
-/** UUIDs of an image, each sixteen times one byte. */
-export interface Uuids {
-  readonly uuid: number;
-  /** Of the last modification. Default: the UUID and 0x40. */
-  readonly state?: number;
-  /** Of the parent. Default: none. */
-  readonly link?: number;
-  /** Of the parent's last modification when the image was made. Default: the link and 0x40. */
-  readonly linkState?: number;
-}
-
-/** An image as bytes, of type 4 if it has a link. */
-export function vdiImage(
-  plan: Partial<VdiPlan> & { readonly map: readonly number[] },
-  { uuid, state = uuid + 0x40, link = 0, linkState = link === 0 ? 0 : link + 0x40 }: Uuids,
-): Uint8Array {
-  const type = plan.type ?? (link === 0 ? 1 : 4);
-  const bytes = makeVdi({ diskSize: plan.map.length * BLOCK, blockSize: BLOCK, ...plan, type });
-  const put = (field: VdiField, value: number) => bytes.fill(value, VDI_FIELDS[field], VDI_FIELDS[field] + 16);
-  put('uuid', uuid);
-  put('modificationUuid', state);
-  put('linkUuid', link);
-  put('parentUuid', linkState);
-  return bytes;
-}
+export { type Uuids, vdiImage } from './vdi-image.ts';
 
 export function hostWithFiles(files: Readonly<Record<string, Uint8Array>>, options: SimHostOptions = {}): SimHost {
   const host = new SimHost(options);
