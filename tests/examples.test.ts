@@ -37,6 +37,7 @@ const EXPECTED: Readonly<Record<string, RegExp>> = {
   'check-and-repair.ts': /allocated blocks mismatch[\s\S]*corruptions: 1\nrepaired: 1, left: 0\n$/,
   'map.ts': /^0: 1048576 bytes at \d+ of the file\n1048576: \d+ bytes of zeroes\n(.*\n){4}$/,
   'blob-driver.ts': /^$/,
+  'contexts.ts': /^read in context remote\nread in the main context\n$/,
 };
 
 describe('examples', () => {

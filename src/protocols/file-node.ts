@@ -27,101 +27,111 @@ export interface FileNodeOptions {
   reopen(next: ReopenTarget, context: HostContext | undefined): Promise<HostFile>;
 }
 
+/** The file as it is now: a reopen replaces it. */
+interface State {
+  file: HostFile;
+  storage: FileStorage;
+  context: HostContext | undefined;
+}
+
 /** A node over an open file, which it closes. */
-export function fileNode(
-  host: Host,
-  opened: HostFile,
-  { filename, locking, readOnly, context: openedIn, reopen }: FileNodeOptions,
-): DriverNode {
-  let file = opened;
-  let context = openedIn;
-  let storage = new FileStorage(host, file, filename);
-  const locks = new FileLocks(file, filename, host, locking);
-  const regular = file.kind === 'regular';
-  const told = (run: HostExtent, offset: number): Extent => ({
-    kind: run.kind === 'hole' ? 'zero' : 'data',
-    length: run.length,
-    at: { offset },
-  });
+export function fileNode(host: Host, opened: HostFile, options: FileNodeOptions): DriverNode {
+  const { filename, readOnly, context } = options;
+  const state: State = { file: opened, storage: new FileStorage(host, opened, filename), context };
+  const regular = opened.kind === 'regular';
   const node: DriverNode = {
     readOnly,
-    length: () => file.size(),
+    length: () => state.file.size(),
     async read(offset, target) {
-      const count = await file.read(offset, target);
+      const count = await state.file.read(offset, target);
       // Someone else has cut the file meanwhile.
       if (count < target.length) target.fill(0, count);
     },
     tryReadNow(offset, target) {
-      const count = file.tryReadNow(offset, target);
+      const count = state.file.tryReadNow(offset, target);
       if (count < 0) return false;
       if (count < target.length) target.fill(0, count);
       return true;
     },
-    write: (offset, source) => file.write(offset, source),
-    tryWriteNow: (offset, source) => file.tryWriteNow(offset, source),
-    writeZeroes: (offset, length, flags) => storage.zero(offset, length, flags),
-    discard: (offset, length) => storage.discard(offset, length),
-    flush: () => file.flush(),
+    write: (offset, source) => state.file.write(offset, source),
+    tryWriteNow: (offset, source) => state.file.tryWriteNow(offset, source),
+    writeZeroes: (offset, length, flags) => state.storage.zero(offset, length, flags),
+    discard: (offset, length) => state.storage.discard(offset, length),
+    flush: () => state.file.flush(),
     async status(offset, length) {
-      const run = file.extent(offset, length) ?? (await file.findExtent?.(offset, length));
+      const run = state.file.extent(offset, length) ?? (await state.file.findExtent?.(offset, length));
       return told(run ?? { kind: 'data', length }, offset);
     },
     tryStatusNow(offset, length) {
-      const run = file.extent(offset, length);
+      const run = state.file.extent(offset, length);
       return run && told(run, offset);
     },
     limits: () => ({
-      requestAlign: file.requestAlign,
+      requestAlign: state.file.requestAlign,
       ...(!regular && {
-        zeroAlign: Math.max(DEVICE_BLOCK, file.requestAlign),
-        discardAlign: Math.max(DEVICE_BLOCK, file.requestAlign),
+        zeroAlign: Math.max(DEVICE_BLOCK, state.file.requestAlign),
+        discardAlign: Math.max(DEVICE_BLOCK, state.file.requestAlign),
         zeroMax: DEVICE_ZERO_MAX,
       }),
     }),
-    truncate: (length, options) => resizeFile(file, length, options),
-    allocatedSize: () => file.allocated(),
+    truncate: (length, how) => resizeFile(state.file, length, how),
+    allocatedSize: () => state.file.allocated(),
     async copyFrom(source, sourceOffset, offset, length) {
       const from = files.get(source);
       if (from === undefined) throw withErrno('ENOTSUP', `Cannot copy into '${filename}' inside the host`);
-      return file.copyFrom(from, sourceOffset, offset, length);
+      return state.file.copyFrom(from, sourceOffset, offset, length);
     },
     info() {
-      const hint = file.extentSizeHint?.() ?? 0;
+      const hint = state.file.extentSizeHint?.() ?? 0;
       return { dirty: false, specific: { type: 'file', data: hint > 0 ? { 'extent-size-hint': hint } : {} } };
     },
     zeroInit: () => regular,
+    ...changes(host, state, options, (file) => files.set(node, file)),
+    close: () => state.file.close(),
+  };
+  files.set(node, opened);
+  return node;
+}
+
+function told(run: HostExtent, offset: number): Extent {
+  return { kind: run.kind === 'hole' ? 'zero' : 'data', length: run.length, at: { offset } };
+}
+
+/** What may change while the file is open: how, where and for whom. */
+function changes(
+  host: Host,
+  state: State,
+  { filename, locking, reopen }: FileNodeOptions,
+  replaced: (file: HostFile) => void,
+): Pick<DriverNode, 'prepareReopen' | 'prepareContext' | 'preparePermissions'> {
+  const locks = new FileLocks(state.file, filename, host, locking);
+  return {
     async prepareReopen(next) {
-      const replacement = await reopen(next, context);
-      const before = file;
+      const replacement = await reopen(next, state.context);
+      const before = state.file;
       return {
         commit() {
-          file = replacement;
-          file.setContext?.(context);
-          storage = new FileStorage(host, file, filename);
-          locks.moveTo(file);
-          files.set(node, file);
+          state.file = replacement;
+          state.storage = new FileStorage(host, replacement, filename);
+          replacement.setContext?.(state.context);
+          locks.moveTo(replacement);
+          replaced(replacement);
         },
         abort: () => void replacement.close().catch((error) => host.notice(`'${filename}': ${error.message}`)),
         finish: () => before.close(),
       };
     },
     prepareContext(next) {
-      const before = context;
-      file.setContext?.(next);
-      context = next;
-      return {
-        commit() {},
-        abort() {
-          file.setContext?.(before);
-          context = before;
-        },
+      const before = state.context;
+      const move = (context: HostContext | undefined) => {
+        state.file.setContext?.(context);
+        state.context = context;
       };
+      move(next);
+      return { commit() {}, abort: () => move(before) };
     },
     preparePermissions: (next) => locks.prepare(next),
-    close: () => file.close(),
   };
-  files.set(node, file);
-  return node;
 }
 
 /** Zeroing and freeing storage in the ways the host has; what it lacks is remembered and noted once. */
