@@ -132,6 +132,19 @@ describe('throttle: requests', () => {
   });
 });
 
+describe('throttle: below another node', () => {
+  test('a drain of the node above does not wait for limits (BL-CTX-5)', async () => {
+    const { host, graph } = setUp({ 'iops-total': 1 });
+    const tree = { driver: 'raw', file: { driver: 'throttle', 'throttle-group': 'g0', file: FILE } };
+    await using disk = await graph.open(tree, { writable: true });
+    const reads = Array.from({ length: 30 }, () => disk.read(0, 512));
+    const drain = await graph.drain(disk.node);
+    drain.end();
+    await Promise.all(reads);
+    expect(host.clock.now()).toBe(0);
+  });
+});
+
 describe('throttle: what must not go around it', () => {
   test('closing lets what waits pass at once (BL-CLOSE-2, step 2)', async () => {
     const { host, open } = setUp({ 'iops-total': 1 });

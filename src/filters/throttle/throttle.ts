@@ -64,6 +64,10 @@ export const throttle = defineFilter<ThrottleOptions>({
           abort: () => replacement.leave(),
         };
       },
+      letGo() {
+        member.disable();
+        member.enable();
+      },
       quiesce: () => member.disable(),
       resume: () => member.enable(),
       async close() {
