@@ -17,6 +17,7 @@ const COMMANDS = {
   diskwright: 'src/tools/diskwright.ts',
   'diskwright-img': 'src/tools/img.ts',
   tour: 'src/tools/tour.ts',
+  'lane-worker': 'src/node/lane-worker.ts',
 };
 const LIBRARY = { index: 'src/index.ts', 'node/index': 'src/node/index.ts', 'testing/index': 'src/testing/index.ts' };
 

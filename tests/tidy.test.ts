@@ -46,6 +46,7 @@ const ENTRIES = new Set([
   'src/tools/diskwright.ts',
   'src/tools/img.ts',
   'src/tools/tour.ts',
+  'src/node/lane-worker.ts',
 ]);
 
 interface BannedText {

@@ -127,6 +127,12 @@ export class Disk implements GraphUser, AsyncDisposable {
     if (this.#link !== undefined) this.graph.changePermissions(this.#link, this.#wanted);
   }
 
+  /** Whether work on it may go past its requests: nobody counts them or holds them back. */
+  get maySkipRequests(): boolean {
+    const free = this.isOpen && this.node.drainDepth === 0 && this.#limited.limiter === undefined;
+    return free && !this.graph.host.watched('diskwright:request');
+  }
+
   get nodeName(): string {
     return this.node.name;
   }

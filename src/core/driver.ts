@@ -4,7 +4,8 @@
  * aligns, splits, bounds, falls back and tracks, and checks the contract on both sides of every call.
  */
 import type { BlockSizes, CheckOptions, CheckReport, DiskGeometry, DriverInfo } from './driver-reports.ts';
-import type { Host, HostContext } from './host.ts';
+import type { Host, HostContext, HostFile } from './host.ts';
+import type { NewStorage } from './new-storage.ts';
 import type { OptionTree, SchemaOf } from './options.ts';
 import type { ChildRole, Permissions } from './permissions.ts';
 
@@ -163,6 +164,13 @@ export interface DriverNode {
   truncate?(length: number, options: TruncateOptions): Promise<void>;
   /** Bytes of host storage in use, where this node itself holds it (protocols). */
   allocatedSize?(): number | undefined;
+
+  /** Protocols: the host's file that holds the node's bytes, each at its own offset. */
+  hostFile?(): HostFile;
+  /** Where the whole range is stored as it is read and written; undefined where the driver has more to do about it. */
+  place?(offset: number, length: number): ExtentPlace | undefined;
+  /** Storage to be given out (see {@link NewStorage}), while no request that changes the node is under way; undefined: not now. */
+  newStorage?(): Promise<NewStorage | undefined>;
 
   /** Protocols: copies inside the host between two nodes of one driver. Resolves with the bytes copied; ENOTSUP: cannot. */
   copyFrom?(source: DriverNode, sourceOffset: number, offset: number, length: number): Promise<number>;

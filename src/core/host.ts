@@ -2,6 +2,7 @@
  * What the engine needs from the world around it. The Node host, the simulated host and a browser's host
  * differ only here; nothing else in the core, the drivers or the jobs touches files, time or chance.
  */
+import type { BulkLanes } from './host-bulk.ts';
 
 /** How a file is opened. */
 export interface HostFileMode {
@@ -159,6 +160,8 @@ export interface Host {
   readonly clock: HostClock;
   /** A context with threads of its own, started as they are needed. Absent: the host has none, and what waits for none. */
   createContext?(name: string, options?: HostContextOptions): HostContext;
+  /** Threads for large work on files. Absent: the host has none. */
+  bulkLanes?(): BulkLanes | undefined;
   /** Random bytes; from a seed in simulations. */
   random(target: Uint8Array): void;
   /** A warning for the user: whole lines, without a program's prefix. */

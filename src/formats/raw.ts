@@ -76,6 +76,7 @@ function openRaw({ options, file }: OpenContext<RawOptions>): DriverNode {
     flush: () => file.flush(),
     status: async (offset, length) => extent(offset, length),
     tryStatusNow: extent,
+    place: (offset) => ({ child: file.name, offset: base + offset }),
     limits: () => ({ preferred: file.limits().preferred }),
     async truncate(length, truncateOptions) {
       if (size !== undefined) throw new BlockError('ENOTSUP', 'Cannot resize fixed-size raw disks');

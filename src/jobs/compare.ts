@@ -4,6 +4,7 @@ import type { Disk } from '../core/disk.ts';
 import type { Progress } from '../core/driver.ts';
 import { BlockError, codeOf, withErrno } from '../core/errors.ts';
 import type { BlockStatus } from '../core/status.ts';
+import { type ComparedPiece, compareInBulk } from './bulk-compare.ts';
 import { firstDifference, firstNonZero } from './difference.ts';
 
 export interface CompareOptions {
@@ -47,13 +48,6 @@ export async function compare(a: Disk, b: Disk, options: CompareOptions = {}): P
   return new Comparer([a.length > common ? a : b], common, total, total, options).run();
 }
 
-interface Piece {
-  readonly offset: number;
-  readonly length: number;
-  /** Disks to read; the others are zero there. */
-  readonly stored: readonly Disk[];
-}
-
 /** Compares one range of two disks with each other, or of one disk with zeroes. */
 class Comparer {
   readonly #disks: readonly Disk[];
@@ -66,6 +60,8 @@ class Comparer {
   #found: Comparison | undefined;
   #failure: { readonly error: unknown } | undefined;
   #done: number;
+  /** Planned, but not looked at. */
+  #returned: readonly ComparedPiece[] = [];
 
   constructor(disks: readonly Disk[], start: number, end: number, total: number, options: CompareOptions) {
     this.#disks = disks;
@@ -77,12 +73,33 @@ class Comparer {
   }
 
   async run(): Promise<Comparison> {
+    await this.#compareInBulk();
     await Promise.all(Array.from({ length: PARALLEL }, () => this.#worker()));
     // A difference counts even if reading further on failed: pieces are taken in order, so it lies before.
     if (this.#found !== undefined) return this.#found;
     if (this.#failure !== undefined) throw this.#failure.error;
     this.#options.progress?.(this.#end, this.#total);
     return { kind: 'identical' };
+  }
+
+  /** What the host can do by itself. */
+  async #compareInBulk(): Promise<void> {
+    const [disk] = this.#disks;
+    if (disk === undefined) return;
+    await compareInBulk<ComparedPiece>({
+      host: disk.graph.host,
+      signal: this.#options.signal,
+      next: () => this.#next(),
+      putBack: (pieces) => {
+        this.#returned = [...pieces, ...this.#returned];
+      },
+      advance: (piece) => this.#advance(piece),
+    });
+  }
+
+  #advance({ offset, length }: ComparedPiece): void {
+    this.#done = Math.max(this.#done, offset + length);
+    this.#options.progress?.(this.#done, this.#total);
   }
 
   async #worker(): Promise<void> {
@@ -94,8 +111,7 @@ class Comparer {
         if (piece === undefined) return;
         const at = await this.#differs(piece, buffers);
         if (at !== undefined) this.#report({ kind: 'content', offset: at });
-        this.#done = Math.max(this.#done, piece.offset + piece.length);
-        this.#options.progress?.(this.#done, this.#total);
+        this.#advance(piece);
       }
     } catch (error) {
       this.#failure ??= { error };
@@ -108,13 +124,18 @@ class Comparer {
     if (known === undefined || !('offset' in known) || found.offset < known.offset) this.#found = found;
   }
 
-  #next(): Promise<Piece | undefined> {
+  #next(): Promise<ComparedPiece | undefined> {
     const planned = this.#planning.then(() => this.#plan());
     this.#planning = planned.catch(() => {});
     return planned;
   }
 
-  async #plan(): Promise<Piece | undefined> {
+  async #plan(): Promise<ComparedPiece | undefined> {
+    const [returned, ...others] = this.#returned;
+    if (returned !== undefined) {
+      this.#returned = others;
+      return returned;
+    }
     while (this.#offset < this.#end && this.#found === undefined && this.#failure === undefined) {
       const offset = this.#offset;
       let end = this.#end;
@@ -155,7 +176,7 @@ class Comparer {
   }
 
   /** Offset of the first sector that differs. */
-  async #differs(piece: Piece, buffers: Uint8Array[]): Promise<number | undefined> {
+  async #differs(piece: ComparedPiece, buffers: Uint8Array[]): Promise<number | undefined> {
     const { offset, length, stored } = piece;
     const contents = stored.map((_disk, index) => {
       buffers[index] ??= new Uint8Array(PIECE);

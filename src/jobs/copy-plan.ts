@@ -31,6 +31,8 @@ export class CopyPlan {
   #offset = 0;
   #run: SourceRun | undefined;
   #planning: Promise<unknown> = Promise.resolve();
+  /** Planned, but not done. */
+  #returned: readonly Piece[] = [];
 
   constructor(source: Source, options: PlanOptions) {
     this.#source = source;
@@ -44,7 +46,17 @@ export class CopyPlan {
     return planned;
   }
 
+  /** Pieces that come again, before all others: those planned last. */
+  putBack(pieces: readonly Piece[]): void {
+    this.#returned = [...pieces, ...this.#returned];
+  }
+
   async #next(): Promise<Piece | undefined> {
+    const [returned, ...others] = this.#returned;
+    if (returned !== undefined) {
+      this.#returned = others;
+      return returned;
+    }
     const { trustZero, skipZero, zeroFrom } = this.#options;
     while (this.#offset < this.#source.length) {
       const offset = this.#offset;

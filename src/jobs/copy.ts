@@ -6,6 +6,7 @@ import type { Disk } from '../core/disk.ts';
 import type { Progress } from '../core/driver.ts';
 import { BlockError, withErrno } from '../core/errors.ts';
 import type { HostClock } from '../core/host.ts';
+import { copyInBulk } from './bulk-copy.ts';
 import { CHUNK, CopyPlan, type Piece } from './copy-plan.ts';
 import { type RateLimit, rateLimit } from './rate-limit.ts';
 import { Source } from './source.ts';
@@ -86,9 +87,18 @@ class Copy {
     this.#counted = total !== undefined;
     this.#total = total ?? this.#source.length;
     progress?.(0, this.#total);
+    await this.#copyInBulk();
     await Promise.all(Array.from({ length: parallel }, () => this.#worker()));
     if (this.#failure !== undefined) throw this.#failure.error;
     progress?.(this.#total, this.#total);
+  }
+
+  /** What the host can do by itself, unless every piece is to be looked after. */
+  async #copyInBulk(): Promise<void> {
+    const { target, targetIsZero, salvage, signal } = this.#options;
+    if (this.#rule === undefined || !targetIsZero || salvage || this.#rate !== undefined || this.#offload) return;
+    const advance = (piece: Piece) => this.#advance(piece);
+    await copyInBulk({ plan: this.#plan, target, rule: this.#rule, signal, advance });
   }
 
   async #worker(): Promise<void> {

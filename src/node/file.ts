@@ -25,6 +25,9 @@ const LONGEST_COPY = 64 * 1024 * 1024;
 const PAGE = process.arch === 'x64' ? 4096 : 65536;
 /** Bytes that are read to find out whether they are cached. */
 const PROBE_MAX = 16 * 1024;
+/** A bulk write that took longer met a disk that is behind; for a while the event loop does not wait for it. */
+const SLOW_WRITE_MS = 20;
+const SLOW_PAUSE_MS = 1000;
 
 export interface NodeFileOptions {
   readonly fd: number;
@@ -60,6 +63,7 @@ export class NodeFile implements HostFile {
   readonly #aligned: AlignedMemory | undefined;
   readonly #syscalls: Syscalls;
   readonly #guard: WriteGuard;
+  readonly #now: () => number;
   readonly #locks: FileLocks;
   /** Changed by our own writes only: asking the system each time would cost more than a cached read. */
   #size: number;
@@ -70,6 +74,7 @@ export class NodeFile implements HostFile {
   #closed = false;
   /** As it was told last, where asking might take waiting. */
   #allocated: number | undefined;
+  #bulkWaitsUntil = 0;
   #flushError: BlockError | undefined;
   #scratch: Uint8Array | undefined;
   /** The last page of the last write, which waits to be stored and so is still in the cache; -1: none. */
@@ -84,6 +89,7 @@ export class NodeFile implements HostFile {
     this.#aligned = options.aligned;
     this.#syscalls = options.syscalls;
     this.#guard = new WriteGuard(options.now);
+    this.#now = options.now;
     this.#locks = new FileLocks(options.fd, options.syscalls, options.now);
     const atOnce = options.aio === 'auto' && options.aligned === undefined;
     const seekable = this.kind === 'regular' || this.kind === 'block';
@@ -341,6 +347,29 @@ export class NodeFile implements HostFile {
       this.#context?.leave();
       this.#context = undefined;
     }
+  }
+
+  /** The descriptor, for threads that read and write by themselves; -1 where the file's requests go another way. */
+  bulkFd(): number {
+    const plain = this.#readNow !== 'never' && this.#storage.class !== 'other' && this.#context === undefined;
+    return plain ? this.#fd : -1;
+  }
+
+  /** Writes any length at once while that is quick, else by way of the pool. False: it failed, and may be written in part. */
+  async writeBulk(offset: number, source: Uint8Array): Promise<boolean> {
+    const start = this.#now();
+    if (start < this.#bulkWaitsUntil) {
+      const written = this.write(offset, source).then(() => true);
+      return written.catch(() => false);
+    }
+    const done = this.#writeSync(offset, source);
+    if (this.#now() - start > SLOW_WRITE_MS) this.#bulkWaitsUntil = this.#now() + SLOW_PAUSE_MS;
+    return done;
+  }
+
+  /** Takes the size from the system, after others have written through {@link bulkFd}. */
+  async refresh(): Promise<void> {
+    this.#grown(Number((await this.#calls.stat(this.#fd)).size));
   }
 
   #grown(end: number): void {

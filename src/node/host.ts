@@ -1,6 +1,7 @@
 /** The engine's host on Node. */
 import diagnostics from 'node:diagnostics_channel';
 import type { Host, HostClock } from '../core/host.ts';
+import { bulkLanes } from './bulk.ts';
 import { NodeContext } from './context.ts';
 import { NodeFiles } from './files.ts';
 import { type Koffi, loadKoffi } from './koffi.ts';
@@ -30,6 +31,7 @@ export function nodeHost(options: NodeHostOptions = {}): Host & Required<Pick<Ho
     files: new NodeFiles(syscalls, () => clock.now()),
     clock,
     createContext: (name, settings) => new NodeContext(name, syscalls, settings),
+    bulkLanes,
     random,
     warn: options.warn ?? toStderr,
     notice,

@@ -76,6 +76,7 @@ export function fileNode(host: Host, opened: HostFile, options: FileNodeOptions)
     }),
     truncate: (length, how) => resizeFile(state.file, length, how),
     allocatedSize: () => state.file.allocated(),
+    hostFile: () => state.file,
     async copyFrom(source, sourceOffset, offset, length) {
       const from = files.get(source);
       if (from === undefined) throw withErrno('ENOTSUP', `Cannot copy into '${filename}' inside the host`);

@@ -15,7 +15,7 @@ import { check } from './check.ts';
 import { discard, writeZeroes } from './clear.ts';
 import { compact } from './compact.ts';
 import { create, createOptions, type VdiCreateOptions } from './create.ts';
-import { extent } from './extents.ts';
+import { extent, place } from './extents.ts';
 import { findParent, parentMissing } from './find-parent.ts';
 import {
   decodeHeader,
@@ -31,6 +31,7 @@ import { info } from './info.ts';
 import { Lineage, uuidsOf } from './lineage.ts';
 import { readMap } from './map.ts';
 import { measure } from './measure.ts';
+import { newStorage } from './new-storage.ts';
 import { read, tryReadNow } from './read.ts';
 import { changeParent, makeEmpty } from './rebase.ts';
 import { resize } from './resize.ts';
@@ -149,6 +150,8 @@ function vdiNode(
     flush: () => flush(image),
     status: async (offset, length) => extent(image, offset, length),
     tryStatusNow: (offset, length) => extent(image, offset, length),
+    place: (offset, length) => place(image, offset, length),
+    newStorage: () => newStorage(image),
     limits: () => ({ preferred: image.blockSize }),
     truncate: (length, options) => resize(image, length, options),
     info: () => info(header, Math.max(0, image.countOnDisk - image.slots.used)),

@@ -1,0 +1,86 @@
+/** The part of a comparison that the host does by itself, on several processors: where both disks are plainly in its files. */
+import { filePlace } from '../core/bulk.ts';
+import type { Disk } from '../core/disk.ts';
+import type { Host } from '../core/host.ts';
+import type { BulkComparePiece, BulkLanes } from '../core/host-bulk.ts';
+
+/** Pieces that are handed over at a time. */
+const BATCH = 256;
+/** Less than this is sooner done than a thread is started. */
+const WORTHWHILE = 64 * 1024 * 1024;
+
+/** A range to be read of one disk, which should be zero, or of two, which should be equal. */
+export interface ComparedPiece {
+  readonly offset: number;
+  readonly length: number;
+  readonly stored: readonly Disk[];
+}
+
+export interface BulkCompareOptions<P extends ComparedPiece> {
+  readonly host: Host;
+  next(): Promise<P | undefined>;
+  /** Takes back pieces that are not found equal. */
+  putBack(pieces: readonly P[]): void;
+  /** Called for each piece that is equal. */
+  advance(piece: P): void;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** Compares from the next piece on as far as it goes: up to a difference, trouble, or what is not plainly in files. */
+export async function compareInBulk<P extends ComparedPiece>(options: BulkCompareOptions<P>): Promise<void> {
+  const { host, signal, advance, putBack } = options;
+  if (host.bulkLanes === undefined) return;
+  let lanes: BulkLanes | undefined;
+  try {
+    for (;;) {
+      const { pieces, work } = await plainPieces(options);
+      const bytes = pieces.reduce((sum, { length }) => sum + length, 0);
+      if (lanes === undefined && bytes >= WORTHWHILE) lanes = host.bulkLanes();
+      let told = 0;
+      const progress = (count: number) => {
+        for (; told < count; told++) if (pieces[told] !== undefined) advance(pieces[told] as P);
+      };
+      const reached = lanes !== undefined && allReached(lanes, work);
+      const done = lanes !== undefined && reached ? await lanes.compare(work, { signal, progress }) : 0;
+      signal?.throwIfAborted();
+      if (done < pieces.length || done === 0) return putBack(pieces.slice(done));
+    }
+  } finally {
+    lanes?.close();
+  }
+}
+
+async function plainPieces<P extends ComparedPiece>({
+  next,
+  putBack,
+  signal,
+}: BulkCompareOptions<P>): Promise<{ readonly pieces: P[]; readonly work: BulkComparePiece[] }> {
+  const pieces: P[] = [];
+  const work: BulkComparePiece[] = [];
+  while (pieces.length < BATCH) {
+    signal?.throwIfAborted();
+    // What cannot be planned is found out, and told, by who plans on.
+    const piece = await next().catch(() => undefined);
+    if (piece === undefined) break;
+    const plain = plainPiece(piece);
+    if (plain === undefined) {
+      putBack([piece]);
+      break;
+    }
+    pieces.push(piece);
+    work.push(plain);
+  }
+  return { pieces, work };
+}
+
+function plainPiece({ offset, length, stored }: ComparedPiece): BulkComparePiece | undefined {
+  const [from, other] = stored.map((disk) => (disk.maySkipRequests ? filePlace(disk.node, offset, length) : undefined));
+  if (from === undefined || (stored.length > 1 && other === undefined)) return undefined;
+  return { from, length, other };
+}
+
+function allReached(lanes: BulkLanes, work: readonly BulkComparePiece[]): boolean {
+  return work.every(
+    ({ from, other }) => lanes.reaches(from.file) && (other === undefined || lanes.reaches(other.file)),
+  );
+}

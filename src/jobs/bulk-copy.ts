@@ -1,0 +1,160 @@
+/**
+ * The part of a copy that the host does by itself, on several processors: data that are plainly in its files, into plain
+ * files or new storage. It ends at the first piece that is anything else, or at any trouble; the rest is for the copy.
+ */
+import {
+  filePlace,
+  type NewFileStorage,
+  newFileStorage,
+  pastNode,
+  takesPlainWrites,
+  writePlace,
+} from '../core/bulk.ts';
+import type { Disk } from '../core/disk.ts';
+import type { BulkLanes, BulkWatch, FilePlace } from '../core/host-bulk.ts';
+import type { CopyPlan, Piece } from './copy-plan.ts';
+import type { SparseRule } from './zero-runs.ts';
+
+/** Pieces that are handed over at a time. */
+const BATCH = 256;
+/** Less than this is sooner done than a thread is started. */
+const WORTHWHILE = 64 * 1024 * 1024;
+
+export interface BulkCopyOptions {
+  readonly plan: CopyPlan;
+  readonly target: Disk;
+  readonly rule: SparseRule;
+  readonly signal: AbortSignal | undefined;
+  /** Called for each piece that is copied. */
+  readonly advance: (piece: Piece) => void;
+}
+
+/** Copies from the plan's beginning on as far as it goes. Throws the signal's reason, or what planning throws. */
+export async function copyInBulk(options: BulkCopyOptions): Promise<void> {
+  const { target } = options;
+  const { host } = target.graph;
+  if (host.bulkLanes === undefined || !target.maySkipRequests || !takesPlainWrites(target.node)) return;
+  await new BulkCopy(options).run();
+}
+
+class BulkCopy {
+  readonly #options: BulkCopyOptions;
+  #lanes: BulkLanes | undefined;
+
+  constructor(options: BulkCopyOptions) {
+    this.#options = options;
+  }
+
+  async run(): Promise<void> {
+    const { plan, target, signal } = this.#options;
+    try {
+      for (;;) {
+        const pieces = await this.#plainPieces();
+        const done = pieces.length === 0 ? 0 : await pastNode(target.node, () => this.#copy(pieces));
+        signal?.throwIfAborted();
+        if (done < pieces.length || done === 0) return plan.putBack(pieces.slice(done));
+      }
+    } finally {
+      this.#lanes?.close();
+    }
+  }
+
+  /** The next pieces, up to one that is not plainly in a file. */
+  async #plainPieces(): Promise<Piece[]> {
+    const { plan, signal } = this.#options;
+    const pieces: Piece[] = [];
+    while (pieces.length < BATCH) {
+      signal?.throwIfAborted();
+      // What cannot be planned is found out, and told, by who plans on.
+      const piece = await plan.next().catch(() => undefined);
+      if (piece === undefined) break;
+      if (piece.zero || placeOf(piece) === undefined) {
+        plan.putBack([piece]);
+        break;
+      }
+      pieces.push(piece);
+    }
+    return pieces;
+  }
+
+  /** How many of the pieces were copied, from the first on. */
+  async #copy(pieces: readonly Piece[]): Promise<number> {
+    const { target, rule } = this.#options;
+    const lanes = this.#started(pieces);
+    if (lanes === undefined) return 0;
+    const storage = await newFileStorage(target.node);
+    const place = storage?.place ?? writePlace(target.node, target.length);
+    const parts = new Parts(storage);
+    const work = pieces.flatMap((piece) => {
+      const { offset, length } = piece;
+      const from = placeOf(piece);
+      return from && lanes.reaches(from.file)
+        ? [{ from, length, position: offset, unit: parts.add(offset, length) }]
+        : [];
+    });
+    if (work.length < pieces.length || place === undefined || !lanes.reaches(place.file)) return 0;
+    const numbers = parts.numbers();
+    if (numbers === undefined) return 0;
+    const units = storage && { size: storage.unit, numbers: numbers.slice(), next: storage.next, limit: storage.limit };
+    const copy = { pieces: work, target: place.file, base: place.offset, units, sparse: rule };
+    const done = await lanes.copy(copy, this.#watch(pieces));
+    const last = work[done - 1];
+    if (storage !== undefined && units !== undefined && last !== undefined) {
+      const count = parts.add(last.position + last.length - 1, 1) + 1;
+      storage.adopt(
+        parts.list
+          .slice(0, count)
+          .filter((_part, index) => (numbers[index] ?? 0) < 0 && (units.numbers[index] ?? -1) >= 0),
+      );
+    }
+    return done;
+  }
+
+  /** The lanes, if there is enough to do to begin with. */
+  #started(pieces: readonly Piece[]): BulkLanes | undefined {
+    if (this.#lanes !== undefined) return this.#lanes;
+    const bytes = pieces.reduce((sum, { length }) => sum + length, 0);
+    if (bytes >= WORTHWHILE) this.#lanes = this.#options.target.graph.host.bulkLanes?.();
+    return this.#lanes;
+  }
+
+  #watch(pieces: readonly Piece[]): BulkWatch {
+    const { signal, advance } = this.#options;
+    let told = 0;
+    const progress = (count: number) => {
+      for (const piece of pieces.slice(told, count)) advance(piece);
+      told = count;
+    };
+    return { signal, progress };
+  }
+}
+
+/** The parts of a target that pieces touch, ascending, if its storage is given out by parts. */
+class Parts {
+  readonly list: number[] = [];
+  readonly #storage: NewFileStorage | undefined;
+
+  constructor(storage: NewFileStorage | undefined) {
+    this.#storage = storage;
+  }
+
+  /** Adds those of a range that does not begin before the last one; the index of its first. */
+  add(offset: number, length: number): number {
+    const unit = this.#storage?.unit;
+    if (unit === undefined) return -1;
+    const first = Math.floor(offset / unit);
+    const known = this.list.at(-1) ?? -1;
+    for (let part = Math.max(first, known + 1); part * unit < offset + length; part++) this.list.push(part);
+    return this.list.lastIndexOf(first);
+  }
+
+  /** Numbers of their storage, -1 for none; undefined where one cannot be told. */
+  numbers(): Int32Array | undefined {
+    const numbers = this.list.map((part) => this.#storage?.numberOf(part));
+    return numbers.every((number) => number !== undefined) ? Int32Array.from(numbers) : undefined;
+  }
+}
+
+function placeOf({ part, offset, length }: Piece): FilePlace | undefined {
+  return part.disk.maySkipRequests ? filePlace(part.disk.node, offset - part.start, length) : undefined;
+}

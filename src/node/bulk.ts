@@ -1,0 +1,219 @@
+/** Bulk work on this machine: the main thread and a worker, each reading and writing by itself. */
+import { existsSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
+import type { HostFile } from '../core/host.ts';
+import type { BulkComparePiece, BulkCopy, BulkLanes, BulkWatch, FilePlace } from '../core/host-bulk.ts';
+import { NodeFile } from './file.ts';
+import { isEqual, Lane, type LanePiece, type LaneRead, type LaneWork, LONGEST_PIECE, newLaneWork } from './lane.ts';
+
+/** How long the main thread waits for a lane at a time; then the event loop turns. */
+const SHORT_WAIT_MS = 1;
+/** The event loop turns at least so often. */
+const TURN_MS = 5;
+
+/** The worker's program, from this module's place in the build or in the sources; undefined where it is not built. */
+function workerProgram(): string | undefined {
+  const places = ['./lane-worker.cjs', '../../lane-worker.cjs', '../../dist/lane-worker.cjs'];
+  return places.map((place) => fileURLToPath(new URL(place, import.meta.url))).find((path) => existsSync(path));
+}
+
+/** A worker thread that runs lanes. */
+class LaneThread {
+  readonly #worker: Worker;
+  #waiting: (() => void) | undefined;
+  #lost = false;
+
+  constructor(program: string) {
+    this.#worker = new Worker(program, { stdin: false, trackUnmanagedFds: false });
+    this.#worker.on('message', () => this.#over());
+    this.#worker.on('error', () => this.#lose());
+    this.#worker.on('exit', () => this.#lose());
+    this.#worker.unref();
+  }
+
+  /** Resolves when the thread takes no further part in the work. */
+  run(work: LaneWork): Promise<void> {
+    if (this.#lost) return Promise.resolve();
+    this.#worker.ref();
+    return new Promise((resolve) => {
+      this.#waiting = () => {
+        // A thread that is lost in the middle leaves a piece that nobody may wait for.
+        if (this.#lost) new Lane(work).stop();
+        resolve();
+      };
+      this.#worker.postMessage(work);
+    });
+  }
+
+  close(): void {
+    this.#lost = true;
+    void this.#worker.terminate();
+  }
+
+  #lose(): void {
+    this.#lost = true;
+    this.#over();
+  }
+
+  #over(): void {
+    this.#worker.unref();
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    waiting?.();
+  }
+}
+
+/** Undefined on machines with one processor, or without the worker's program. */
+export function bulkLanes(): BulkLanes | undefined {
+  const program = availableParallelism() > 1 ? workerProgram() : undefined;
+  return program === undefined ? undefined : new NodeLanes(program);
+}
+
+class NodeLanes implements BulkLanes {
+  readonly #thread: LaneThread;
+  #buffer: Uint8Array | undefined;
+
+  constructor(program: string) {
+    this.#thread = new LaneThread(program);
+  }
+
+  reaches(file: HostFile): boolean {
+    return file instanceof NodeFile && file.bulkFd() >= 0;
+  }
+
+  async copy({ pieces, target, base, units, sparse }: BulkCopy, watch: BulkWatch): Promise<number> {
+    const file = ownFile(target);
+    const work = newLaneWork(
+      pieces.map(({ from, length, position, unit }) => ({
+        fd: ownFile(from.file).bulkFd(),
+        from: from.offset,
+        length,
+        at: position,
+        other: unit,
+      })),
+      units?.numbers ?? new Int32Array(0),
+      units?.next ?? 0,
+      { fd: file.bulkFd(), base, sparse, unit: units?.size ?? 0, limit: units?.limit ?? 0 },
+    );
+    const sources = filesByFd(pieces.map(({ from }) => from));
+    try {
+      return await this.#run(work, watch, (lane, index, buffer) => copyPiece(lane, index, buffer, sources, file));
+    } finally {
+      units?.numbers.set(work.units);
+      await file.refresh();
+    }
+  }
+
+  compare(pieces: readonly BulkComparePiece[], watch: BulkWatch): Promise<number> {
+    const work = newLaneWork(
+      pieces.map(({ from, length, other }) => ({
+        fd: ownFile(from.file).bulkFd(),
+        from: from.offset,
+        length,
+        at: other?.offset ?? 0,
+        other: other === undefined ? -1 : ownFile(other.file).bulkFd(),
+      })),
+      new Int32Array(0),
+      0,
+    );
+    const files = filesByFd(pieces.flatMap(({ from, other }) => (other === undefined ? [from] : [from, other])));
+    return this.#run(work, watch, (lane, index, buffer) => comparePiece(lane.piece(index), buffer, files));
+  }
+
+  close(): void {
+    this.#thread.close();
+  }
+
+  /** Runs the main thread's lane beside the worker's. */
+  async #run(
+    work: LaneWork,
+    { signal, progress }: BulkWatch,
+    step: (lane: Lane, index: number, buffer: Uint8Array) => Promise<boolean>,
+  ): Promise<number> {
+    const lane = new Lane(work);
+    this.#buffer ??= new Uint8Array(LONGEST_PIECE);
+    const other = this.#thread.run(work);
+    let done = 0;
+    let turned = performance.now();
+    try {
+      for (let index = lane.take(); index >= 0; index = lane.take()) {
+        if (signal?.aborted || !(await step(lane, index, this.#buffer))) {
+          lane.stop();
+          break;
+        }
+        lane.finish(index);
+        while (done < lane.count && lane.isDone(done)) done++;
+        if (performance.now() - turned < TURN_MS) continue;
+        progress(done);
+        await turn();
+        turned = performance.now();
+      }
+    } catch (error) {
+      lane.stop();
+      throw error;
+    } finally {
+      await other;
+    }
+    while (done < lane.count && lane.isDone(done)) done++;
+    progress(done);
+    return done;
+  }
+}
+
+function ownFile(file: HostFile): NodeFile {
+  if (file instanceof NodeFile) return file;
+  throw new TypeError('The file is not one of this host');
+}
+
+function filesByFd(places: readonly FilePlace[]): ReadonlyMap<number, NodeFile> {
+  return new Map(places.map(({ file }) => [ownFile(file).bulkFd(), ownFile(file)]));
+}
+
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+async function readFrom(file: NodeFile | undefined, offset: number, target: Uint8Array): Promise<boolean> {
+  if (file === undefined) return false;
+  const now = file.tryReadNow(offset, target);
+  return (now >= 0 ? now : await file.read(offset, target).catch(() => -1)) === target.length;
+}
+
+async function copyPiece(
+  lane: Lane,
+  index: number,
+  buffer: Uint8Array,
+  sources: ReadonlyMap<number, NodeFile>,
+  target: NodeFile,
+): Promise<boolean> {
+  const piece = lane.piece(index);
+  const bytes = buffer.subarray(0, piece.length);
+  if (!(await readFrom(sources.get(piece.fd), piece.from, bytes))) return false;
+  while (!lane.isTurn(index, SHORT_WAIT_MS)) {
+    if (lane.stopped) return false;
+    await turn();
+  }
+  const writes = lane.writes(piece, bytes);
+  if (writes === undefined) return false;
+  for (const { place, start, length } of writes) {
+    if (!(await target.writeBulk(place, bytes.subarray(start, start + length)))) return false;
+  }
+  return true;
+}
+
+/** At once where both are cached, else by way of the thread pool. */
+async function comparePiece(
+  piece: LanePiece,
+  buffer: Uint8Array,
+  files: ReadonlyMap<number, NodeFile>,
+): Promise<boolean> {
+  const readNow: LaneRead = (fd, offset, target) => files.get(fd)?.tryReadNow(offset, target) === target.length;
+  if (isEqual(piece, buffer, readNow)) return true;
+  // Not equal, or not cached: once read, it is.
+  const bytes = buffer.subarray(0, piece.length);
+  if (!(await readFrom(files.get(piece.fd), piece.from, bytes))) return false;
+  if (piece.other >= 0 && !(await readFrom(files.get(piece.other), piece.at, bytes))) return false;
+  return isEqual(piece, buffer, readNow);
+}

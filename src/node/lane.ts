@@ -1,0 +1,251 @@
+/**
+ * One lane of bulk work: takes pieces from a list that several threads share, reads them, looks at them, and writes them.
+ * What differs between a worker, which may wait for a disk, and the main thread, which may not, is who calls the steps.
+ */
+import fs from 'node:fs';
+import type { BulkSparseRule } from '../core/host-bulk.ts';
+import { firstDifference, firstNonZero } from '../jobs/difference.ts';
+import { sparseRuns } from '../jobs/zero-runs.ts';
+
+/** Longest piece, bytes. */
+export const LONGEST_PIECE = 2 * 1024 * 1024;
+/** Pieces of two files are compared in parts of this many bytes, both of which stay in a core's own cache. */
+const COMPARED_PART = 128 * 1024;
+/** How long a thread that waits for another sleeps at most before it looks again whether all stop. */
+const LONGEST_WAIT_MS = 1000;
+
+/** Numbers of a piece in {@link LaneWork.pieces}. */
+export const FIELDS = 5;
+/** `at`: where in the target's disk, or in the other file. `other`: first unit, or the other file's descriptor; -1: none. */
+const Field = { fd: 0, from: 1, length: 2, at: 3, other: 4 } as const;
+/** Words of {@link LaneWork.control}. */
+const Control = { next: 0, turn: 1, units: 2, stop: 3 } as const;
+
+export interface LaneTarget {
+  readonly fd: number;
+  readonly base: number;
+  readonly sparse: BulkSparseRule;
+  /** Bytes of a unit; 0: the target has none. */
+  readonly unit: number;
+  readonly limit: number;
+}
+
+/** All that lanes share; the arrays are on shared memory. */
+export interface LaneWork {
+  readonly control: Int32Array;
+  readonly pieces: Float64Array;
+  readonly done: Uint8Array;
+  readonly units: Int32Array;
+  readonly target: LaneTarget | undefined;
+}
+
+export interface LanePiece {
+  readonly fd: number;
+  readonly from: number;
+  readonly length: number;
+  readonly at: number;
+  readonly other: number;
+}
+
+/** A part of a buffer and its place in the target. */
+interface LaneWrite {
+  readonly place: number;
+  readonly start: number;
+  readonly length: number;
+}
+
+export function newLaneWork(
+  pieces: readonly LanePiece[],
+  units: Int32Array,
+  next: number,
+  target?: LaneTarget,
+): LaneWork {
+  const shared = <T>(make: new (buffer: SharedArrayBuffer) => T, bytes: number) =>
+    new make(new SharedArrayBuffer(bytes));
+  const work = {
+    control: shared(Int32Array, 16),
+    pieces: shared(Float64Array, pieces.length * FIELDS * 8),
+    done: shared(Uint8Array, pieces.length),
+    units: shared(Int32Array, units.byteLength),
+    target,
+  };
+  for (const [index, { fd, from, length, at, other }] of pieces.entries()) {
+    work.pieces.set([fd, from, length, at, other], index * FIELDS);
+  }
+  work.units.set(units);
+  work.control[Control.units] = next;
+  return work;
+}
+
+/** A lane's hold on shared work. */
+export class Lane {
+  readonly #work: LaneWork;
+
+  constructor(work: LaneWork) {
+    this.#work = work;
+  }
+
+  /** Index of a piece that is this lane's alone; -1: there is none, or all stop. */
+  take(): number {
+    const index = this.stopped ? this.count : Atomics.add(this.#work.control, Control.next, 1);
+    return index < this.count ? index : -1;
+  }
+
+  get count(): number {
+    return this.#work.done.length;
+  }
+
+  piece(index: number): LanePiece {
+    const start = index * FIELDS;
+    const field = (name: keyof typeof Field) => this.#work.pieces[start + Field[name]] ?? 0;
+    return { fd: field('fd'), from: field('from'), length: field('length'), at: field('at'), other: field('other') };
+  }
+
+  get stopped(): boolean {
+    return Atomics.load(this.#work.control, Control.stop) !== 0;
+  }
+
+  /** No lane takes a piece any more, or waits for another. */
+  stop(): void {
+    Atomics.store(this.#work.control, Control.stop, 1);
+    Atomics.notify(this.#work.control, Control.turn);
+  }
+
+  finish(index: number): void {
+    Atomics.store(this.#work.done, index, 1);
+  }
+
+  isDone(index: number): boolean {
+    return Atomics.load(this.#work.done, index) === 1;
+  }
+
+  /** Whether storage may be given to this piece: it was to all before. Waits for that at most `milliseconds`. */
+  isTurn(index: number, milliseconds: number): boolean {
+    const { control, target } = this.#work;
+    if (target?.unit === 0) return true;
+    const turn = Atomics.load(control, Control.turn);
+    if (turn === index) return true;
+    if (!this.stopped) Atomics.wait(control, Control.turn, turn, milliseconds);
+    return Atomics.load(control, Control.turn) === index;
+  }
+
+  /** What to write of a piece that is in `bytes`; in its turn. Undefined: there is no more storage. */
+  writes(piece: LanePiece, bytes: Uint8Array): LaneWrite[] | undefined {
+    const { control, target } = this.#work;
+    if (target === undefined) return undefined;
+    const data = sparseRuns(bytes, piece.at, target.sparse).filter((run) => !run.zero);
+    if (target.unit === 0) {
+      return data.map(({ offset, length }) => ({ place: target.base + piece.at + offset, start: offset, length }));
+    }
+    const writes: LaneWrite[] = [];
+    for (const { offset, length } of data) {
+      for (let done = 0; done < length; ) {
+        const start = offset + done;
+        const within = (piece.at + start) % target.unit;
+        const part = Math.min(target.unit - within, length - done);
+        const number = this.#storage(piece, start);
+        if (number < 0) return undefined;
+        append(writes, { place: target.base + number * target.unit + within, start, length: part });
+        done += part;
+      }
+    }
+    Atomics.add(control, Control.turn, 1);
+    Atomics.notify(control, Control.turn);
+    return writes;
+  }
+
+  /** Number of the storage for what is at `start` of a piece; -1: there is none. */
+  #storage(piece: LanePiece, start: number): number {
+    const { control, units, target } = this.#work;
+    const unit = target?.unit ?? 1;
+    const index = piece.other + Math.floor((piece.at + start) / unit) - Math.floor(piece.at / unit);
+    const known = units[index] ?? -1;
+    if (known >= 0) return known;
+    const number = Atomics.load(control, Control.units);
+    if (number >= (target?.limit ?? 0)) return -1;
+    Atomics.store(control, Control.units, number + 1);
+    units[index] = number;
+    return number;
+  }
+}
+
+/** Joins what lies side by side in the buffer and in the file. */
+function append(writes: LaneWrite[], next: LaneWrite): void {
+  const last = writes.at(-1);
+  const joins =
+    last !== undefined && last.start + last.length === next.start && last.place + last.length === next.place;
+  if (joins) writes[writes.length - 1] = { ...last, length: last.length + next.length };
+  else writes.push(next);
+}
+
+/** Reads all of `target`, or false: an error, or the file ends before. */
+export type LaneRead = (fd: number, offset: number, target: Uint8Array) => boolean;
+
+/** Reads that may wait. */
+export const readWaiting: LaneRead = (fd, offset, target) => {
+  try {
+    for (let done = 0; done < target.length; ) {
+      const count = fs.readSync(fd, target, done, target.length - done, offset + done);
+      if (count === 0) return false;
+      done += count;
+    }
+    return true;
+  } catch {
+    return false;
+  }
+};
+
+/** Writes all of `source`, or false. */
+export function writeWaiting(fd: number, offset: number, source: Uint8Array): boolean {
+  try {
+    for (let done = 0; done < source.length; ) {
+      const count = fs.writeSync(fd, source, done, source.length - done, offset + done);
+      if (count === 0) return false;
+      done += count;
+    }
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Whether a piece reads as what it should equal; false too where it cannot be read so. */
+export function isEqual(piece: LanePiece, buffer: Uint8Array, read: LaneRead): boolean {
+  for (let done = 0; done < piece.length; done += COMPARED_PART) {
+    const part = Math.min(COMPARED_PART, piece.length - done);
+    const a = buffer.subarray(0, part);
+    if (!read(piece.fd, piece.from + done, a)) return false;
+    if (piece.other < 0) {
+      if (firstNonZero(a) >= 0) return false;
+      continue;
+    }
+    const b = buffer.subarray(COMPARED_PART, COMPARED_PART + part);
+    if (!read(piece.other, piece.at + done, b) || firstDifference(a, b) >= 0) return false;
+  }
+  return true;
+}
+
+/** Works until nothing is left, waiting for disks and other lanes. At the first trouble all lanes stop. */
+export function runLane(work: LaneWork, buffer: Uint8Array): void {
+  const lane = new Lane(work);
+  for (let index = lane.take(); index >= 0; index = lane.take()) {
+    const piece = lane.piece(index);
+    const done =
+      work.target === undefined ? isEqual(piece, buffer, readWaiting) : copies(lane, work.target, index, buffer);
+    if (done) lane.finish(index);
+    else lane.stop();
+  }
+}
+
+function copies(lane: Lane, target: LaneTarget, index: number, buffer: Uint8Array): boolean {
+  const piece = lane.piece(index);
+  const bytes = buffer.subarray(0, piece.length);
+  if (!readWaiting(piece.fd, piece.from, bytes)) return false;
+  while (!lane.isTurn(index, LONGEST_WAIT_MS)) if (lane.stopped) return false;
+  const writes = lane.writes(piece, bytes);
+  return (
+    writes?.every(({ place, start, length }) =>
+      writeWaiting(target.fd, place, bytes.subarray(start, start + length)),
+    ) === true
+  );
+}
