@@ -1,6 +1,7 @@
 /** All drivers that come with the library, in the order they are registered: look-ups and probes go from the last to the first. */
 import type { DriverSpec } from './core/driver.ts';
 import { blkdebug } from './filters/blkdebug/blkdebug.ts';
+import { blkverify } from './filters/blkverify/blkverify.ts';
 import { compress } from './filters/compress.ts';
 import { copyOnRead } from './filters/copy-on-read.ts';
 import { preallocate } from './filters/preallocate.ts';
@@ -20,6 +21,7 @@ export const DRIVERS: readonly DriverSpec[] = [
   raw,
   vdi,
   blkdebug,
+  blkverify,
   throttle,
   copyOnRead,
   compress,

@@ -12,6 +12,8 @@ export interface Events {
   readonly 'diskwright:device:tray-moved': TrayEvent;
   /** A blkdebug node did something to a request (BD-60). */
   readonly 'diskwright:fault': FaultEvent;
+  /** The two sides of a blkverify node do not agree (BV-8); the message is a MismatchDetails. */
+  readonly 'diskwright:mismatch': object;
   /** A request of a disk's user has ended. While watched, none takes the fast path. */
   readonly 'diskwright:request': RequestEvent;
 }

@@ -168,6 +168,8 @@ export interface Host {
   warn(message: string): void;
   /** Something only shown on request: a capability that is missing, a fallback taken. */
   notice(message: string): void;
+  /** Ends the program at once as failed, with a message to its user. Absent: it cannot be ended from here. */
+  exit?(message: string): never;
   /** Whether someone listens to `channel`, so that an unwatched event costs nothing. */
   watched(channel: string): boolean;
   /** Publishes an event, on Node through `diagnostics_channel`. */

@@ -5,7 +5,7 @@ import type { Progress } from '../core/driver.ts';
 import { BlockError, codeOf, withErrno } from '../core/errors.ts';
 import type { BlockStatus } from '../core/status.ts';
 import { type ComparedPiece, compareInBulk } from './bulk-compare.ts';
-import { firstDifference, firstNonZero } from './difference.ts';
+import { firstDifference, firstNonZero } from '../bytes/difference.ts';
 
 export interface CompareOptions {
   /** Sizes and block status must agree too, run by run (T-CMP-2). */

@@ -12,7 +12,7 @@ import type { Graph } from '../core/graph.ts';
 import type { BlockNode } from '../core/node.ts';
 import * as request from '../core/request.ts';
 import { type LayerStatus, statusAbove } from '../core/status.ts';
-import { firstDifference } from './difference.ts';
+import { firstDifference } from '../bytes/difference.ts';
 
 export interface RebaseOptions {
   /**

@@ -35,6 +35,10 @@ export function nodeHost(options: NodeHostOptions = {}): Host & Required<Pick<Ho
     random,
     warn: options.warn ?? toStderr,
     notice,
+    exit(message) {
+      toStderr(message);
+      process.exit(1);
+    },
     watched: (channel) => diagnostics.hasSubscribers(channel),
     publish: (channel, message) => diagnostics.channel(channel).publish(message),
   };

@@ -1,5 +1,5 @@
 /** Finding where two buffers differ, at the speed of memory. */
-import { isZero } from '../bytes/zero.ts';
+import { isZero } from './zero.ts';
 
 type Compare = (this: Uint8Array, other: Uint8Array) => number;
 
