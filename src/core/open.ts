@@ -213,7 +213,9 @@ async function openChild(level: Level, { name, role, tree, protocolLevel }: Chil
   const { options, namedBy, chainDepth = 0, chainFiles = [] } = asked;
   const depth = (asked.depth ?? 0) + 1;
   const above = { chainDepth, chainFiles, namedBy };
-  const node = await openNode(graph, { filename, tree: inner, options, inherited, depth, ...above });
+  // Children that are images have their own backing files (BL-OPEN-27).
+  const childOptions = options.noBacking === true ? { ...options, noBacking: false } : options;
+  const node = await openNode(graph, { filename, tree: inner, options: childOptions, inherited, depth, ...above });
   return { name, role, node, referenced: false };
 }
 

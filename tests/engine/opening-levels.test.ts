@@ -196,6 +196,25 @@ describe('modes', () => {
     expect(promoted.backing?.node.writable).toBe(true);
   });
 
+  test('BL-OPEN-27: without its backing file an image is opened, not those that it is stored in', async () => {
+    const overlay = { driver: 'naming', file: { driver: 'net' }, names: '/below', format: 'raw' };
+    const graph = newGraph();
+    const depth = async (source: NestedOptions) => {
+      await using _disk = await graph.open(source, { noBacking: true });
+      return graph.nodes().length;
+    };
+    expect(await depth(overlay)).toBe(2);
+    expect(await depth({ driver: 'plain', file: overlay })).toBe(5);
+  });
+
+  test('BL-OPEN-29: options of a backing file that is left out are as unknown as others', async () => {
+    const source = { driver: 'naming', file: { driver: 'net' }, backing: { driver: 'net' } };
+    expect(await failure(source, { noBacking: true })).toEqual({
+      code: 'EINVAL',
+      message: "Block format 'naming' does not support the option 'backing.driver'",
+    });
+  });
+
   test('BL-OPEN-22: what offers only reading is refused to a writer, unless it may degrade', async () => {
     const storage = new Storage(512);
     storage.readOnly = true;
