@@ -1,5 +1,6 @@
 /** Copying disks into a new or existing image (T-CONV). */
 import { alignUp } from '../bytes/align.ts';
+import { resolveBackingName } from '../core/backing-name.ts';
 import type { CacheMode } from '../core/cache.ts';
 import { createImage } from '../core/create.ts';
 import type { Disk } from '../core/disk.ts';
@@ -8,7 +9,7 @@ import { addContext, BlockError } from '../core/errors.ts';
 import type { Graph } from '../core/graph.ts';
 import type { OptionTree } from '../core/options.ts';
 import { copyDisks } from './copy.ts';
-import { type Destination, destinationFor } from './destination.ts';
+import { type Destination, destinationFor, renamed } from './destination.ts';
 import { SECTOR } from './source.ts';
 
 /** A new image by name, or a disk that is open for writing and long enough. */
@@ -124,10 +125,14 @@ async function fill(
   destination: Destination,
 ): Promise<void> {
   const { graph, signal } = options;
-  const opening = graph.open(destination.workName, { format, writable: true, cache, signal });
+  const { workName } = destination;
+  const opening = graph.open(workName, { format, writable: true, cache, signal });
   const disk = await opening.catch((error: unknown) => {
     if (backing === undefined || !(error instanceof BlockError)) throw error;
-    throw addContext(`Could not open '${filename}'`, error);
+    // The image below is told as it is seen from the final name.
+    const seenFrom = (name: string) => (workName === filename ? '' : resolveBackingName(name, backing.filename));
+    const told = renamed(error, seenFrom(workName), seenFrom(filename));
+    throw addContext(`Could not open '${filename}'`, told);
   });
   try {
     await copyInto(options, disk, { isZero: disk.zeroInit(), topOnly: backing !== undefined, isNew: true });

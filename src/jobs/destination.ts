@@ -119,7 +119,8 @@ function inPlace(filename: string): Destination {
   return { workName: filename, commit: async () => {}, abandon: async () => {}, rename: (error) => error };
 }
 
-function renamed(error: unknown, from: string, to: string): unknown {
+/** The same error with another name in its message. */
+export function renamed(error: unknown, from: string, to: string): unknown {
   if (!(error instanceof BlockError) || !error.message.includes(from)) return error;
   return new BlockError(error.code, error.message.replaceAll(from, to), {
     node: error.node,

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { build } from 'esbuild';
+import { build, type Plugin } from 'esbuild';
 import { root } from '../tidy/source-files.ts';
 
 export interface Outcome {
@@ -37,11 +37,12 @@ export class SideBySide {
     for (const folder of [this.ours, this.theirs, join(this.#folder, 'bin')]) mkdirSync(folder);
   }
 
-  static async make(): Promise<SideBySide> {
+  /** `drivers`: a file that takes the place of src/drivers.ts in our programs. */
+  static async make(options: { readonly drivers?: string } = {}): Promise<SideBySide> {
     const pair = new SideBySide();
     // Called by this name, our messages begin like theirs.
-    await bundle('src/tools/img.ts', join(pair.#folder, 'bin/qemu-img'));
-    await bundle('src/tools/diskwright.ts', join(pair.#folder, 'bin/diskwright'));
+    await bundle('src/tools/img.ts', join(pair.#folder, 'bin/qemu-img'), options.drivers);
+    await bundle('src/tools/diskwright.ts', join(pair.#folder, 'bin/diskwright'), options.drivers);
     return pair;
   }
 
@@ -55,6 +56,12 @@ export class SideBySide {
       const run = spawnSync(program, args, { cwd, encoding: 'utf8' });
       if (run.status !== 0) throw new Error(`${program} ${args.join(' ')}: ${run.stderr}`);
     }
+  }
+
+  /** Runs a program of the system in their folder only. */
+  prepareTheirs(program: string, ...args: string[]): void {
+    const run = spawnSync(program, args, { cwd: this.theirs, encoding: 'utf8' });
+    if (run.status !== 0) throw new Error(`${program} ${args.join(' ')}: ${run.stderr}`);
   }
 
   /** The path of our program called `qemu-img` or `diskwright`. */
@@ -81,7 +88,7 @@ export class SideBySide {
 }
 
 /** An executable file of one of our programs, from the present sources. */
-async function bundle(entry: string, outfile: string): Promise<void> {
+async function bundle(entry: string, outfile: string, drivers?: string): Promise<void> {
   await build({
     absWorkingDir: root,
     entryPoints: [entry],
@@ -91,10 +98,23 @@ async function bundle(entry: string, outfile: string): Promise<void> {
     format: 'cjs',
     target: 'node20.19',
     packages: 'external',
+    plugins: drivers === undefined ? [] : [replaced(join(root, 'src/drivers.ts'), join(root, drivers))],
     define: { 'import.meta.url': 'bundleUrl' },
     banner: { js: '#!/usr/bin/env node\nconst bundleUrl = require("node:url").pathToFileURL(__filename).href;' },
   });
   chmodSync(outfile, 0o755);
+}
+
+/** Puts one source file in the place of another, but in that file itself. */
+function replaced(path: string, by: string): Plugin {
+  return {
+    name: 'replaced',
+    setup({ onResolve }) {
+      onResolve({ filter: /\/drivers\.ts$/ }, ({ importer, path: asked, resolveDir }) =>
+        importer !== by && join(resolveDir, asked) === path ? { path: by } : undefined,
+      );
+    },
+  };
 }
 
 function run(program: string, args: readonly string[], cwd: string, input?: Uint8Array): Outcome {

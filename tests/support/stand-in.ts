@@ -27,7 +27,7 @@ interface State {
   next: number;
 }
 
-interface StandInCreateOptions {
+export interface StandInCreateOptions {
   readonly cluster_size: number;
   readonly extended_l2: boolean;
   readonly compression_type: string;
