@@ -2,6 +2,28 @@
  * diskwright: virtual disks as a graph of nodes, each run by a driver. This entry runs in browsers too;
  * files and system calls come from `diskwright/node`.
  */
+export type {
+  BitmapList,
+  BitmapOwner,
+  BitmapStore,
+  NewBitmap,
+} from './bitmaps/bitmap-list.ts';
+export {
+  type AddBitmapOptions,
+  type BitmapReference,
+  bitmapListOf,
+  bitmaps,
+  type DirtyAreasOptions,
+  type NodeBitmaps,
+} from './bitmaps/bitmaps.ts';
+export {
+  type BitmapInfo,
+  type DirtyBitmap,
+  mergeBitmaps,
+  type OpenIterator,
+  type UseMark,
+} from './bitmaps/dirty-bitmap.ts';
+export { type ByteRange, type GranuleIterator, HierarchicalBitmap } from './bitmaps/hierarchical-bitmap.ts';
 export { activate, inactivate } from './core/activation.ts';
 export type { CacheMode, DiscardMode } from './core/cache.ts';
 export {

@@ -2,7 +2,7 @@
 import type { Disk } from '../core/disk.ts';
 import { BlockError } from '../core/errors.ts';
 import { driverInfo } from '../core/info.ts';
-import { BlockNode } from '../core/node.ts';
+import type { BlockNode } from '../core/node.ts';
 import { BitmapList, type BitmapOwner } from './bitmap-list.ts';
 import { type BitmapInfo, mergeBitmaps, type UseMark } from './dirty-bitmap.ts';
 import type { ByteRange } from './hierarchical-bitmap.ts';
@@ -125,7 +125,7 @@ const lists = new WeakMap<BlockNode, BitmapList>();
  * first bitmap and leaves them with its last.
  */
 export function bitmapListOf(of: Disk | BlockNode): BitmapList {
-  const node = of instanceof BlockNode ? of : of.node;
+  const node = 'node' in of ? of.node : of;
   let list = lists.get(node) ?? node.trackers.find((tracker) => tracker instanceof BitmapList);
   list ??= new BitmapList(ownerOf(node));
   lists.set(node, list);
