@@ -37,10 +37,7 @@ function defineNull(name: string, summary: string) {
 export const nullCo = defineNull('null-co', 'No storage: reads give zeroes, writes are forgotten');
 export const nullAio = defineNull('null-aio', 'The same as null-co, under its other name');
 
-function nullNode({ options: { size, ...traits }, host, node }: OpenContext<NullOptions>): DriverNode {
-  if (size > Number.MAX_SAFE_INTEGER) {
-    throw new BlockError('EFBIG', `size is larger than ${Number.MAX_SAFE_INTEGER} bytes`, { node });
-  }
+function nullNode({ options: { size, ...traits }, host }: OpenContext<NullOptions>): DriverNode {
   const milliseconds = traits['latency-ns'] / 1e6;
   const wait = () => (milliseconds > 0 ? host.clock.sleep(milliseconds) : Promise.resolve());
   const extent = (offset: number, length: number): Extent =>
