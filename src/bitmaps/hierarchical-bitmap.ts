@@ -3,13 +3,14 @@
  *
  * Storage is taken in pages of 4 KiB for 2^15 granules, and only where some of them are dirty and some are not, plus
  * 2 KiB for every 256 pages or branches on the way there. Clean or wholly dirty stretches of 2^15 granules cost nothing,
- * at any size. At 64 KiB granularity a page stands for 2 GiB of disk, so that 16 TiB take at most 33 MiB:
+ * at any size. At 64 KiB granularity a page stands for 2 GiB of disk, so that 16 TiB take at most some 41 MB,
+ * the engine's own share of each page included:
  *
  * | 16 TiB, 2^28 granules            | memory  |
  * | -------------------------------- | ------- |
  * | clean, wholly dirty, a few runs  | < 50 KB |
  * | 1000 single granules, scattered  | 4 MB    |
- * | 10,000 and more, scattered       | 34 MB   |
+ * | 100,000 and more, scattered      | 41 MB   |
  *
  * Setting and clearing ranges takes microseconds whatever their length, the count none; the search for the next dirty
  * or clean granule passes at most 256 branches of each of up to four levels and one page.
