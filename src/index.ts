@@ -25,6 +25,15 @@ export {
 } from './bitmaps/dirty-bitmap.ts';
 export { type ByteRange, type GranuleIterator, HierarchicalBitmap } from './bitmaps/hierarchical-bitmap.ts';
 export { activate, inactivate } from './core/activation.ts';
+export {
+  block,
+  isBlocked,
+  isUnblocked,
+  OPERATIONS,
+  type Operation,
+  requireUnblocked,
+  unblock,
+} from './core/blockers.ts';
 export type { CacheMode, DiscardMode } from './core/cache.ts';
 export {
   addContextNotifier,

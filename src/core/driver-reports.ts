@@ -1,4 +1,4 @@
-/** What drivers tell of an image: facts about it, and what a check found. */
+/** What drivers tell of an image: facts about it, what a check found, how far long work is. */
 
 /** BL-INFO-1 and format-specific information (BL-INFO-2). */
 export interface DriverInfo {
@@ -49,5 +49,19 @@ export interface CheckOptions {
   readonly repair: RepairMode;
   /** One finding or repair, as a line for people. */
   finding(line: string): void;
+  readonly signal?: AbortSignal;
+}
+
+/** Progress of long work: `done` of `total`, in bytes or any unit that grows evenly. */
+export type Progress = (done: number, total: number) => void;
+
+export interface CompactOptions {
+  readonly signal?: AbortSignal;
+  readonly progress?: Progress;
+}
+
+export interface AmendOptions {
+  readonly force?: boolean;
+  readonly progress?: Progress;
   readonly signal?: AbortSignal;
 }

@@ -3,7 +3,15 @@
  * {@link defineFilter}; what it has is what it can, and what a filter leaves out passes through (filter.ts). A driver sees only aligned, in-bounds, non-empty requests; the core (request.ts)
  * aligns, splits, bounds, falls back and tracks, and checks the contract on both sides of every call.
  */
-import type { BlockSizes, CheckOptions, CheckReport, DiskGeometry, DriverInfo } from './driver-reports.ts';
+import type {
+  AmendOptions,
+  BlockSizes,
+  CheckOptions,
+  CheckReport,
+  CompactOptions,
+  DiskGeometry,
+  DriverInfo,
+} from './driver-reports.ts';
 import type { Host, HostContext, HostFile } from './host.ts';
 import type { NewStorage } from './new-storage.ts';
 import type { OptionTree, SchemaOf } from './options.ts';
@@ -71,14 +79,6 @@ export interface TruncateOptions {
   readonly exact?: boolean;
 }
 
-/** Progress of long work: `done` of `total`, in bytes or any unit that grows evenly. */
-export type Progress = (done: number, total: number) => void;
-
-export interface CompactOptions {
-  readonly signal?: AbortSignal;
-  readonly progress?: Progress;
-}
-
 /** Two steps of a change that may be refused in the first and must not fail in the second. */
 export interface PendingChange {
   commit(): void;
@@ -119,12 +119,6 @@ export interface DebugBreakpoints {
   removeBreakpoint(tag: string): void;
   isSuspended(tag: string): boolean;
   resume(tag: string): void;
-}
-
-export interface AmendOptions {
-  readonly force?: boolean;
-  readonly progress?: Progress;
-  readonly signal?: AbortSignal;
 }
 
 /**
@@ -184,6 +178,8 @@ export interface DriverNode {
 
   /** Told of every change of what the node's users need and share (BL-PERM-7); throws to refuse. */
   preparePermissions?(next: Permissions): PendingChange;
+  /** Whether what is read is the child's data whatever happens, so that either may stand for the other (BL-FILTER-3). */
+  showsChild?(child: string): boolean;
   /** What the driver needs of a child, where the rules for its role (BL-PERM-4, -5) do not say it. */
   childPermissions?(child: string, wanted: Permissions): Permissions;
 
@@ -419,6 +415,8 @@ export interface FilterSpec<O = unknown> extends DriverBase<O> {
   readonly kind: 'filter';
   /** The child it filters. Default `file`. */
   readonly filters?: string;
+  /** Such a filter takes itself out when its work is done, so that no chain may be frozen with it inside (BL-CHAIN-17). */
+  readonly mayGo?: boolean;
   /** Turns `NAME:rest` into options and names of children; presence lets the filter be named so (BL-OPEN-8). */
   parseFilename?(filename: string): FilterName;
   /** The name that opening alone gives the same node, from the options and the children's exact names; undefined: none. */

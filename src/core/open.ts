@@ -345,7 +345,7 @@ function takeBackingOptions(
   }
   const reference = backing === '' ? null : backing;
   const isNamed = (reference ?? undefined) !== undefined || Object.keys(inner).length > 0;
-  // Without a backing file its options are as unknown as any (BL-OPEN-29).
+  // Nobody understands options of a backing file that is left out (BL-OPEN-29).
   if (isNamed && noBacking === true) return { own: tree, backing: { reference: undefined, inner: {} } };
   const supported = driver.kind === 'format' && driver.supportsBacking === true;
   if (isNamed && !supported) throw new BlockError('EINVAL', "Driver doesn't support backing files");
