@@ -4,6 +4,7 @@ import { blkdebug } from './filters/blkdebug/blkdebug.ts';
 import { blkverify } from './filters/blkverify/blkverify.ts';
 import { compress } from './filters/compress.ts';
 import { copyOnRead } from './filters/copy-on-read.ts';
+import { blklogwrites, log } from './filters/log/log.ts';
 import { preallocate } from './filters/preallocate.ts';
 import { throttle } from './filters/throttle/throttle.ts';
 import { raw } from './formats/raw.ts';
@@ -22,6 +23,8 @@ export const DRIVERS: readonly DriverSpec[] = [
   vdi,
   blkdebug,
   blkverify,
+  log,
+  blklogwrites,
   throttle,
   copyOnRead,
   compress,

@@ -1,0 +1,122 @@
+/** Records every change of a disk in a second one, for replaying it and for trying what a power cut would leave. */
+import { alignUp } from '../../bytes/align.ts';
+import { type Child, type DriverNode, defineFilter, type OpenContext } from '../../core/driver.ts';
+import { BlockError } from '../../core/errors.ts';
+import { invariant } from '../../core/invariant.ts';
+import type { BlockNode } from '../../core/node.ts';
+import { option } from '../../core/options.ts';
+import { isSectorSize, SECTOR_MIN } from './format.ts';
+import { readEntries, readSuper } from './reader.ts';
+import { LogWriter } from './writer.ts';
+
+interface LogOptions {
+  readonly 'log-sector-size': number;
+  readonly 'log-append': boolean;
+  readonly 'log-super-update-interval': number;
+}
+
+const writers = new WeakMap<NonNullable<DriverNode['write']>, LogWriter>();
+
+/** Puts a named mark into the log of a `log` node, behind all that was answered. Throws BlockError; TypeError for another node. */
+export async function mark(target: BlockNode | { readonly node: BlockNode }, name: string): Promise<void> {
+  const node = 'driver' in target ? target : target.node;
+  const writer = node.impl.write && writers.get(node.impl.write);
+  if (writer === undefined) throw new TypeError(`node '${node.name}' is no log node`);
+  await writer.append({ kind: 'mark', name });
+  await writer.writeSuper();
+}
+
+function defineLog(name: string, summary: string) {
+  return defineFilter<LogOptions>({
+    name,
+    summary,
+    options: {
+      'log-sector-size': option.size({
+        help: 'unit of the log, bytes; requests are aligned to it',
+        fallback: SECTOR_MIN,
+      }),
+      'log-append': option.boolean({ help: 'go on with a log that is there', fallback: false }),
+      'log-super-update-interval': option.number({
+        help: 'entries after which the superblock counts them, besides at each flush',
+        fallback: 4096,
+      }),
+    },
+    strongOptions: [],
+    children: { log: { role: 'data', protocolLevel: true } },
+    open: openLog,
+  });
+}
+
+export const log = defineLog('log', 'Records every change in a second disk, as dm-log-writes does');
+export const blklogwrites = defineLog('blklogwrites', 'The same as log, under its other name');
+
+async function openLog(context: OpenContext<LogOptions>): Promise<Partial<DriverNode>> {
+  const { options, file } = context;
+  const target = context.child('log');
+  invariant(target, 'the log child is required');
+  const given = options['log-sector-size'];
+  const append = options['log-append'];
+  if (append && given !== SECTOR_MIN) {
+    throw new BlockError('EINVAL', 'log-append and log-sector-size are mutually exclusive');
+  }
+  if (!isSectorSize(given)) throw new BlockError('EINVAL', `Invalid log sector size ${given}`);
+  const superInterval = options['log-super-update-interval'];
+  if (superInterval < 1) {
+    throw new BlockError('EINVAL', `Invalid log superblock update interval ${superInterval}`);
+  }
+  const start = append ? await endOf(target) : { sectorSize: given, entries: 0, end: given };
+  const writer = new LogWriter(target, { ...start, superInterval });
+  const impl = logMethods(file, target, writer, context.writable);
+  if (impl.write !== undefined) writers.set(impl.write, writer);
+  return impl;
+}
+
+/** Where a log that is there ends; every entry is looked at. */
+async function endOf(log: Child): Promise<{ sectorSize: number; entries: number; end: number }> {
+  const { sectorSize, entries } = await readSuper(log);
+  let end = sectorSize;
+  for await (const { entry, dataAt } of readEntries(log)) end = dataAt + (entry.kind === 'write' ? entry.length : 0);
+  return { sectorSize, entries, end };
+}
+
+/** An entry is written when its request is done, so that what a flush entry follows was done before the flush. */
+function logMethods(file: Child, log: Child, writer: LogWriter, writable: boolean): Partial<DriverNode> {
+  const { sectorSize } = writer;
+  return {
+    async write(offset, source) {
+      await file.write(offset, source);
+      await writer.append({ kind: 'write', offset, length: source.length, fua: false, flush: false }, source);
+    },
+    async writeZeroes(offset, length, flags) {
+      await file.writeZeroes(offset, length, flags);
+      await writer.append({ kind: 'write', offset, length, fua: false, flush: false }, length);
+    },
+    async discard(offset, length) {
+      await file.discard(offset, length);
+      await writer.append({ kind: 'discard', offset, length });
+    },
+    async flush() {
+      if (!writable) return file.flush();
+      const flushing = file.flush();
+      // What is answered while the flush is under way is not covered by it.
+      const noted = writer.append({ kind: 'flush' });
+      await Promise.all([flushing, noted]);
+      await writer.writeSuper();
+      await log.flush();
+    },
+    async truncate(length, options) {
+      await file.truncate(length, options);
+    },
+    limits() {
+      const below = file.limits();
+      const align = (value: number) => Math.max(value, sectorSize);
+      return {
+        ...below,
+        requestAlign: align(below.requestAlign),
+        zeroAlign: align(below.zeroAlign),
+        discardAlign: align(below.discardAlign),
+        preferred: alignUp(below.preferred, sectorSize),
+      };
+    },
+  };
+}
