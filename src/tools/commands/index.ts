@@ -15,6 +15,7 @@ export const commands: readonly CommandEntry[] = [
   { name: 'convert', load: async () => (await import('./convert.ts')).convertCommand },
   { name: 'create', load: async () => (await import('./create.ts')).createCommand },
   { name: 'dd', load: async () => (await import('./dd.ts')).ddCommand },
+  { name: 'graph', load: async () => (await import('./graph.ts')).graphCommand },
   { name: 'info', load: async () => (await import('./info.ts')).infoCommand },
   { name: 'map', load: async () => (await import('./map.ts')).mapCommand },
   { name: 'measure', load: async () => (await import('./measure.ts')).measureCommand },
