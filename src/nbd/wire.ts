@@ -1,0 +1,155 @@
+/** Frames of the NBD protocol as bytes, one function each (N-10). Neither reads nor sends anything. */
+import {
+  CHUNK_DONE,
+  CHUNK_MAGIC,
+  EXTENDED_CHUNK_MAGIC,
+  EXTENDED_REQUEST_MAGIC,
+  IHAVEOPT,
+  NBDMAGIC,
+  OPTION_REPLY_MAGIC,
+  REQUEST_MAGIC,
+  SIMPLE_REPLY_MAGIC,
+} from './protocol.ts';
+
+export const GREETING_BYTES = 18;
+export const OPTION_BYTES = 16;
+export const OPTION_REPLY_BYTES = 20;
+export const REQUEST_BYTES = 28;
+export const EXTENDED_REQUEST_BYTES = 32;
+export const SIMPLE_REPLY_BYTES = 16;
+export const CHUNK_BYTES = 20;
+export const EXTENDED_CHUNK_BYTES = 32;
+
+export function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+function frame(length: number): [Uint8Array, DataView] {
+  const bytes = new Uint8Array(length);
+  return [bytes, viewOf(bytes)];
+}
+
+export function greeting(flags: number): Uint8Array {
+  const [bytes, view] = frame(GREETING_BYTES);
+  view.setBigUint64(0, NBDMAGIC);
+  view.setBigUint64(8, IHAVEOPT);
+  view.setUint16(16, flags);
+  return bytes;
+}
+
+export function clientFlags(flags: number): Uint8Array {
+  const [bytes, view] = frame(4);
+  view.setUint32(0, flags);
+  return bytes;
+}
+
+export function optionFrame(option: number, data: Uint8Array): Uint8Array {
+  const [bytes, view] = frame(OPTION_BYTES + data.length);
+  view.setBigUint64(0, IHAVEOPT);
+  view.setUint32(8, option);
+  view.setUint32(12, data.length);
+  bytes.set(data, OPTION_BYTES);
+  return bytes;
+}
+
+export function optionReply(option: number, type: number, data: Uint8Array): Uint8Array {
+  const [bytes, view] = frame(OPTION_REPLY_BYTES + data.length);
+  view.setBigUint64(0, OPTION_REPLY_MAGIC);
+  view.setUint32(8, option);
+  view.setUint32(12, type);
+  view.setUint32(16, data.length);
+  bytes.set(data, OPTION_REPLY_BYTES);
+  return bytes;
+}
+
+export interface Request {
+  readonly flags: number;
+  readonly command: number;
+  /** Eight opaque bytes as two words, so that it is never a number (N-11). */
+  readonly cookieHigh: number;
+  readonly cookieLow: number;
+  /** At most 2^53 - 1; anything larger is past any export and comes as Infinity. */
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** 64 bits at a place, as a number; Infinity where they are past the safe integers. */
+export function readLength(view: DataView, at: number): number {
+  const high = view.getUint32(at);
+  return high >= 2 ** 21 ? Number.POSITIVE_INFINITY : high * 2 ** 32 + view.getUint32(at + 4);
+}
+
+export function writeLength(view: DataView, at: number, value: number): void {
+  view.setUint32(at, Math.floor(value / 2 ** 32));
+  view.setUint32(at + 4, value % 2 ** 32);
+}
+
+/** Undefined for a wrong magic. `bytes` holds at least the frame. */
+export function decodeRequest(bytes: Uint8Array, extended: boolean): Request | undefined {
+  const view = viewOf(bytes);
+  if (view.getUint32(0) !== (extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC)) return undefined;
+  return {
+    flags: view.getUint16(4),
+    command: view.getUint16(6),
+    cookieHigh: view.getUint32(8),
+    cookieLow: view.getUint32(12),
+    offset: readLength(view, 16),
+    length: extended ? readLength(view, 24) : view.getUint32(24),
+  };
+}
+
+export function encodeRequest(request: Request, extended: boolean): Uint8Array {
+  const [bytes, view] = frame(extended ? EXTENDED_REQUEST_BYTES : REQUEST_BYTES);
+  view.setUint32(0, extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC);
+  view.setUint16(4, request.flags);
+  view.setUint16(6, request.command);
+  view.setUint32(8, request.cookieHigh);
+  view.setUint32(12, request.cookieLow);
+  writeLength(view, 16, request.offset);
+  if (extended) writeLength(view, 24, request.length);
+  else view.setUint32(24, request.length);
+  return bytes;
+}
+
+type Cookie = Pick<Request, 'cookieHigh' | 'cookieLow'>;
+
+/** Writes a simple reply's header at `at` of `bytes`; returns the place behind it. */
+export function putSimpleReply(bytes: Uint8Array, at: number, error: number, cookie: Cookie): number {
+  const view = viewOf(bytes);
+  view.setUint32(at, SIMPLE_REPLY_MAGIC);
+  view.setUint32(at + 4, error);
+  view.setUint32(at + 8, cookie.cookieHigh);
+  view.setUint32(at + 12, cookie.cookieLow);
+  return at + SIMPLE_REPLY_BYTES;
+}
+
+export interface ChunkHeader {
+  readonly type: number;
+  readonly done: boolean;
+  /** Of the payload, bytes. */
+  readonly length: number;
+}
+
+/** Writes a chunk's header at `at` of `bytes`, an extended one with the request's offset; returns the place behind it. */
+export function putChunk(
+  bytes: Uint8Array,
+  at: number,
+  { type, done, length }: ChunkHeader,
+  request: Cookie & { readonly offset: number },
+  extended: boolean,
+): number {
+  const view = viewOf(bytes);
+  view.setUint32(at, extended ? EXTENDED_CHUNK_MAGIC : CHUNK_MAGIC);
+  view.setUint16(at + 4, done ? CHUNK_DONE : 0);
+  view.setUint16(at + 6, type);
+  view.setUint32(at + 8, request.cookieHigh);
+  view.setUint32(at + 12, request.cookieLow);
+  if (!extended) {
+    view.setUint32(at + 16, length);
+    return at + CHUNK_BYTES;
+  }
+  // An offset past any export is not known any more; such a request has failed, and says so.
+  writeLength(view, at + 16, Number.isFinite(request.offset) ? request.offset : 0);
+  writeLength(view, at + 24, length);
+  return at + EXTENDED_CHUNK_BYTES;
+}
