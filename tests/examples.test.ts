@@ -38,6 +38,8 @@ const EXPECTED: Readonly<Record<string, RegExp>> = {
   'check-and-repair.ts': /allocated blocks mismatch[\s\S]*corruptions: 1\nrepaired: 1, left: 0\n$/,
   'map.ts': /^0: 1048576 bytes at \d+ of the file\n1048576: \d+ bytes of zeroes\n(.*\n){4}$/,
   'blob-driver.ts': /^$/,
+  'removable-media.ts':
+    /^\{"device":"cd0","id":"cd0","tray-open":true\}\nthere is a medium\n[\s\S]*the medium is gone\nthere is a medium\n.*\nvdi: 2097152, 1048576\nfile: 1048576, 0\nthe medium is gone\n$/,
   'contexts.ts': /^read in context remote\nread in the main context\n$/,
 };
 
