@@ -89,12 +89,27 @@ export {
   parseLimits as parseThrottleLimits,
   type ThrottleLimits,
 } from './filters/throttle/limits.ts';
+export { type NamedBacking, namedBacking } from './jobs/backing-chain.ts';
 export { type CheckDiskOptions, type CheckResult, checkDisk } from './jobs/check.ts';
 export { type Checksum, type ChecksumOptions, checksum as checksumDisk } from './jobs/checksum.ts';
+export { type CommitOptions, commit as commitDisk, commitAll, commitNode } from './jobs/commit.ts';
 export { type CompactResult, compactDisk } from './jobs/compact.ts';
 export { type CompareOptions, type Comparison, compare as compareDisks } from './jobs/compare.ts';
 export { type ConvertOptions, type ConvertTarget, convert as convertDisks } from './jobs/convert.ts';
 export { type DdOptions, type DdResult, dd as copyBlocks } from './jobs/dd.ts';
 export { type MapEntry, type MapOptions, map as mapDisk } from './jobs/map.ts';
 export { type MeasureOptions, measure as measureContent } from './jobs/measure.ts';
+export { graphDot } from './jobs/picture/dot.ts';
+export {
+  type GraphPicture,
+  graphPicture,
+  type PictureBox,
+  type PictureLimits,
+  type PictureLink,
+  type PictureNode,
+  type PictureUser,
+} from './jobs/picture/model.ts';
+export { graphSvg } from './jobs/picture/svg.ts';
+export { graphTree } from './jobs/picture/tree.ts';
+export { type RebaseOptions, rebase as rebaseDisk } from './jobs/rebase.ts';
 export { parseSizeChange, type ResizeOptions, resizeDisk, type SizeChange } from './jobs/resize.ts';

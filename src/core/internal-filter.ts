@@ -3,6 +3,7 @@ import type { FilterSpec } from './driver.ts';
 import { refreshFilename } from './filename.ts';
 import { completeFilter } from './filter.ts';
 import type { Graph } from './graph.ts';
+import { driverInfo } from './info.ts';
 import { BlockNode } from './node.ts';
 import * as request from './request.ts';
 
@@ -24,7 +25,8 @@ export async function openInternalFilter(
   try {
     const link = graph.attach(driver.filters ?? 'file', node, child, 'filtered', undefined);
     // It has no options and is given no files: all it does is in its methods.
-    node.impl = completeFilter(await driver.open({} as never), link);
+    const own = await driver.open({} as never);
+    node.impl = completeFilter({ info: () => driverInfo(link.node) ?? {}, ...own }, link);
     node.limits = request.completeLimits(node.impl.limits?.() ?? {}, node.name);
     node.toldLength = node.impl.length();
     refreshFilename(node);

@@ -191,7 +191,7 @@ async function run({ top, base, empty, graph, options }: Plan, target: Link): Pr
   if (target.length() < length) await target.truncate(length);
   await copyDown(graph, top, base, target, options);
   await target.flush();
-  if (!empty) return;
+  if (!empty) return adoptBase(top, base);
   try {
     await top.impl.makeEmpty?.();
     top.writeGeneration++;
@@ -199,6 +199,16 @@ async function run({ top, base, empty, graph, options }: Plan, target: Link): Pr
   } catch (error) {
     throw withErrno(codeOf(error), `Failed to empty ${top.filename}`, { node: top.name, cause: error });
   }
+}
+
+/** What checks the image below it (V-50) records the new state of that one, which fits what is stored above. */
+async function adoptBase(top: BlockNode, base: BlockNode): Promise<void> {
+  const reference = top.storedBacking;
+  if (top.impl.checkBacking === undefined || reference === undefined) return;
+  if (!top.writable || backingImage(top) !== base) return;
+  await top.impl.changeBacking?.(reference);
+  top.writeGeneration++;
+  await request.flush(top);
 }
 
 interface Run {

@@ -3,14 +3,18 @@
  * an option tree. Everything throws BlockError, or the signal's reason when it is aborted.
  */
 import type { CacheMode } from '../core/cache.ts';
+import { findBackingImage } from '../core/chain.ts';
 import { createImage } from '../core/create.ts';
 import type { Disk, OpenOptions } from '../core/disk.ts';
 import type { CompactOptions, DriverInfo, Measurement } from '../core/driver.ts';
+import { BlockError } from '../core/errors.ts';
 import { Graph } from '../core/graph.ts';
 import type { NestedOptions, OptionTree } from '../core/options.ts';
 import { DRIVERS } from '../drivers.ts';
+import { ALONE, eachImage, type NamedBacking, namedBacking } from '../jobs/backing-chain.ts';
 import { type CheckDiskOptions, type CheckResult, checkDisk } from '../jobs/check.ts';
 import { type Checksum, type ChecksumOptions, checksum as checksumOf } from '../jobs/checksum.ts';
+import { type CommitOptions, commit as commitDisk } from '../jobs/commit.ts';
 import { type CompactResult, compactDisk } from '../jobs/compact.ts';
 import { type CompareOptions, type Comparison, compare as compareDisks } from '../jobs/compare.ts';
 import { type ConvertOptions, convert as convertDisks } from '../jobs/convert.ts';
@@ -18,6 +22,7 @@ import { dd as copyBlocks, type DdOptions, type DdResult } from '../jobs/dd.ts';
 import { formatOfName } from '../jobs/format-guess.ts';
 import { type MapEntry, type MapOptions, map as mapDisk } from '../jobs/map.ts';
 import { measure as measureContent } from '../jobs/measure.ts';
+import { type RebaseOptions, rebase as rebaseDisk } from '../jobs/rebase.ts';
 import { parseSizeChange, type ResizeOptions, resizeDisk } from '../jobs/resize.ts';
 import { nodeHost } from './host.ts';
 
@@ -44,8 +49,10 @@ export function open(source: Source, options: OpenOptions = {}): Promise<Disk> {
 export interface CreateOptions {
   /** Default: as the name ends (`.vdi`), else raw. */
   readonly format?: string;
-  /** Bytes, or a text such as `10G`. */
-  readonly size: number | string;
+  /** Bytes, or a text such as `10G`. May be left out with a backing file: then it is that one's. */
+  readonly size?: number | string;
+  /** The image to base it on, as seen from the folder of the new one, and its driver, which must be given. */
+  readonly backing?: { readonly filename: string; readonly format: string };
   /** The format's own options, by name; docs/drivers lists them. */
   readonly options?: OptionTree;
   readonly signal?: AbortSignal;
@@ -53,8 +60,15 @@ export interface CreateOptions {
 
 /** Makes an image: `create('disk.vdi', { size: '10G' })`. What had the name before is replaced. */
 export async function create(filename: string, asked: CreateOptions): Promise<void> {
-  const { format = formatOfName(filename), size, options, signal } = asked;
-  await createImage(defaultGraph(), { filename, format, options: { ...options, size }, signal });
+  const { format = formatOfName(filename), size, backing, options, signal } = asked;
+  await createImage(defaultGraph(), {
+    filename,
+    format,
+    options: { ...options, ...(size !== undefined && { size }) },
+    backingFile: backing?.filename,
+    backingFormat: backing?.format,
+    signal,
+  });
 }
 
 export interface ConvertFileOptions extends Omit<ConvertOptions, 'graph' | 'sources' | 'target'> {
@@ -66,6 +80,8 @@ export interface ConvertFileOptions extends Omit<ConvertOptions, 'graph' | 'sour
   readonly createOptions?: OptionTree;
   /** Of the target; default `unsafe`. */
   readonly cache?: CacheMode;
+  /** Base the target on this image, which has what lies below the source: only what that stores itself is copied. */
+  readonly backing?: { readonly filename: string; readonly format: string };
 }
 
 /** Copies a disk, or several put one behind another, into a new image, which gets its name when it is complete. */
@@ -74,7 +90,14 @@ export async function convert(
   target: string,
   options: ConvertFileOptions = {},
 ): Promise<void> {
-  const { sourceFormat, format = formatOfName(target), createOptions = {}, cache = 'unsafe', ...rest } = options;
+  const {
+    sourceFormat,
+    format = formatOfName(target),
+    createOptions = {},
+    cache = 'unsafe',
+    backing,
+    ...rest
+  } = options;
   const wanted: readonly Source[] = Array.isArray(source) ? source : [source];
   const sources: Disk[] = [];
   try {
@@ -83,7 +106,7 @@ export async function convert(
       ...rest,
       graph: defaultGraph(),
       sources,
-      target: { filename: target, format, createOptions, cache },
+      target: { filename: target, format, createOptions, backing, cache },
     });
   } finally {
     for (const disk of sources) await disk.close();
@@ -112,16 +135,38 @@ export interface ImageInfo extends DriverInfo {
   readonly length: number;
   /** Bytes of host storage in use; undefined where the host cannot tell. */
   readonly allocated: number | undefined;
+  /** The image that it is based on; undefined: none. */
+  readonly backing: NamedBacking | undefined;
 }
 
+type InfoOptions = SourceFormat & Pick<OpenOptions, 'forceShare' | 'signal'>;
+
 /** Tells format, sizes and what only this format has, without reading the content. */
-export async function info(
-  source: Source,
-  options: SourceFormat & Pick<OpenOptions, 'forceShare' | 'signal'> = {},
-): Promise<ImageInfo> {
-  await using disk = await open(source, { ...options, noIO: true });
+export async function info(source: Source, options: InfoOptions = {}): Promise<ImageInfo> {
+  await using disk = await open(source, { ...options, ...ALONE });
+  return infoOf(disk);
+}
+
+/** The same of the image and of all below it. */
+export async function infoChain(source: Source, options: InfoOptions = {}): Promise<ImageInfo[]> {
+  await using disk = await open(source, { ...options, ...ALONE });
+  const found: ImageInfo[] = [];
+  const { forceShare = false, signal } = options;
+  const name = typeof source === 'string' ? source : disk.filename;
+  await eachImage(disk, name, { forceShare, signal }, (each) => found.push(infoOf(each)));
+  return found;
+}
+
+function infoOf(disk: Disk): ImageInfo {
   const { filename, format, length } = disk;
-  return { filename, format, length, allocated: disk.allocatedSize(), ...disk.info() };
+  return {
+    filename,
+    format,
+    length,
+    allocated: disk.allocatedSize(),
+    backing: namedBacking(disk.node),
+    ...disk.info(),
+  };
 }
 
 /** Looks for damage, and repairs it if asked. */
@@ -184,4 +229,30 @@ export async function compact(source: Source, options: CompactOptions & SourceFo
   const { format, ...rest } = options;
   await using disk = await open(source, { format, writable: true, ...(rest.signal && { signal: rest.signal }) });
   return await compactDisk(disk, rest);
+}
+
+export interface CommitFileOptions extends Omit<CommitOptions, 'base'>, SourceFormat {
+  /** Name of the image of the chain to commit into. Default: the one directly below. */
+  readonly base?: string;
+}
+
+/** Puts what an image stores into the one below it, and empties it. */
+export async function commit(source: Source, options: CommitFileOptions = {}): Promise<void> {
+  const { format, base: name, ...rest } = options;
+  await using disk = await open(source, { format, writable: true, signal: rest.signal });
+  const base = name === undefined ? undefined : await findBackingImage(disk.graph.host, disk.node, name);
+  if (name !== undefined && base === undefined) {
+    throw new BlockError('EINVAL', `Did not find '${name}' in the backing chain of '${disk.filename}'`);
+  }
+  await commitDisk(disk, { ...rest, base });
+}
+
+export type RebaseFileOptions = RebaseOptions & SourceFormat;
+
+/** Puts another image below one, or none, under the same content. With `unsafe` only the name is changed. */
+export async function rebase(source: Source, options: RebaseFileOptions = {}): Promise<void> {
+  const { format, ...rest } = options;
+  const noBacking = rest.unsafe === true;
+  await using disk = await open(source, { format, writable: true, noBacking, signal: rest.signal });
+  await rebaseDisk(disk, rest);
 }

@@ -2,11 +2,13 @@
 export * from '../index.ts';
 export { type NodeHostOptions, nodeHost } from './host.ts';
 export {
+  type CommitFileOptions,
   type CompareFileOptions,
   type ConvertFileOptions,
   type CreateOptions,
   check,
   checksum,
+  commit,
   compact,
   compare,
   convert,
@@ -16,10 +18,13 @@ export {
   defaultGraph,
   type ImageInfo,
   info,
+  infoChain,
   type MeasureFileOptions,
   map,
   measure,
   open,
+  type RebaseFileOptions,
+  rebase,
   resize,
   type Source,
   type SourceFormat,
