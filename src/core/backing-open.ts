@@ -29,8 +29,9 @@ export async function openBacking(level: Level, node: BlockNode, given: BackingO
     if (named === undefined) backing.origin = { ...backing.origin, inheritsFrom: node };
   } catch (error) {
     node.noBacking = true;
-    if (backing !== undefined) await graph.closeUnused([backing]).catch(() => {});
     throw addContext('Could not open backing file', error);
+  } finally {
+    if (backing !== undefined) await graph.unpin(backing).catch(() => {});
   }
 }
 
@@ -65,8 +66,9 @@ async function openFromOptions(
   }
   const chainFiles = await filesAbove(level, node, filename);
   // Options that the image implies are for the driver that it implies.
-  const implied = inner.driver === undefined || inner.driver === stored?.format ? stored?.options : {};
-  const tree: OptionTree = !overridden && told ? { driver: stored?.format ?? '', ...implied, ...inner } : inner;
+  const same = inner.driver === undefined || inner.driver === stored?.format;
+  const implied = same && !overridden ? stored?.options : {};
+  const tree: OptionTree = told ? { driver: stored?.format ?? '', ...implied, ...inner } : inner;
   return openNode(graph, {
     filename,
     tree,

@@ -1,4 +1,6 @@
 /** Changes of chains while they are in use: each is drained, done as one transaction, and then shown in all names. */
+import { resolveStoredName } from './backing-name.ts';
+import { requireUnblocked } from './blockers.ts';
 import { chainContains, findOverlay, skipFilters } from './chain.ts';
 import type { BackingReference } from './driver.ts';
 import { addContext, BlockError, codeOf, withErrno } from './errors.ts';
@@ -7,13 +9,14 @@ import { addLink, dropLink, moveLink, reaches } from './graph-change.ts';
 import { BlockNode, type Link } from './node.ts';
 import type { NestedOptions } from './options.ts';
 import { updatePermissions } from './permission-update.ts';
-import { setReadOnly } from './reopen.ts';
+import { reopenNow } from './reopen.ts';
 import * as request from './request.ts';
 import type { Transaction } from './transaction.ts';
 
 /** Makes `target` the image below `node`, or none (BL-CHAIN-1 to 4). What the header says stays. Throws BlockError. */
 export async function setBacking(graph: Graph, node: BlockNode, target: BlockNode | undefined): Promise<void> {
-  await drained(graph, [node], (transaction) => exchangeBacking(transaction, node, target));
+  const nodes = target === undefined ? [node] : [node, target];
+  await drained(graph, nodes, (transaction) => exchangeBacking(transaction, node, target));
 }
 
 /** The same as a part of a transaction; permissions are the caller's to update. Returns the node that was there. */
@@ -84,7 +87,10 @@ export async function insertFilter(graph: Graph, node: BlockNode, options: Neste
   if (driver === undefined) throw new BlockError('EINVAL', `Unknown driver: '${options.driver}'`);
   if (driver.kind !== 'filter') throw new BlockError('EINVAL', `Driver '${driver.name}' is no filter`);
   const child = driver.filters ?? 'file';
-  const readOnly = node.settings.readOnly ? { 'read-only': true } : {};
+  if (node.parents.length === 0) {
+    throw new BlockError('EINVAL', `Node '${node.name}' has no user that a filter could come between`);
+  }
+  const readOnly = node.writable ? {} : { 'read-only': true };
   const filter = await graph.add({ ...readOnly, ...options, [child]: node.name }).catch((error) => {
     throw addContext('Could not create node', error);
   });
@@ -107,34 +113,59 @@ export async function removeFilter(graph: Graph, filter: BlockNode): Promise<voi
   await replaceNode(graph, filter, child);
 }
 
-/** Changes what a header names as the image below, and not what is linked (BL-CHAIN-11). */
-export async function changeBackingFile(
+/**
+ * Changes what a header names as the image below, and not what is linked (BL-CHAIN-11). Throws BlockError: EINVAL for a
+ * format without a file, and with `requireFormat` for a file without a format; ENOTSUP; ENOSPC without room for the name.
+ */
+export function changeBackingFile(
   graph: Graph,
   node: BlockNode,
   reference: BackingReference | undefined,
+  { requireFormat = false }: { readonly requireFormat?: boolean } = {},
 ): Promise<void> {
-  if (!node.isOpen) throw new BlockError('ENOMEDIUM', 'No medium found', { node: node.name });
-  const { impl } = node;
+  return changing(graph, [node], async () => {
+    const { filename = '', format = '' } = reference ?? {};
+    if ((filename === '' && format !== '') || (requireFormat && filename !== '' && format === '')) {
+      throw withErrno('EINVAL', `Cannot change the backing file of '${node.name}'`, { node: node.name });
+    }
+    const drain = await graph.drain(node);
+    try {
+      await writeReference(graph, node, filename === '' ? undefined : reference);
+    } finally {
+      drain.end();
+    }
+  });
+}
+
+async function writeReference(graph: Graph, node: BlockNode, reference: BackingReference | undefined): Promise<void> {
+  const { impl, driver, name } = node;
   if (impl.changeBacking === undefined) {
-    throw new BlockError('ENOTSUP', `Driver '${node.driver.name}' cannot change what its header names`, {
-      node: node.name,
-    });
+    throw new BlockError('ENOTSUP', `Driver '${driver.name}' cannot change what its header names`, { node: name });
   }
-  const drain = await graph.drain(node);
   try {
     await impl.changeBacking(reference);
-    node.writeGeneration++;
-    await request.flush(node);
-    node.automaticBackingName = node.backing?.node.filename ?? reference?.filename ?? '';
-    graph.refreshNames([node]);
   } finally {
-    drain.end();
+    node.writeGeneration++;
+  }
+  await request.flush(node);
+  node.automaticBackingName = reference === undefined ? '' : impliedName(node, reference.filename);
+  graph.refreshNames([node]);
+}
+
+/** What a stored name leads to; a name that leads nowhere shows when it is opened. */
+function impliedName(node: BlockNode, stored: string): string {
+  try {
+    return resolveStoredName(node, stored);
+  } catch (error) {
+    if (error instanceof BlockError) return stored;
+    throw error;
   }
 }
 
 /**
- * Takes the images from above `base` up to `top` out of the chain of `active` (BL-CHAIN-12); the images above then name
- * `text`, or base's file name. If a header cannot be written, all is as before. EIO where the chain is none.
+ * Takes the images from above `base` up to `top` out of the chain of `active` (BL-CHAIN-12): all that use `top` use `base`
+ * then, and the images among them name `text`, or base's file name. If a header cannot be written, all is as before. EIO
+ * where the chain is none.
  */
 export async function dropIntermediate(
   graph: Graph,
@@ -143,25 +174,27 @@ export async function dropIntermediate(
   base: BlockNode,
   text?: string,
 ): Promise<void> {
-  const overlay = findOverlay(active, top);
-  if (overlay === undefined || !top.isOpen || !base.isOpen || !chainContains(top, base)) {
-    throw new BlockError('EIO', `Node '${base.name}' is not below '${top.name}' in the chain of '${active.name}'`);
-  }
-  if (top === base) return;
-  const reference = { filename: text ?? base.filename, format: skipFilters(base).driver.name };
-  const links = top.parents;
-  const drain = await graph.drain(top, base);
-  try {
-    graph.change((transaction) => repoint(transaction, links, base));
-    try {
-      await renameBacking(graph, links, reference);
-    } catch (error) {
-      graph.change((transaction) => repoint(transaction, links, top));
-      throw withErrno(codeOf(error), 'Could not update backing file link', { cause: error });
+  await changing(graph, [active, top, base], async () => {
+    if (findOverlay(active, top) === undefined || !chainContains(top, base)) {
+      throw new BlockError('EIO', `Node '${base.name}' is not below '${top.name}' in the chain of '${active.name}'`);
     }
-  } finally {
-    drain.end();
-  }
+    if (top === base) return;
+    const image = skipFilters(base);
+    const reference = { filename: text ?? image.filename, format: image.driver.name };
+    const drain = await graph.drain(top, base);
+    try {
+      const links = top.parents;
+      graph.change((transaction) => repoint(transaction, links, base));
+      await renameBacking(graph, links, reference).catch((cause) => {
+        // Users may have gone meanwhile.
+        const moved = links.filter((link) => base.parents.includes(link));
+        graph.change((transaction) => repoint(transaction, moved, top));
+        throw withErrno(codeOf(cause), 'Could not update backing file link', { cause });
+      });
+    } finally {
+      drain.end();
+    }
+  });
   await graph.closeUnused([top]);
 }
 
@@ -169,29 +202,68 @@ function repoint(transaction: Transaction, links: readonly Link[], node: BlockNo
   const before = new Set(links.map((link) => link.node));
   for (const link of links) {
     if (link.frozen > 0) {
-      throw new BlockError('EPERM', `Cannot change '${link.name}' link to '${link.node.name}'`, { node: node.name });
+      throw new BlockError('EPERM', `Cannot change '${link.name}' link to '${node.name}'`, { node: node.name });
     }
     moveLink(transaction, link, node);
   }
   updatePermissions(transaction, [...parentNodes(links), node, ...before]);
 }
 
-/** Each image above is written, if it can record what is below; one that is read-only is made writable meanwhile. */
+/** Writes the headers of the images above, all or none of them, as far as those that were written can be written again. */
 async function renameBacking(graph: Graph, links: readonly Link[], reference: BackingReference): Promise<void> {
-  for (const { parent, role } of links) {
-    if (!(parent instanceof BlockNode) || role !== 'cow' || parent.impl.changeBacking === undefined) continue;
-    const readOnly = !parent.writable;
-    if (readOnly) await setReadOnly(graph, parent, false);
-    try {
-      await changeBackingFile(graph, parent, reference);
-    } finally {
-      if (readOnly) await setReadOnly(graph, parent, true);
+  const written: { readonly overlay: BlockNode; readonly before: BackingReference | undefined }[] = [];
+  try {
+    for (const overlay of overlaysOf(links)) {
+      const before = overlay.storedBacking;
+      if (overlay.impl.changeBacking === undefined) continue;
+      written.push({ overlay, before });
+      await writeWhileWritable(graph, overlay, reference);
     }
+  } catch (error) {
+    for (const { overlay, before } of written.reverse()) {
+      await writeWhileWritable(graph, overlay, before).catch((failure) => graph.host.notice(String(failure)));
+    }
+    throw error;
+  }
+}
+
+/** The images that have the linked nodes below them, filters between or not. */
+function overlaysOf(links: readonly Link[]): Set<BlockNode> {
+  const found = new Set<BlockNode>();
+  for (const { parent, role } of links) {
+    if (!(parent instanceof BlockNode)) continue;
+    if (role === 'cow') found.add(parent);
+    else if (parent.driver.kind === 'filter') for (const overlay of overlaysOf(parent.parents)) found.add(overlay);
+  }
+  return found;
+}
+
+/** One that is read-only is made writable meanwhile. */
+async function writeWhileWritable(
+  graph: Graph,
+  overlay: BlockNode,
+  reference: BackingReference | undefined,
+): Promise<void> {
+  const setWritable = (writable: boolean) => reopenNow(graph, [{ node: overlay, options: { 'read-only': !writable } }]);
+  const readOnly = !overlay.writable;
+  if (readOnly) await setWritable(true);
+  try {
+    await writeReference(graph, overlay, reference);
+  } finally {
+    if (readOnly) await setWritable(false).catch((error) => graph.host.notice(String(error)));
   }
 }
 
 function parentNodes(links: readonly Link[]): BlockNode[] {
   return links.flatMap(({ parent }) => (parent instanceof BlockNode ? [parent] : []));
+}
+
+/** Has the part of the graph around `nodes` to itself; all of them must be open still. */
+function changing<T>(graph: Graph, nodes: readonly BlockNode[], work: () => Promise<T>): Promise<T> {
+  return graph.control.run('alone', nodes, () => {
+    graph.requireOpen(...nodes);
+    return work();
+  });
 }
 
 /** Drains, changes and closes what the change left unused: the node that it returns. */
@@ -200,17 +272,18 @@ async function drained(
   nodes: readonly BlockNode[],
   change: (transaction: Transaction) => BlockNode | undefined,
 ): Promise<void> {
-  const drain = await graph.drain(...nodes);
-  let left: BlockNode | undefined;
-  try {
-    left = graph.change((transaction) => {
-      const result = change(transaction);
-      updatePermissions(transaction, [...nodes, ...transaction.touched()]);
-      return result;
-    });
-  } finally {
-    drain.end();
-  }
+  const left = await changing(graph, nodes, async () => {
+    const drain = await graph.drain(...nodes);
+    try {
+      return graph.change((transaction) => {
+        const result = change(transaction);
+        updatePermissions(transaction, [...nodes, ...transaction.touched()]);
+        return result;
+      });
+    } finally {
+      drain.end();
+    }
+  });
   if (left !== undefined) await graph.closeUnused([left]);
 }
 
@@ -221,12 +294,19 @@ async function drained(
 export function requireReplaceable(graph: Graph, parent: BlockNode, name: string): BlockNode {
   const node = graph.node(name);
   if (node === undefined) throw new BlockError('EINVAL', `Failed to find node with node-name='${name}'`);
-  let shown: BlockNode | undefined = parent;
-  while (shown !== undefined && shown !== node) shown = shown.filtered?.node;
-  if (shown === node) return node;
+  requireUnblocked(node, 'replace', node.deviceOrNodeName);
+  if (shows(parent, node)) return node;
   throw new BlockError(
     'EINVAL',
     `Cannot replace '${name}' by a node mirrored from '${parent.name}', because it cannot be guaranteed that doing so would not lead to an abrupt change of visible data`,
     { node: name },
   );
+}
+
+/** Whether `parent` shows just what `node` does: by filtering it, or because its driver says so of a child. */
+function shows(parent: BlockNode, node: BlockNode): boolean {
+  if (parent === node) return true;
+  const { filtered } = parent;
+  const links = parent.children.filter((link) => link === filtered || parent.impl.showsChild?.(link.name) === true);
+  return links.some((link) => shows(link.node, node));
 }

@@ -85,9 +85,10 @@ function namesOf(overlay: BlockNode, below: BlockNode): string[] {
 }
 
 async function sameFile(host: Host, overlay: BlockNode, name: string, text: string): Promise<boolean> {
-  if (name === text) return true;
-  if (protocolPrefix(name) !== undefined || protocolPrefix(text) !== undefined) return false;
   try {
+    if (protocolPrefix(name) !== undefined || protocolPrefix(text) !== undefined) {
+      return name === text || resolveStoredName(overlay, name) === text;
+    }
     const [a, b] = await Promise.all(
       [name, text].map(async (each) => {
         const path = resolveStoredName(overlay, each);
@@ -102,13 +103,20 @@ async function sameFile(host: Host, overlay: BlockNode, name: string, text: stri
   }
 }
 
-/** Makes all links from `top` down to `base` unchangeable, or none (BL-CHAIN-17). `base` absent: to the chain's end. EPERM. */
+/**
+ * Makes all links from `top` down to `base` unchangeable, or none (BL-CHAIN-17). `base` absent: to the chain's end. EPERM;
+ * TypeError for a base that is not in the chain.
+ */
 export function freezeChain(top: BlockNode, base: BlockNode | undefined): void {
   const links = linksBetween(top, base);
   for (const link of links) {
-    if (link.frozen === 0) continue;
-    const from = linkOwner(top, link);
-    throw new BlockError('EPERM', `Cannot change '${link.name}' link from '${from}' to '${link.node.name}'`);
+    const { name, node } = link;
+    if (link.frozen > 0) {
+      throw new BlockError('EPERM', `Cannot change '${name}' link from '${linkOwner(top, link)}' to '${node.name}'`);
+    }
+    if (node.driver.kind === 'filter' && node.driver.mayGo === true) {
+      throw new BlockError('EPERM', `Cannot freeze '${name}' link to '${node.name}'`);
+    }
   }
   for (const link of links) link.frozen++;
 }
@@ -121,7 +129,8 @@ function linksBetween(top: BlockNode, base: BlockNode | undefined): Link[] {
   const links: Link[] = [];
   for (let node = top; node !== base; ) {
     const link = chainLink(node);
-    if (link === undefined) break;
+    if (link === undefined && base === undefined) break;
+    if (link === undefined) throw new TypeError(`node '${base?.name}' is not in the chain of '${top.name}'`);
     links.push(link);
     node = link.node;
   }

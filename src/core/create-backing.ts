@@ -90,7 +90,7 @@ async function lookAt(
     const tree: OptionTree = format === undefined ? {} : { driver: format };
     const node = await openNode(graph, { filename, tree, options: { noIO: true, forceShare: true, signal } });
     const found = { size: node.impl.length(), format: node.driver.name };
-    await graph.closeUnused([node]);
+    await graph.unpin(node);
     return found;
   } catch (error) {
     if (signal?.aborted) throw error;

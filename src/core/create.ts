@@ -168,9 +168,10 @@ async function withFile(
   try {
     link = graph.attach('file', user, node, 'image', { need, share });
   } catch (error) {
-    await graph.closeUnused([node]).catch(() => {});
+    await graph.unpin(node).catch(() => {});
     throw addContext(`Could not open '${filename}'`, error);
   }
+  await graph.unpin(node);
   try {
     await work(link);
   } catch (error) {

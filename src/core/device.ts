@@ -1,7 +1,7 @@
 /** Devices: named front ends that a medium is put in and taken out of (BL-TERM-6, BL-MEDIA). */
 import { requireUnblocked } from './blockers.ts';
 import { Disk, type DiskOwner } from './disk.ts';
-import type { WriteFlags, ZeroFlags } from './driver.ts';
+import type { TruncateOptions, WriteFlags, ZeroFlags } from './driver.ts';
 import { BlockError } from './errors.ts';
 import type { Graph } from './graph.ts';
 import { isInserted } from './info.ts';
@@ -26,6 +26,11 @@ export interface DeviceListener {
   mediumChanged?(loaded: boolean): void;
 }
 
+interface Force {
+  /** Whatever stands in the way. Default false. */
+  readonly force?: boolean;
+}
+
 /** Every method throws BlockError; ENOMEDIUM without a medium, or while the tray is open. */
 export class Device implements DiskOwner {
   readonly name: string;
@@ -35,8 +40,8 @@ export class Device implements DiskOwner {
   readonly #graph: Graph;
   readonly #listener: DeviceListener;
   #disk: Disk | undefined;
-  /** A medium is on its way in. */
-  #inserting = false;
+  /** Ends with the changes that were asked for so far. */
+  #changing: Promise<void> | undefined;
   #trayOpen = false;
   #locked = false;
   #limiter: IoLimiter | undefined;
@@ -107,62 +112,44 @@ export class Device implements DiskOwner {
     await this.disk.flush();
   }
 
+  /** Changes the medium's size (BL-SIZE-4). */
+  async truncate(length: number, options?: TruncateOptions): Promise<void> {
+    if (this.node === undefined) throw new BlockError('ENOMEDIUM', 'No medium inserted');
+    await this.disk.truncate(length, options);
+  }
+
   /**
    * Puts a node in, or opens one like {@link Graph.open} and puts it in. A tray must be open, and stays so. EBUSY if there
    * is a medium, or if the node is in another device.
    */
-  async insert(source: BlockNode | string | NestedOptions, options: OpenOptions = {}): Promise<void> {
-    this.#requireOpenTray();
-    if (this.#inserting || this.node !== undefined) {
-      throw new BlockError('EBUSY', `There is a medium in device '${this.name}' already`);
-    }
-    this.#inserting = true;
-    try {
-      const node = source instanceof BlockNode ? source : await this.#graph.openUnused(source, options);
-      if (node.deviceName !== '') {
-        throw new BlockError('EBUSY', `Node '${node.name}' is in device '${node.deviceName}' already`);
-      }
-      this.#disk = await Disk.attach(this.#graph, node, options, this);
-    } finally {
-      this.#inserting = false;
-    }
-    this.#disk.limitIo(this.#limiter);
-    if (this.#writeCache !== undefined) this.#disk.writeCache = this.#writeCache;
-    this.#listener.mediumChanged?.(true);
+  insert(source: BlockNode | string | NestedOptions, options: OpenOptions = {}): Promise<void> {
+    return this.#inOrder(() => this.#insert(source, options));
   }
 
   /**
    * Takes the medium out of an open tray: requests under way end first, those that limits hold back too. No medium, no
    * effect. EBUSY if something keeps it in, unless by `force`.
    */
-  async remove({ force = false }: { readonly force?: boolean } = {}): Promise<void> {
-    const { node } = this;
-    if (!force) {
-      this.#requireOpenTray();
-      if (node !== undefined) requireUnblocked(node, 'eject', this.name);
-    }
-    const disk = this.#disk;
-    this.#disk = undefined;
-    if (disk === undefined || node === undefined) return;
-    this.#listener.mediumChanged?.(false);
-    await disk.close();
+  remove(how: Force = {}): Promise<void> {
+    return this.#inOrder(() => this.#remove(how));
   }
 
   /** Opens the tray and takes the medium out. EBUSY while it is locked, unless by `force`. */
-  async eject(how: { readonly force?: boolean } = {}): Promise<void> {
-    if (this.node !== undefined && how.force !== true) requireUnblocked(this.node, 'eject', this.name);
-    await this.openTray(how);
-    await this.remove(how);
+  eject(how: Force = {}): Promise<void> {
+    return this.#inOrder(async () => {
+      if (this.node !== undefined && how.force !== true) requireUnblocked(this.node, 'eject', this.name);
+      await this.#openTray(how);
+      await this.#remove(how);
+    });
   }
 
   /** Also of the drive that the node stands for. No tray, or open already: no effect. EBUSY while it is locked. */
-  async openTray({ force = false }: { readonly force?: boolean } = {}): Promise<void> {
-    if (this.#locked && !force) throw new BlockError('EBUSY', `Device '${this.name}' is locked`);
-    await this.#moveTray(true);
+  openTray(how: Force = {}): Promise<void> {
+    return this.#inOrder(() => this.#openTray(how));
   }
 
-  async closeTray(): Promise<void> {
-    await this.#moveTray(false);
+  closeTray(): Promise<void> {
+    return this.#inOrder(() => this.#moveTray(false));
   }
 
   /** Keeps the tray from being opened, also that of the drive that the node stands for, if it has one (BL-MEDIA-2). */
@@ -195,6 +182,59 @@ export class Device implements DiskOwner {
 
   resized(length: number): void {
     this.#listener.resized?.(length);
+  }
+
+  /** One change after the other, the first at once. */
+  #inOrder(change: () => Promise<void>): Promise<void> {
+    const before = this.#changing;
+    let ended: Promise<void> | undefined;
+    const run = async () => {
+      try {
+        if (before !== undefined) await before;
+        await change();
+      } finally {
+        if (this.#changing === ended) this.#changing = undefined;
+      }
+    };
+    const result = run();
+    ended = result.catch(() => {});
+    this.#changing = ended;
+    return result;
+  }
+
+  async #insert(source: BlockNode | string | NestedOptions, options: OpenOptions): Promise<void> {
+    this.#requireOpenTray();
+    if (this.node !== undefined) {
+      throw new BlockError('EBUSY', `There is a medium in device '${this.name}' already`);
+    }
+    const attach = (node: BlockNode) => Disk.attach(this.#graph, node, options, this);
+    if (source instanceof BlockNode) {
+      if (source.deviceName !== '') {
+        throw new BlockError('EBUSY', `Node '${source.name}' is in device '${source.deviceName}' already`);
+      }
+      this.#disk = await attach(source);
+    } else this.#disk = await this.#graph.openFor(source, options, attach);
+    this.#disk.limitIo(this.#limiter);
+    if (this.#writeCache !== undefined) this.#disk.writeCache = this.#writeCache;
+    this.#listener.mediumChanged?.(true);
+  }
+
+  async #remove({ force = false }: Force): Promise<void> {
+    const { node } = this;
+    if (!force) {
+      this.#requireOpenTray();
+      if (node !== undefined) requireUnblocked(node, 'eject', this.name);
+    }
+    const disk = this.#disk;
+    this.#disk = undefined;
+    if (disk === undefined || node === undefined) return;
+    this.#listener.mediumChanged?.(false);
+    await disk.close();
+  }
+
+  async #openTray({ force = false }: Force): Promise<void> {
+    if (this.#locked && !force) throw new BlockError('EBUSY', `Device '${this.name}' is locked`);
+    await this.#moveTray(true);
   }
 
   async #moveTray(open: boolean): Promise<void> {

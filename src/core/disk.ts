@@ -23,7 +23,9 @@ import { type OpenOptions, permissionsFor, readingOnly } from './open-options.ts
 import { flattenOptions, type NestedOptions } from './options.ts';
 import { Permission, type Permissions } from './permissions.ts';
 import * as request from './request.ts';
+import { observed } from './request-events.ts';
 import { type BlockStatus, status, tryStatus } from './status.ts';
+import { RequestTracker } from './tracker.ts';
 import { NOW_MAX, Turns } from './turns.ts';
 
 export type { OpenOptions } from './open-options.ts';
@@ -52,6 +54,8 @@ export class Disk implements GraphUser, AsyncDisposable {
   #closing: Promise<void> | undefined;
   readonly #limited = new LimitedRequests();
   readonly #turns = new Turns();
+  /** Requests of this disk that have begun; those that a drain holds back have not. */
+  readonly #underWay = new RequestTracker();
 
   private constructor(graph: Graph, node: BlockNode, options: OpenOptions, owner: DiskOwner | undefined) {
     this.graph = graph;
@@ -229,7 +233,12 @@ export class Disk implements GraphUser, AsyncDisposable {
   /** One run of like status from `offset`, at most `length` long; `length` must not be 0. */
   async status(offset: number, length: number): Promise<BlockStatus> {
     this.#checkRange('tell the status of', offset, length);
-    return status(this.node, offset, length);
+    if (this.node.drainDepth > 0) {
+      await this.#whenResumed();
+      this.#checkRange('tell the status of', offset, length);
+    }
+    const { node } = this;
+    return node.tracker.track(() => status(node, offset, length));
   }
 
   /** The same at once, or undefined where it must wait. */
@@ -327,7 +336,11 @@ export class Disk implements GraphUser, AsyncDisposable {
     this.#requireWritable();
     source.#checkRange('read', sourceOffset, length);
     this.#checkRange('write', offset, length);
-    return request.copyRange(source.node, sourceOffset, this.node, offset, length);
+    if (source.node.drainDepth > 0) await source.#whenResumed();
+    if (this.node.drainDepth > 0) await this.#whenResumed();
+    const [from, to] = [source.node, this.node];
+    const copy = () => request.copyRange(from, sourceOffset, to, offset, length);
+    return source.#underWay.track(() => this.#underWay.track(() => from.tracker.track(() => to.tracker.track(copy))));
   }
 
   /** Writes back, and lets go of everything. Calling it again waits for the same end. */
@@ -339,6 +352,8 @@ export class Disk implements GraphUser, AsyncDisposable {
   async #close(): Promise<void> {
     // What I/O limits hold back begins first (BL-CLOSE-2).
     if (this.#limited.areHeld) await this.#limited.letPass();
+    // What it may do it may do until that is done; a node without other users lets requests end when it is closed.
+    if (!this.#underWay.idle && isShared(this.node)) (await this.graph.drain(this.node)).end();
     const link = this.#link;
     this.#node = this.node;
     this.#link = undefined;
@@ -363,24 +378,15 @@ export class Disk implements GraphUser, AsyncDisposable {
   }
 
   async #begin(kind: RequestEvent['kind'], offset: number, length: number, work: () => Promise<void>): Promise<void> {
-    if (this.node.drainDepth > 0) {
-      await this.node.whenResumed();
-      this.#requireAttached();
-    }
-    const { host } = this.graph;
-    if (!host.watched('diskwright:request')) return work();
-    const start = host.clock.now();
-    const done = (failure: { error?: unknown }) => {
-      const milliseconds = host.clock.now() - start;
-      this.graph.emit('diskwright:request', { node: this.node.name, kind, offset, length, milliseconds, ...failure });
-    };
-    try {
-      await work();
-    } catch (error) {
-      done({ error });
-      throw error;
-    }
-    done({});
+    if (this.node.drainDepth > 0) await this.#whenResumed();
+    const { graph, node } = this;
+    return this.#underWay.track(() => observed(graph, { node: node.name, kind, offset, length }, work));
+  }
+
+  /** The node may become another while this waits, and that may be drained too. */
+  async #whenResumed(): Promise<void> {
+    while (this.node.drainDepth > 0) await this.node.whenResumed();
+    this.#requireAttached();
   }
 
   #checkRange(action: string, offset: number, length: number): void {
@@ -418,12 +424,7 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   /** Runs with no request of users beside it. */
   async #alone<T>(work: () => Promise<T>): Promise<T> {
-    const drain = await this.graph.drain(this.node);
-    try {
-      return await work();
-    } finally {
-      drain.end();
-    }
+    return this.graph.alone(this.node, work);
   }
 }
 
@@ -434,6 +435,10 @@ const LIMITED: Partial<Record<RequestEvent['kind'], LimitedKind>> = {
   zero: 'write',
   discard: 'write',
 };
+
+function isShared({ parents, holds }: BlockNode): boolean {
+  return parents.length + holds > 1;
+}
 
 function isOffset(offset: number): boolean {
   return offset >= 0 && Number.isSafeInteger(offset);

@@ -19,11 +19,12 @@ export class Drain {
     for (const node of withAncestors(this.#roots)) {
       if (this.#held.has(node)) continue;
       this.#held.add(node);
-      if (node.drainDepth++ === 0 && node.isOpen) node.impl.quiesce?.();
+      if (node.drainDepth++ === 0 && node.isOpen && !node.closing) node.impl.quiesce?.();
     }
   }
 
   async whenIdle(): Promise<void> {
+    for (const node of withDescendants(this.#held)) if (node.isOpen) node.impl.letGo?.('drain');
     const busy = () => [...this.#held].find((node) => !node.tracker.idle);
     for (let node = busy(); node !== undefined; node = busy()) await node.tracker.whenIdle();
   }
@@ -35,7 +36,7 @@ export class Drain {
     this.#ended();
     for (const node of this.#held) {
       if (--node.drainDepth > 0) continue;
-      if (node.isOpen) node.impl.resume?.();
+      if (node.isOpen && !node.closing) node.impl.resume?.();
       node.wake();
     }
   }
@@ -50,5 +51,11 @@ export function withAncestors(roots: readonly BlockNode[]): Set<BlockNode> {
     found.add(node);
     for (const { parent } of node.parents) if (parent instanceof BlockNode) pending.push(parent);
   }
+  return found;
+}
+
+function withDescendants(roots: Iterable<BlockNode>): Set<BlockNode> {
+  const found = new Set(roots);
+  for (const node of found) for (const link of node.children) found.add(link.node);
   return found;
 }

@@ -2,6 +2,7 @@
 import { BLOCKED_ON_BACKING, block, unblock } from './blockers.ts';
 import { joinContexts } from './context.ts';
 import { BlockError } from './errors.ts';
+import { invariant } from './invariant.ts';
 import { BlockNode, type GraphUser, Link } from './node.ts';
 import type { ChildRole } from './permissions.ts';
 import type { Transaction } from './transaction.ts';
@@ -14,7 +15,9 @@ export function addLink(
   node: BlockNode,
   role: ChildRole,
 ): Link {
+  refuseClosing(node);
   refuseLoop(name, parent, node);
+  if (parent instanceof BlockNode) checkRoles(parent, name, role);
   const link = new Link(name, parent, node, role);
   attachTo(transaction, link, node);
   if (parent instanceof BlockNode) {
@@ -29,6 +32,7 @@ export function addLink(
 export function moveLink(transaction: Transaction, link: Link, node: BlockNode): void {
   if (link.node === node) return;
   refuseFrozen(link);
+  refuseClosing(node);
   refuseLoop(link.name, link.parent, node);
   transaction.rememberLink(link);
   detachFrom(transaction, link);
@@ -58,6 +62,8 @@ function attachTo(transaction: Transaction, link: Link, node: BlockNode): void {
   const reason = { text: `node is used as backing hd of '${link.parent.deviceOrNodeName}'` };
   transaction.add({
     commit() {
+      // The same transaction may have moved it on.
+      if (!node.parents.includes(link)) return;
       link.blockReason = reason;
       block(node, reason, BLOCKED_ON_BACKING);
     },
@@ -73,6 +79,22 @@ function detachFrom(transaction: Transaction, link: Link): void {
   transaction.add({ commit: () => unblock(node, blockReason, BLOCKED_ON_BACKING), abort() {} });
 }
 
+/** A user may have found the node before it began to close. */
+function refuseClosing(node: BlockNode): void {
+  if (node.closing) throw new BlockError('ENOMEDIUM', `Node '${node.name}' is closed`, { node: node.name });
+}
+
+/** One child at most for what is below in the chain, one that is filtered; a filter has no backing image (BL-TERM-5). */
+function checkRoles(parent: BlockNode, name: string, role: ChildRole): void {
+  invariant(parent.child(name) === undefined, `'${parent.name}' has one child '${name}'`);
+  if (role !== 'cow' && role !== 'filtered') return;
+  invariant(
+    role !== 'cow' || parent.driver.kind === 'format',
+    `'${parent.name}' is a format and may have an image below`,
+  );
+  invariant(!parent.children.some((link) => link.role === role), `'${parent.name}' has one ${role} child`);
+}
+
 /** BL-CHAIN-4, BL-CHAIN-17. */
 export function refuseFrozen(link: Link): void {
   if (link.frozen === 0) return;
@@ -84,7 +106,7 @@ function describeParent({ parent }: Link): string {
   return parent instanceof BlockNode ? parent.name : parent.description;
 }
 
-function refuseLoop(name: string, parent: BlockNode | GraphUser, node: BlockNode): void {
+export function refuseLoop(name: string, parent: BlockNode | GraphUser, node: BlockNode): void {
   if (!(parent instanceof BlockNode) || !reaches(node, parent)) return;
   const text = `Making '${node.name}' a ${name} child of '${parent.name}' would create a cycle`;
   throw new BlockError('EINVAL', text, { node: parent.name });

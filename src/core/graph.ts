@@ -1,13 +1,14 @@
 /** The graph: its drivers, its nodes and their names, links being made and dropped, nodes being closed. */
 
 import { insertFilter, removeFilter, replaceNode } from './chain-change.ts';
+import { closingOrder, finish } from './closing.ts';
+import { ControlQueue } from './control-queue.ts';
 import { Devices } from './device.ts';
 import { Disk, type OpenOptions } from './disk.ts';
-import { Drain, withAncestors } from './drain.ts';
+import { Drain } from './drain.ts';
 import type { DriverSpec } from './driver.ts';
 import { BlockError } from './errors.ts';
 import type { Events } from './events.ts';
-import { refreshFilename } from './filename.ts';
 import { addLink, dropLink } from './graph-change.ts';
 import type { Host } from './host.ts';
 import { BlockNode, type GraphUser, type Link } from './node.ts';
@@ -16,9 +17,9 @@ import { flattenOptions, type NestedOptions, type OptionTree } from './options.t
 import { updatePermissions } from './permission-update.ts';
 import type { ChildRole, Permissions } from './permissions.ts';
 import { DEFAULT_OPEN_POLICY, type OpenPolicy } from './policy.ts';
+import { refreshAbove } from './refresh.ts';
 import { reopen } from './reopen.ts';
 import type { ReopenRequest } from './reopen-plan.ts';
-import * as request from './request.ts';
 import { type SnapshotOptions, snapshot } from './snapshot.ts';
 import { type Transaction, transact } from './transaction.ts';
 
@@ -51,6 +52,9 @@ export class Graph {
   /** Devices, which share the namespace with nodes (BL-TERM-6). */
   readonly devices: Devices = new Devices(this);
   readonly #drains = new Set<Drain>();
+  /** What changes or opens or closes nodes goes through here, and so has nothing beside it that it does not stand. */
+  readonly control = new ControlQueue();
+  readonly #closings = new Map<BlockNode, Promise<void>>();
   #unnamed = 0;
 
   constructor(options: GraphOptions) {
@@ -83,7 +87,7 @@ export class Graph {
    * Read-only unless `writable`. Throws BlockError; then nothing stays open.
    */
   async open(source: string | NestedOptions, options: OpenOptions = {}): Promise<Disk> {
-    return Disk.attach(this, await this.openUnused(source, options), options);
+    return this.openFor(source, options, (node) => Disk.attach(this, node, options));
   }
 
   /**
@@ -91,21 +95,30 @@ export class Graph {
    * otherwise (BL-OPEN-21), and has no permissions until someone uses it.
    */
   async add(source: string | NestedOptions, options: OpenOptions = {}): Promise<BlockNode> {
-    const node = await this.openUnused(source, { writable: true, ...options });
-    this.hold(node);
-    try {
+    return this.openFor(source, { writable: true, ...options }, async (node) => {
       transact((transaction) => updatePermissions(transaction, [node]));
-    } catch (error) {
-      await this.release(node).catch(() => {});
-      throw error;
-    }
-    return node;
+      this.hold(node);
+      return node;
+    });
   }
 
-  /** Opens a node for a caller that takes hold of it at once. */
-  openUnused(source: string | NestedOptions, options: OpenOptions): Promise<BlockNode> {
+  /** Opens a node for `use`, which takes hold of it by a link or otherwise; else it is closed again. */
+  async openFor<T>(
+    source: string | NestedOptions,
+    options: OpenOptions,
+    use: (node: BlockNode) => Promise<T>,
+  ): Promise<T> {
     const tree: OptionTree = typeof source === 'string' ? {} : flattenOptions(source);
-    return openNode(this, { filename: typeof source === 'string' ? source : undefined, tree, options });
+    const node = await openNode(this, { filename: typeof source === 'string' ? source : undefined, tree, options });
+    let result: T;
+    try {
+      result = await use(node);
+    } catch (error) {
+      await this.unpin(node).catch(() => {});
+      throw error;
+    }
+    await this.unpin(node);
+    return result;
   }
 
   /** A further disk on a node that is open already, found by its name (BL-OPEN-2). ENODEV if there is none. */
@@ -120,7 +133,7 @@ export class Graph {
   lookUp(name: string | { readonly device?: string; readonly node?: string }): BlockNode {
     const { device = '', node: nodeName = '' } = typeof name === 'string' ? { device: name, node: name } : name;
     const found = this.devices.get(device)?.requireNode() ?? this.#nodes.get(nodeName);
-    if (found?.isOpen) return found;
+    if (found?.isOpen && !found.opening) return found;
     throw new BlockError('ENODEV', `Cannot find device='${device}' nor node-name='${nodeName}'`);
   }
 
@@ -214,8 +227,10 @@ export class Graph {
 
   /** Changes what a user's link holds. */
   changePermissions(link: Link, wanted: Permissions): void {
+    const { need, share } = link.held;
+    const loosens = (wanted.need & ~need) === 0 && (share & ~wanted.share) === 0;
     link.pending = wanted;
-    transact((transaction) => updatePermissions(transaction, [link.node]));
+    transact((transaction) => updatePermissions(transaction, [link.node], { loosens }));
   }
 
   /** A change as a whole, or none of it; drains under way follow it, and names and limits are made anew. */
@@ -241,7 +256,7 @@ export class Graph {
     this.change((transaction) => {
       dropLink(transaction, link);
       // What is closed keeps its locks until it is.
-      if (link.node.inUse) updatePermissions(transaction, [link.node]);
+      if (link.node.inUse) updatePermissions(transaction, [link.node], { loosens: true });
     });
     await this.closeUnused([link.node]);
   }
@@ -258,6 +273,24 @@ export class Graph {
     await this.closeUnused([node]);
   }
 
+  /** Takes a reference for as long as some work needs the node, which then drops it by {@link unpin}. */
+  pin(node: BlockNode): void {
+    node.pins++;
+  }
+
+  async unpin(node: BlockNode): Promise<void> {
+    node.pins--;
+    await this.closeUnused([node]);
+  }
+
+  /** Throws BlockError ENOMEDIUM for a node that was closed, perhaps while its user waited for something. */
+  requireOpen(...nodes: readonly (BlockNode | undefined)[]): void {
+    for (const node of nodes) {
+      if (node === undefined || this.#nodes.get(node.name) === node) continue;
+      throw new BlockError('ENOMEDIUM', `Node '${node.name}' is closed`, { node: node.name });
+    }
+  }
+
   /** Closes those of `nodes` that nobody uses, all of them, and throws the first failure. */
   async closeUnused(nodes: readonly BlockNode[]): Promise<void> {
     const failures: unknown[] = [];
@@ -267,28 +300,45 @@ export class Graph {
     if (failures.length > 0) throw failures[0];
   }
 
-  /** Closes a node that nobody uses (BL-CLOSE-2). */
-  async closeNode(node: BlockNode): Promise<void> {
-    if (this.#nodes.get(node.name) !== node) return;
-    this.#nodes.delete(node.name);
+  /** Closes a node that nobody uses (BL-CLOSE-2), after what is being done with its part of the graph. */
+  closeNode(node: BlockNode): Promise<void> {
+    const underWay = this.#closings.get(node);
+    if (underWay !== undefined) return underWay;
+    if (this.#nodes.get(node.name) !== node) return Promise.resolve();
+    const closing = this.#close(node).finally(() => this.#closings.delete(node));
+    this.#closings.set(node, closing);
+    return closing;
+  }
+
+  async #close(node: BlockNode): Promise<void> {
     const failures: unknown[] = [];
-    const attempt = async (step: () => Promise<void> | undefined) => {
-      try {
-        await step();
-      } catch (error) {
-        failures.push(error);
-      }
-    };
-    // What a filter makes wait, by limits say, is to finish at once.
-    if (node.isOpen) node.impl.quiesce?.();
-    await node.tracker.whenIdle();
-    if (node.isOpen) {
-      if (node.writable && !node.inactive) await attempt(() => request.flush(node));
-      await attempt(() => node.impl.close?.());
-    }
-    for (const link of closingOrder(node)) await attempt(() => this.detach(link));
+    const left = await this.control.run('shared', [node], async () => {
+      // Someone may have taken hold of it while this waited.
+      if (node.inUse || node.closing) return undefined;
+      node.closing = true;
+      this.#nodes.delete(node.name);
+      await finish(node, failures);
+      return this.#dropChildren(node);
+    });
+    if (left === undefined) return;
+    await this.closeUnused(left).catch((error) => failures.push(error));
     this.emit('diskwright:node:close', { node: node.name, driver: node.driver.name, filename: node.filename });
     if (failures.length > 0) throw failures[0];
+  }
+
+  /** In the order of BL-CLOSE-2, and even where a job has frozen a link. Returns the children. */
+  #dropChildren(node: BlockNode): BlockNode[] {
+    const links = closingOrder(node);
+    const children = [...new Set(links.map((link) => link.node))];
+    this.change((transaction) => {
+      for (const link of links) {
+        link.frozen = 0;
+        dropLink(transaction, link);
+      }
+      const used = children.filter((child) => child.inUse);
+      updatePermissions(transaction, used, { loosens: true });
+    });
+    return children;
   }
 
   /**
@@ -305,6 +355,7 @@ export class Graph {
       node.holds = 0;
       await this.closeUnused([node]).catch((error) => failures.push(error));
     }
+    await Promise.all([...this.#closings.values()].map((closing) => closing.catch((error) => failures.push(error))));
     if (failures.length > 0) throw failures[0];
     const [left] = this.nodes();
     if (left !== undefined) throw new BlockError('EBUSY', `Node '${left.name}' is still in use`, { node: left.name });
@@ -320,26 +371,17 @@ export class Graph {
     await drain.whenIdle();
     return drain;
   }
-}
 
-/** Limits and names follow those of children, so children come first. A node that has no driver yet gets both later. */
-function refreshAbove(nodes: readonly BlockNode[]): void {
-  const affected = withAncestors(nodes);
-  const done = new Set<BlockNode>();
-  const visit = (node: BlockNode) => {
-    if (done.has(node) || !affected.has(node)) return;
-    done.add(node);
-    for (const link of node.children) visit(link.node);
-    if (!node.isOpen) return;
-    request.refreshLimits(node);
-    refreshFilename(node);
-    request.noteLength(node);
-  };
-  for (const node of affected) visit(node);
-}
-
-/** The backing link goes first, then the file (BL-CLOSE-2). */
-function closingOrder(node: BlockNode): Link[] {
-  const rank = (link: Link) => (link.role === 'cow' ? 0 : link.name === 'file' ? 1 : 2);
-  return [...node.children].sort((a, b) => rank(a) - rank(b));
+  /** Runs `work` with no request of users beside it, nor other such work, nor a change of this part of the graph. */
+  async alone<T>(node: BlockNode, work: () => Promise<T>): Promise<T> {
+    return this.control.run('alone', [node], async () => {
+      this.requireOpen(node);
+      const drain = await this.drain(node);
+      try {
+        return await work();
+      } finally {
+        drain.end();
+      }
+    });
+  }
 }

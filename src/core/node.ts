@@ -78,6 +78,12 @@ export class BlockNode {
   children: readonly Link[] = [];
   /** References held by a caller without a link (BL-CLOSE-1). */
   holds = 0;
+  /** References of work under way, which ends by itself: whoever opens a node has one until it is linked (BL-TERM-9). */
+  pins = 0;
+  /** Being opened: nobody finds it by its name yet. */
+  opening = false;
+  /** Being closed, or closed: it gets no links any more. */
+  closing = false;
   /** Opened without the backing file that it names, or could not open it (BL-CHAIN-6). */
   noBacking = false;
   /** The name that the header implies for the backing child, resolved; empty: none (BL-CHAIN-3). */
@@ -118,6 +124,7 @@ export class BlockNode {
 
   set impl(opened: DriverNode) {
     this.#impl = opened;
+    if (this.drainDepth > 0) opened.quiesce?.();
   }
 
   get isOpen(): boolean {
@@ -177,7 +184,7 @@ export class BlockNode {
 
   /** Used by a parent or held by a caller. */
   get inUse(): boolean {
-    return this.parents.length > 0 || this.holds > 0;
+    return this.parents.length > 0 || this.holds > 0 || this.pins > 0;
   }
 
   /** What the image itself names as the one below it, unresolved (BL-NAME-7). */

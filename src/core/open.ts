@@ -267,10 +267,8 @@ async function openDriver(
     for (const child of children) adopt(graph, node, child);
     const { context } = node;
     const opening = openContext(level, node, values, isGiven(backing, asked));
-    // It reads from its children: what changes those waits for it, and drains do.
-    node.impl = await graph.control.run('shared', [node], () =>
-      node.tracker.track(() => callOpen(node, opening, shownName)),
-    );
+    // It reads from its children, which are not to be changed meanwhile.
+    node.impl = await graph.control.run('shared', [node], () => callOpen(node, opening, shownName));
     // Others that it is linked with may have moved meanwhile, and it with them.
     if (node.context !== context) node.impl.prepareContext?.(node.context).commit();
     degrade(node);

@@ -2,34 +2,67 @@
  * Changing what links hold, as one transaction over a part of the graph (BL-PERM-2, BL-PERM-3, BL-PERM-6):
  * all new sets are worked out and checked, protocols take their locks, and only then anything changes.
  */
+import type { PendingChange } from './driver.ts';
 import { BlockError } from './errors.ts';
 import { BlockNode, type Link } from './node.ts';
-import { ALL_PERMISSIONS, childPermissions, Permission, type Permissions, permissionNames } from './permissions.ts';
+import {
+  ALL_PERMISSIONS,
+  childPermissions,
+  Permission,
+  type PermissionSet,
+  type Permissions,
+  permissionNames,
+} from './permissions.ts';
 import type { Transaction } from './transaction.ts';
 
 /**
  * Recomputes what is held at and below `roots`, where some parent links may carry `pending` sets, as a part of
- * `transaction`. Throws if any two users conflict, a node cannot be written, or a protocol refuses.
+ * `transaction`. Throws if any two users conflict, a node cannot be written, or a protocol refuses; not if the change only
+ * `loosens`: then a protocol that refuses holds what it held before (BL-PERM-6). Once in a transaction, at its end.
  */
-export function updatePermissions(transaction: Transaction, roots: readonly BlockNode[]): void {
+export function updatePermissions(
+  transaction: Transaction,
+  roots: readonly BlockNode[],
+  { loosens = false }: { readonly loosens?: boolean } = {},
+): void {
+  transaction.endChanges();
   const nodes = parentsFirst(roots);
   // First, so that it is put back or taken over after all protocols had their say.
   transaction.add({ commit: () => settle(nodes, true), abort: () => settle(nodes, false) });
   for (const node of nodes) {
     const wanted = cumulative(node);
-    checkConflicts(node);
-    checkWritable(node, wanted, transaction.reopened.has(node));
-    if ((wanted.need & Permission.write) !== 0) checkOverlays(node);
-    const change = node.isOpen ? node.impl.preparePermissions?.(wanted) : undefined;
+    if (!loosens) check(node, wanted, transaction);
+    const change = prepare(node, wanted, loosens);
     if (change !== undefined) transaction.add(change);
     for (const link of node.children) {
       const next =
         (node.isOpen ? node.impl.childPermissions?.(link.name, wanted) : undefined) ??
         childPermissions(link.role, { writable: node.writable && !node.inactive, noIO: node.settings.noIO }, wanted);
-      const shared = node.inactive ? next.share | Permission.write | Permission.resize : next.share;
-      link.pending = { need: next.need, share: link.node.settings.forceShare ? ALL_PERMISSIONS : shared };
+      const share = node.inactive ? next.share | Permission.write | Permission.resize : next.share;
+      link.pending = { need: next.need, share };
     }
   }
+}
+
+function check(node: BlockNode, wanted: Permissions, transaction: Transaction): void {
+  checkConflicts(node);
+  checkWritable(node, wanted, transaction.madeReadOnly.has(node));
+  if ((wanted.need & Permission.write) !== 0) checkOverlays(node);
+}
+
+function prepare(node: BlockNode, wanted: Permissions, loosens: boolean): PendingChange | undefined {
+  if (!node.isOpen) return undefined;
+  try {
+    return node.impl.preparePermissions?.(wanted);
+  } catch (error) {
+    if (loosens && error instanceof BlockError) return undefined;
+    throw error;
+  }
+}
+
+/** What a user shares of a node; everything if the node is opened so (BL-PERM-7). */
+function sharedBy(link: Link, node: BlockNode): PermissionSet {
+  return node.settings.forceShare ? ALL_PERMISSIONS : (link.pending ?? link.held).share;
 }
 
 /** What all parents of a node together need of it, and what every one of them shares (BL-PERM-1). */
@@ -37,9 +70,8 @@ function cumulative(node: BlockNode): Permissions {
   let need = 0;
   let share = ALL_PERMISSIONS;
   for (const link of node.parents) {
-    const next = link.pending ?? link.held;
-    need |= next.need;
-    share &= next.share;
+    need |= (link.pending ?? link.held).need;
+    share &= sharedBy(link, node);
   }
   return { need, share };
 }
@@ -73,8 +105,7 @@ function checkConflicts(node: BlockNode): void {
     const needed = user.pending ?? user.held;
     for (const other of node.parents) {
       if (other === user) continue;
-      const shared = other.pending ?? other.held;
-      const refused = needed.need & ~shared.share;
+      const refused = needed.need & ~sharedBy(other, node);
       if (refused === 0) continue;
       throw new BlockError(
         'EPERM',
@@ -100,10 +131,10 @@ function checkOverlays(node: BlockNode): void {
 }
 
 /** BL-PERM-3. */
-function checkWritable(node: BlockNode, wanted: Permissions, reopened: boolean): void {
+function checkWritable(node: BlockNode, wanted: Permissions, madeReadOnly: boolean): void {
   if ((wanted.need & (Permission.write | Permission.writeUnchanged)) === 0) return;
   if (!node.writable) {
-    const text = reopened
+    const text = madeReadOnly
       ? `Read-only block node '${node.name}' cannot support read-write users`
       : 'Block node is read-only';
     throw new BlockError('EPERM', text, { node: node.name });

@@ -1,7 +1,8 @@
 /** What a reopen would make of which nodes, checked as far as that can be without asking drivers (BL-REOPEN-1, -2, -5, -8). */
 import { BlockError } from './errors.ts';
 import type { Graph } from './graph.ts';
-import type { BlockNode, NodeSettings } from './node.ts';
+import { refuseLoop } from './graph-change.ts';
+import type { BlockNode, Link, NodeSettings } from './node.ts';
 import { inheritedSettings, layerSettings, settingsFromFlags, takeLayerOptions } from './open-settings.ts';
 import {
   type AnySchema,
@@ -25,6 +26,9 @@ export interface ReopenRequest {
 export interface ReopenEntry {
   readonly node: BlockNode;
   readonly settings: NodeSettings;
+  /** Less than the settings say where the node was degraded (BL-OPEN-22), unless writing is asked for now. */
+  readonly writable: boolean;
+  readonly writingAsked: boolean;
   /** The driver's own options, as text and parsed. */
   readonly options: OptionTree;
   readonly values: unknown;
@@ -34,23 +38,34 @@ export interface ReopenEntry {
   readonly children: Readonly<Record<string, string | null>>;
 }
 
-interface Queued {
-  given: OptionTree;
-  reset: boolean;
+/** What is asked of one node: by itself, and by parents that it inherits from. */
+interface Asked {
+  readonly given: OptionTree;
+  readonly reset: boolean;
 }
 
 /** Parents come first; a node asked for twice gets both requests' options, the later ones winning. */
 export function planReopen(graph: Graph, requests: readonly ReopenRequest[]): ReopenEntry[] {
-  const queued = new Map<BlockNode, Queued>();
+  const asked = new Map<BlockNode, Asked>();
   for (const { node, options, reset = false } of requests) {
-    const before = queued.get(node);
-    queued.set(node, {
+    const before = asked.get(node);
+    asked.set(node, {
       given: { ...before?.given, ...flattenOptions(options) },
       reset: reset || before?.reset === true,
     });
   }
   const plan = new Map<BlockNode, ReopenEntry>();
-  for (const node of parentsFirst([...queued.keys()])) planNode(graph, node, queued, plan);
+  for (const node of parentsFirst([...asked.keys()])) {
+    const parent = node.origin.inheritsFrom;
+    const above = parent && asked.get(parent);
+    const link = linkOf(parent, node);
+    // It leaves this place for another node.
+    if (above !== undefined && link !== undefined && isReplaced(above, link) && !asked.has(node)) continue;
+    const all = mergeAsked(above && link && fromParent(above, link), asked.get(node));
+    // Children look here for what their options are.
+    asked.set(node, all);
+    plan.set(node, planNode(graph, node, all, parent && plan.get(parent)));
+  }
   return [...plan.values()];
 }
 
@@ -68,48 +83,60 @@ function parentsFirst(roots: readonly BlockNode[]): BlockNode[] {
   return order.reverse();
 }
 
+function linkOf(parent: BlockNode | undefined, node: BlockNode): Link | undefined {
+  return parent?.children.find((link) => link.node === node);
+}
+
+function isReplaced({ given }: Asked, { name, node }: Link): boolean {
+  return given[name] !== undefined && given[name] !== node.name;
+}
+
+/** What a parent's options say of this child. One of which they say nothing stays as it is, save for what it inherits. */
+function fromParent({ given, reset }: Asked, { name }: Link): Asked {
+  const { inner } = takePrefix(given, name);
+  return { given: inner, reset: reset && Object.keys(inner).length > 0 };
+}
+
+function mergeAsked(above: Asked | undefined, own: Asked | undefined): Asked {
+  return { given: { ...above?.given, ...own?.given }, reset: own?.reset ?? above?.reset ?? false };
+}
+
 function planNode(
   graph: Graph,
   node: BlockNode,
-  queued: Map<BlockNode, Queued>,
-  plan: Map<BlockNode, ReopenEntry>,
-): void {
-  const parent = node.origin.inheritsFrom;
-  const parentEntry = parent && plan.get(parent);
-  const fromParent = parent === undefined ? undefined : parentOptions(node, parent, queued);
-  const own = queued.get(node);
-  const reset = own?.reset ?? fromParent?.reset ?? false;
-  const { own: given, children } = splitChildren(graph, node, { ...fromParent?.given, ...own?.given }, reset);
+  { given: all, reset }: Asked,
+  above: ReopenEntry | undefined,
+): ReopenEntry {
+  const { own: given, children } = splitChildren(graph, node, all, reset);
   const before = splitChildren(graph, node, node.origin.explicit, false).own;
   const explicit = reset ? { ...keepIdentity(before), ...given } : { ...before, ...given };
   const { layer, rest } = takeLayerOptions(explicit);
   refuseOtherIdentity(node, given);
-  const link = parent?.children.find((each) => each.node === node);
+  const link = linkOf(above?.node, node);
   const defaults = reset ? settingsFromFlags({ writable: true, noIO: node.settings.noIO }) : node.settings;
-  const base =
-    parentEntry !== undefined && link !== undefined ? inheritedSettings(parentEntry.settings, link.role) : defaults;
+  const base = above !== undefined && link !== undefined ? inheritedSettings(above.settings, link.role) : defaults;
   const settings = layerSettings(layer, base);
+  if (given['force-share'] !== undefined && settings.forceShare !== node.settings.forceShare) {
+    throw cannotChange(node, 'force-share');
+  }
   const options = reset ? rest : { ...node.options, ...takeLayerOptions(given).rest };
   const optionsChanged = checkOptions(node, options, reset);
+  const writingAsked =
+    given['read-only'] !== undefined || (above?.writingAsked === true && link !== undefined && link.role !== 'cow');
+  const degraded = !node.settings.readOnly && !node.writable && !writingAsked;
   // Children's options stay theirs; those given with a reference are gone with the child.
   const kept = Object.fromEntries(Object.entries(node.origin.explicit).filter(([key]) => !Object.hasOwn(before, key)));
-  plan.set(node, {
+  return {
     node,
     settings,
+    writable: !settings.readOnly && !degraded,
+    writingAsked,
     options,
     values: parseOptions<unknown>(node.driver.options, options).values,
     optionsChanged,
     explicit: { ...kept, ...explicit },
     children,
-  });
-}
-
-/** What a queued parent's options say of this child. */
-function parentOptions(node: BlockNode, parent: BlockNode, queued: Map<BlockNode, Queued>): Queued | undefined {
-  const above = queued.get(parent);
-  const link = parent.children.find((each) => each.node === node);
-  if (above === undefined || link === undefined) return undefined;
-  return { given: takePrefix(above.given, link.name).inner, reset: above.reset };
+  };
 }
 
 function keepIdentity(tree: OptionTree): OptionTree {
@@ -152,34 +179,32 @@ function splitChildren(
   return { own, children };
 }
 
-/** Options for a child that is somebody else's, or not there, change nothing and so are refused. */
+/** Options for a child that is somebody else's, that is not there, or that is named, change nothing and so are refused. */
 function checkChild(node: BlockNode, name: string, inner: OptionTree, reference: OptionValue | undefined): void {
   const [first] = Object.keys(inner);
-  const link = node.child(name);
-  if (first !== undefined && reference === undefined && link?.node.origin.inheritsFrom !== node) {
+  if (first === undefined) return;
+  if (reference !== undefined || node.child(name)?.node.origin.inheritsFrom !== node) {
     throw cannotChange(node, `${name}.${first}`);
   }
 }
 
-/** The node that a child is to be exchanged for; undefined: it is that already. */
+/** The node that a child is to be exchanged for; undefined: it is that already (BL-REOPEN-8). */
 function childChange(graph: Graph, node: BlockNode, name: string, reference: OptionValue): string | null | undefined {
   const link = node.child(name);
   const { driver } = node;
-  const fail = (text: string) => new BlockError('EINVAL', text, { node: node.name });
-  if (name === 'file' && link === undefined && driver.kind !== 'filter') {
-    throw fail('Cannot set file child to format node without file child');
-  }
-  if (driver.kind === 'filter' && link === undefined) {
-    if (reference === null) return undefined;
-    throw fail(`'${node.name}' is a ${driver.name} filter node that does not support a ${name} child`);
-  }
-  if (reference === null || reference === '') {
-    if (name !== 'backing') throw cannotChange(node, name);
+  if (reference === null) {
+    if (name !== 'backing' || driver.kind === 'filter') throw cannotChange(node, name);
     return link === undefined ? undefined : null;
   }
-  const target = graph.lookUp(String(reference));
+  const target = graph.lookUp({ node: String(reference) });
   if (link?.node === target) return undefined;
+  const fail = (text: string) => new BlockError('EINVAL', text, { node: node.name });
   if (link?.node.implicit) throw fail(`Cannot replace implicit ${name} child of ${node.name}`);
+  refuseLoop(name, node, target);
+  if (driver.kind === 'filter' && link === undefined) {
+    throw fail(`'${node.name}' is a ${driver.name} filter node that does not support a ${name} child`);
+  }
+  if (name === 'file' && link === undefined) throw fail('Cannot set file child to format node without file child');
   return target.name;
 }
 
@@ -195,7 +220,7 @@ function checkOptions(node: BlockNode, options: OptionTree, reset: boolean): boo
   }
   if (!reset) return changed;
   for (const key of Object.keys(node.options)) {
-    if (options[key] !== undefined || key === 'filename') continue;
+    if (options[key] !== undefined) continue;
     if (schema[key]?.reopen !== true) {
       throw new BlockError('EINVAL', `Option '${key}' cannot be reset to its default value`, { node: node.name });
     }

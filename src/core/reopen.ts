@@ -5,6 +5,7 @@ import { BlockError, codeOf, errorText, withErrno } from './errors.ts';
 import type { Graph } from './graph.ts';
 import { moveLink } from './graph-change.ts';
 import type { BlockNode } from './node.ts';
+import type { NestedOptions } from './options.ts';
 import { updatePermissions } from './permission-update.ts';
 import { planReopen, type ReopenEntry, type ReopenRequest } from './reopen-plan.ts';
 import * as request from './request.ts';
@@ -15,33 +16,51 @@ import type { Transaction } from './transaction.ts';
  * Throws BlockError, and then nothing has changed.
  */
 export async function reopen(graph: Graph, requests: readonly ReopenRequest[]): Promise<void> {
+  const roots = requests.flatMap(({ node, options }) => [node, ...namedNodes(graph, options)]);
+  const unused = await graph.control.run('alone', roots, () => reopenNow(graph, requests));
+  await graph.closeUnused(unused);
+}
+
+/** Other nodes that the options put into places of children. */
+function namedNodes(graph: Graph, options: NestedOptions): BlockNode[] {
+  return Object.values(options).flatMap((value) => (typeof value === 'string' ? (graph.node(value) ?? []) : []));
+}
+
+/**
+ * The same inside a change that has this part of the graph to itself already. Returns nodes that nobody may use any more,
+ * for the caller to close.
+ */
+export async function reopenNow(graph: Graph, requests: readonly ReopenRequest[]): Promise<BlockNode[]> {
+  graph.requireOpen(...requests.map(({ node }) => node));
   const plan = planReopen(graph, requests);
   const nodes = plan.map(({ node }) => node);
   const drain = await graph.drain(...nodes);
-  let steps: ReopenStep[];
-  const unused: BlockNode[] = [];
   try {
     for (const node of nodes) await flushBefore(node);
-    steps = await prepareAll(plan);
-    try {
-      graph.change((transaction) => {
-        for (const entry of plan) unused.push(...apply(graph, transaction, entry));
-        updatePermissions(transaction, [...nodes, ...transaction.touched()]);
-        transaction.add({ commit: () => commitAll(steps), abort() {} });
-      });
-    } catch (error) {
-      for (const step of steps.reverse()) step.abort();
-      throw error;
-    }
-    for (const node of nodes) {
-      if (node.impl.readOnly === true) node.writable = false;
-      request.noteLength(node);
-    }
+    const steps = await prepareAll(plan);
+    const unused = commitOrAbort(graph, plan, steps);
+    // What jobs have under way may still be in what a driver is about to close.
+    for (const node of nodes) await node.tracker.whenPassed();
+    for (const step of steps) await step.finish?.().catch((error) => graph.host.notice(String(error)));
+    return unused;
   } finally {
     drain.end();
   }
-  for (const step of steps) await step.finish?.().catch((error) => graph.host.notice(String(error)));
-  await graph.closeUnused(unused);
+}
+
+function commitOrAbort(graph: Graph, plan: readonly ReopenEntry[], steps: readonly ReopenStep[]): BlockNode[] {
+  const unused: BlockNode[] = [];
+  try {
+    graph.change((transaction) => {
+      for (const entry of plan) unused.push(...apply(graph, transaction, entry));
+      updatePermissions(transaction, [...plan.map(({ node }) => node), ...transaction.touched()]);
+      transaction.add({ commit: () => commitAll(steps), abort() {} });
+    });
+  } catch (error) {
+    abortAll(steps);
+    throw error;
+  }
+  return unused;
 }
 
 /** A reopen that changes one thing and keeps the rest (BL-REOPEN-7). */
@@ -67,26 +86,28 @@ async function prepareAll(plan: readonly ReopenEntry[]): Promise<ReopenStep[]> {
       if (step !== undefined) steps.push(step);
     }
   } catch (error) {
-    for (const step of steps.reverse()) step.abort();
+    abortAll(steps);
     throw error;
   }
   return steps;
 }
 
-async function prepare({ node, settings, values, optionsChanged }: ReopenEntry): Promise<ReopenStep | undefined> {
+async function prepare(entry: ReopenEntry): Promise<ReopenStep | undefined> {
+  const { node, settings, writable, values, optionsChanged } = entry;
   const { impl, driver, copyOnRead } = node;
-  if (settings.readOnly && node.writable && copyOnRead > 0) {
+  if (!writable && node.writable && copyOnRead > 0) {
     throw new BlockError('EINVAL', `Can't set node '${node.name}' to r/o with copy-on-read enabled`, {
       node: node.name,
     });
   }
   if (impl.prepareReopen === undefined) {
-    if (settings.readOnly === node.settings.readOnly && !optionsChanged) return undefined;
+    const sameCache = settings.cache.direct === node.settings.cache.direct;
+    if (writable === node.writable && sameCache && !optionsChanged) return undefined;
     const text = `Block format '${driver.name}' used by node '${node.name}' does not support reopening files`;
     throw new BlockError('ENOTSUP', text, { node: node.name });
   }
   try {
-    return await impl.prepareReopen({ options: values, writable: !settings.readOnly, cache: settings.cache });
+    return await impl.prepareReopen({ options: values, writable, cache: settings.cache });
   } catch (error) {
     if (!(error instanceof BlockError) || error.message !== errorText(error.code)) throw error;
     const text = `failed while preparing to reopen image '${node.filename}'`;
@@ -96,17 +117,17 @@ async function prepare({ node, settings, values, optionsChanged }: ReopenEntry):
 
 /** Sets what the node will be, and swaps its children; returns nodes that nobody may use afterwards. */
 function apply(graph: Graph, transaction: Transaction, entry: ReopenEntry): BlockNode[] {
-  const { node, settings, options, explicit, children } = entry;
+  const { node, settings, writable, options, explicit, children } = entry;
   transaction.remember(node);
-  transaction.reopened.add(node);
+  if (node.writable && !writable) transaction.madeReadOnly.add(node);
   node.settings = settings;
   node.options = options;
   node.origin = { ...node.origin, explicit };
-  node.writable = !settings.readOnly;
+  node.writable = writable;
   const left: BlockNode[] = [];
   for (const [name, reference] of Object.entries(children)) {
-    const target = reference === null ? undefined : graph.lookUp(reference);
-    if (name === 'backing') {
+    const target = reference === null ? undefined : graph.lookUp({ node: reference });
+    if (name === 'backing' && node.driver.kind === 'format') {
       const before = exchangeBacking(transaction, node, target);
       if (before !== undefined) left.push(before);
       continue;
@@ -119,6 +140,11 @@ function apply(graph: Graph, transaction: Transaction, entry: ReopenEntry): Bloc
   return left;
 }
 
+function abortAll(steps: readonly ReopenStep[]): void {
+  for (const step of [...steps].reverse()) step.abort();
+}
+
+/** Children before parents (BL-REOPEN-3). */
 function commitAll(steps: readonly ReopenStep[]): void {
   for (const step of [...steps].reverse()) step.commit();
 }

@@ -232,7 +232,6 @@ async function writePieces(node: BlockNode, impl: DriverNode, offset: number, so
 /** Makes a range read as zeroes: by the driver where it can, else by writing zeroes, unless `noFallback` (ENOTSUP). */
 export async function writeZeroes(node: BlockNode, offset: number, length: number, flags: ZeroFlags): Promise<void> {
   if (length === 0) return;
-  const { impl, limits } = node;
   requireRoom(node, offset + length);
   const driverFlags: ZeroFlags = {
     unmap: flags.unmap === true && node.settings.discard === 'unmap',
@@ -240,26 +239,37 @@ export async function writeZeroes(node: BlockNode, offset: number, length: numbe
   };
   const request = node.tracker.begin(offset, length, true);
   try {
-    const end = offset + length;
-    const bodyStart = Math.min(up(offset, limits.zeroAlign), end);
-    // The disk's own end counts as aligned: there is nothing behind it to keep.
-    const bodyEnd = end === impl.length() ? end : Math.max(bodyStart, down(end, limits.zeroAlign));
-    const aligned = bodyStart === offset && bodyEnd === end;
-    if (!aligned && flags.noFallback) throw notSupported(node, 'unaligned zero writes');
-    if (!aligned) node.tracker.serialise(request, down(offset, limits.requestAlign), up(end, limits.requestAlign));
-    if (node.tracker.mustWait(request)) await node.tracker.wait(request);
-    await zeroesAsData(node, request, offset, bodyStart);
-    for (let at = bodyStart; at < bodyEnd; ) {
-      const piece = Math.min(limits.zeroMax, bodyEnd - at);
-      await zeroPiece(node, request, at, piece, driverFlags);
-      at += piece;
-    }
-    await zeroesAsData(node, request, bodyEnd, end);
+    await zeroRange(node, request, offset, offset + length, driverFlags);
   } finally {
     noteChange(node, offset, length);
     node.tracker.end(request);
   }
   if (flags.fua) await flush(node);
+}
+
+/** What is not aligned for the driver's zeroing is written as data. */
+async function zeroRange(
+  node: BlockNode,
+  request: TrackedRequest,
+  offset: number,
+  end: number,
+  flags: ZeroFlags,
+): Promise<void> {
+  const { impl, limits } = node;
+  const bodyStart = Math.min(up(offset, limits.zeroAlign), end);
+  // The disk's own end counts as aligned: there is nothing behind it to keep.
+  const bodyEnd = end === impl.length() ? end : Math.max(bodyStart, down(end, limits.zeroAlign));
+  const aligned = bodyStart === offset && bodyEnd === end;
+  if (!aligned && flags.noFallback) throw notSupported(node, 'unaligned zero writes');
+  if (!aligned) node.tracker.serialise(request, down(offset, limits.requestAlign), up(end, limits.requestAlign));
+  if (node.tracker.mustWait(request)) await node.tracker.wait(request);
+  await zeroesAsData(node, request, offset, bodyStart);
+  for (let at = bodyStart; at < bodyEnd; ) {
+    const piece = Math.min(limits.zeroMax, bodyEnd - at);
+    await zeroPiece(node, request, at, piece, flags);
+    at += piece;
+  }
+  await zeroesAsData(node, request, bodyEnd, end);
 }
 
 async function zeroPiece(
@@ -369,7 +379,7 @@ export async function truncate(node: BlockNode, length: number, options: Truncat
 async function hideBacking(node: BlockNode, request: TrackedRequest, old: number): Promise<void> {
   const { backing } = node;
   const end = backing === undefined ? 0 : Math.min(backing.length(), node.impl.length());
-  if (end > old) await zeroPiece(node, request, old, end - old, NO_FLAGS);
+  if (end > old) await zeroRange(node, request, old, end, NO_FLAGS);
 }
 
 /** Tells of a new length: those who keep track of changes, and the users of this node and of those that show its size. */

@@ -84,8 +84,10 @@ export async function openUnderOverlay(graph: Graph, asked: OpenRequest): Promis
     await append(graph, overlay, bottom);
     return overlay;
   } catch (error) {
-    await graph.closeUnused(overlay === undefined ? [bottom] : [overlay, bottom]).catch(() => {});
+    if (overlay !== undefined) await graph.unpin(overlay).catch(() => {});
     throw error;
+  } finally {
+    await graph.unpin(bottom).catch(() => {});
   }
 }
 

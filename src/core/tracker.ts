@@ -72,6 +72,22 @@ export class RequestTracker {
     return false;
   }
 
+  /** Counts `work` as a request without a range, that drains and closing wait for. */
+  async track<T>(work: () => Promise<T>): Promise<T> {
+    const request = this.begin(0, 0, false);
+    try {
+      return await work();
+    } finally {
+      this.end(request);
+    }
+  }
+
+  /** Resolves when all that is under way now has ended, whatever has begun meanwhile. */
+  async whenPassed(): Promise<void> {
+    const next = this.#sequence;
+    while (this.#inFlight.some(({ sequence }) => sequence < next)) await this.#nextEnd();
+  }
+
   /** Resolves when nothing is under way. */
   async whenIdle(): Promise<void> {
     while (this.#inFlight.length > 0) await this.#nextEnd();

@@ -1,5 +1,6 @@
 /** Changes of the graph that happen together or not at all (BL-PERM-6). Control plane only: nothing here waits. */
 import type { PendingChange } from './driver.ts';
+import { invariant } from './invariant.ts';
 import type { BlockNode, Link, NodeOrigin, NodeSettings } from './node.ts';
 import type { OptionTree } from './options.ts';
 
@@ -24,10 +25,12 @@ export class Transaction {
   readonly #nodes = new Map<BlockNode, Remembered>();
   readonly #links = new Map<Link, BlockNode>();
   readonly #steps: PendingChange[] = [];
-  /** Nodes that this transaction reopens: their refusals are worded for it (BL-PERM-3). */
-  readonly reopened = new Set<BlockNode>();
+  /** Nodes that only this transaction makes read-only: refusals are worded for it (BL-PERM-3). */
+  readonly madeReadOnly = new Set<BlockNode>();
+  #changesEnded = false;
 
   remember(node: BlockNode): void {
+    invariant(!this.#changesEnded, 'a transaction updates permissions at its end');
     if (this.#nodes.has(node)) return;
     const { parents, children, settings, options, origin, writable, noBacking, automaticBackingName, inactive } = node;
     this.#nodes.set(node, {
@@ -49,6 +52,12 @@ export class Transaction {
 
   add(step: PendingChange): void {
     this.#steps.push(step);
+  }
+
+  /** Permissions are taken for the graph as it will be, so nothing changes after them. */
+  endChanges(): void {
+    invariant(!this.#changesEnded, 'permissions are updated once in a transaction');
+    this.#changesEnded = true;
   }
 
   /** Nodes that were changed. */

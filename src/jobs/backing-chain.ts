@@ -88,7 +88,11 @@ async function openBelow(graph: Graph, { path, format, by }: Below, options: Ope
   }
   try {
     const node = await openNode(graph, { filename: path, tree: {}, options: { ...options, format }, namedBy: by });
-    return await Disk.attach(graph, node, options);
+    try {
+      return await Disk.attach(graph, node, options);
+    } finally {
+      await graph.unpin(node).catch(() => {});
+    }
   } catch (error) {
     throw error instanceof BlockError ? addContext(`Could not open '${path}'`, error) : error;
   }

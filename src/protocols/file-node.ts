@@ -38,9 +38,12 @@ interface State {
 export function fileNode(host: Host, opened: HostFile, options: FileNodeOptions): DriverNode {
   const { filename, readOnly, context } = options;
   const state: State = { file: opened, storage: new FileStorage(host, opened, filename), context };
+  const degraded = readOnly;
   const regular = opened.kind === 'regular';
   const node: DriverNode = {
-    readOnly,
+    get readOnly() {
+      return degraded;
+    },
     length: () => state.file.size(),
     async read(offset, target) {
       const count = await state.file.read(offset, target);
