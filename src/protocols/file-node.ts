@@ -32,17 +32,18 @@ interface State {
   file: HostFile;
   storage: FileStorage;
   context: HostContext | undefined;
+  /** Opened only for reading though writing was asked. */
+  degraded: boolean;
 }
 
 /** A node over an open file, which it closes. */
 export function fileNode(host: Host, opened: HostFile, options: FileNodeOptions): DriverNode {
   const { filename, readOnly, context } = options;
-  const state: State = { file: opened, storage: new FileStorage(host, opened, filename), context };
-  const degraded = readOnly;
+  const state: State = { file: opened, storage: new FileStorage(host, opened, filename), context, degraded: readOnly };
   const regular = opened.kind === 'regular';
   const node: DriverNode = {
     get readOnly() {
-      return degraded;
+      return state.degraded;
     },
     length: () => state.file.size(),
     async read(offset, target) {
@@ -116,6 +117,7 @@ function changes(
       return {
         commit() {
           state.file = replacement;
+          state.degraded &&= !next.writable;
           state.storage = new FileStorage(host, replacement, filename);
           replacement.setContext?.(state.context);
           locks.moveTo(replacement);
