@@ -1,0 +1,74 @@
+/** Whether a request may be done, and the words of the refusal (N-40 to N-49, N-66, N-67, N-72). */
+import { Command, CommandFlag, PAYLOAD_MAX, TransmissionFlag } from '../protocol.ts';
+import type { Request } from '../wire.ts';
+import type { Negotiated } from './handshake.ts';
+
+export interface Refusal {
+  readonly error: number;
+  readonly text: string;
+}
+
+const EPERM = 1;
+const EINVAL = 22;
+const ENOSPC = 28;
+const EOVERFLOW = 75;
+
+/** Flags that are known, by command; FUA is accepted with all. */
+const FLAGS: ReadonlyMap<number, number> = new Map([
+  [Command.read, CommandFlag.df],
+  [Command.writeZeroes, CommandFlag.noHole | CommandFlag.fastZero],
+  [Command.blockStatus, CommandFlag.reqOne],
+]);
+const CHANGES: ReadonlySet<number> = new Set([Command.write, Command.trim, Command.writeZeroes]);
+const KNOWN: ReadonlySet<number> = new Set([
+  ...CHANGES,
+  Command.read,
+  Command.flush,
+  Command.cache,
+  Command.blockStatus,
+]);
+
+/** Undefined: it may be done. A length of 0 is a success without work, but for block status. */
+export function checkRequest(request: Request, negotiated: Negotiated): Refusal | undefined {
+  const { command, offset, length } = request;
+  if (!KNOWN.has(command)) return { error: EINVAL, text: `invalid request type (${command}) received` };
+  const flags = checkFlags(request, negotiated);
+  if (flags !== undefined) return flags;
+  if (command === Command.flush) return undefined;
+  const readOnly = (negotiated.export.flags & TransmissionFlag.readOnly) !== 0;
+  if (readOnly && CHANGES.has(command)) return { error: EPERM, text: 'Export is read-only' };
+  if (length > PAYLOAD_MAX && (command === Command.read || command === Command.write)) {
+    const error = command === Command.read && negotiated.structured ? EOVERFLOW : EINVAL;
+    // The blank is in what other servers print.
+    return { error, text: `len (${length} ) is larger than max len (${PAYLOAD_MAX})` };
+  }
+  if (!(offset + length <= negotiated.export.size)) {
+    const error = command === Command.write || command === Command.writeZeroes ? ENOSPC : EINVAL;
+    const text = `operation past EOF; From: ${offset}, Len: ${length}, Size: ${negotiated.export.size}`;
+    return { error, text };
+  }
+  if (command === Command.blockStatus) return checkStatus(length, negotiated);
+  return undefined;
+}
+
+function checkFlags({ flags, command }: Request, { structured, extended }: Negotiated): Refusal | undefined {
+  const payload = extended && command === Command.write ? CommandFlag.payloadLength : 0;
+  const unknown = flags & ~((FLAGS.get(command) ?? 0) | CommandFlag.fua | payload);
+  if (unknown !== 0)
+    return { error: EINVAL, text: `unsupported flags for command ${command} (got 0x${flags.toString(16)})` };
+  if ((flags & CommandFlag.df) !== 0 && !structured) {
+    return { error: EINVAL, text: 'DF is only for structured replies' };
+  }
+  if (payload !== 0 && (flags & payload) === 0) {
+    return { error: EINVAL, text: 'a write needs the payload flag under extended headers' };
+  }
+  return undefined;
+}
+
+function checkStatus(length: number, { structured, contexts }: Negotiated): Refusal | undefined {
+  if (length === 0) return { error: EINVAL, text: 'need non-zero length' };
+  if (!structured || contexts.length === 0) {
+    return { error: EINVAL, text: 'CMD_BLOCK_STATUS not negotiated' };
+  }
+  return undefined;
+}
