@@ -6,12 +6,14 @@ import { exploreCrashes, recordDisk, SimHost } from '../../src/testing/index.ts'
 import { longMode, testSeed } from '../set-up/seed.ts';
 import { graphOn, PATH } from '../support/sim-disks.ts';
 import { makeVdi, readVdi } from '../support/vdi-bytes.ts';
-import { checkSurvivor, crashScenario, WORKLOADS } from './vdi-workloads.ts';
+import { vdiImage } from '../support/vdi-image.ts';
+import { PARENT_WORKLOADS } from './vdi-parent-workloads.ts';
+import { checkSurvivor, crashScenario, PARENT, WORKLOADS } from './vdi-workloads.ts';
 
 const statesPerCut = longMode ? 400 : 24;
 
 describe('crashes of a VDI being written', () => {
-  for (const workload of WORKLOADS) {
+  for (const workload of [...WORKLOADS, ...PARENT_WORKLOADS]) {
     test(workload.name, async () => {
       const scenario = await crashScenario(workload);
       const { cuts, states } = await exploreCrashes(scenario, { seed: testSeed, statesPerCut });
@@ -24,6 +26,8 @@ describe('crashes of a VDI being written', () => {
   test(`${sequences} random sequences`, async () => {
     for (let seed = testSeed; seed < testSeed + sequences; seed++) {
       const length = 10 * 4096;
+      // Every third over a parent.
+      const parent = seed % 3 === 0;
       const operations = randomOperations(seed, {
         count: 14,
         length,
@@ -34,7 +38,12 @@ describe('crashes of a VDI being written', () => {
       const scenario = await crashScenario({
         name: `seed ${seed}`,
         size: length,
-        options: { 'block-size': 4096, 'data-align': seed % 4 < 2 ? 512 : '1M' },
+        options: {
+          'block-size': 4096,
+          'data-align': seed % 4 < 2 ? 512 : '1M',
+          ...(parent ? { parent: PARENT } : {}),
+        },
+        ...(parent ? { parent: () => vdiImage({ map: Array.from({ length: 20 }, (_, i) => i) }, { uuid: 1 }) } : {}),
         host: { seed, latency: { min: 0, max: seed % 3 } },
         async run(disk) {
           let flushing = Promise.resolve();

@@ -17,11 +17,16 @@ import {
 import { graphOn, PATH } from '../support/sim-disks.ts';
 import { readVdi } from '../support/vdi-bytes.ts';
 
+/** Where the image below is. */
+export const PARENT = '/parent.vdi';
+
 export interface Workload {
   readonly name: string;
   /** Disk size and creation options. */
   readonly size: number;
   readonly options?: OptionTree;
+  /** An image below, which the options name. */
+  readonly parent?: () => Uint8Array;
   /** Before the first crash: durable. */
   readonly before?: (disk: Disk) => Promise<void>;
   /** Or an image made otherwise. */
@@ -35,8 +40,9 @@ async function open(host: SimHost, writable: boolean): Promise<Disk> {
 }
 
 /** The image before the workload, and what a guest sees of it. */
-async function prepare({ size, options = {}, before, image, host: traits }: Workload) {
+async function prepare({ size, options = {}, parent, before, image, host: traits }: Workload) {
   const host = new SimHost({ record: false, ...traits });
+  if (parent !== undefined) host.put(PARENT, parent());
   if (image !== undefined) host.put(PATH, image());
   else await createImage(graphOn(host), { filename: PATH, format: 'vdi', size, options });
   if (before !== undefined) {
