@@ -6,6 +6,7 @@ import {
   type Child,
   type DriverNode,
   defineFormat,
+  type Extent,
   type FormatSpec,
   NO_REOPEN_STEP,
   type OpenContext,
@@ -96,98 +97,119 @@ const SPECIFIC = {
   'extended-l2': false,
 };
 
-function standInNode({ file, child }: OpenContext<unknown>, state: State): DriverNode {
-  const clusters = new Map(state.clusters);
-  let dirty = false;
-  let last: Promise<unknown> = Promise.resolve();
-  const alone = (work: () => Promise<void>) => {
-    const result = last.then(work);
-    last = result.catch(() => {});
-    return result;
-  };
-  const flush = async () => {
-    // Clusters first: what the header names is there.
-    await file.flush();
-    if (dirty) await store(file, { ...state, clusters: [...clusters] });
-    dirty = false;
-    await file.flush();
-  };
-  const readCluster = async (number: number, offset: number, target: Uint8Array) => {
-    const place = clusters.get(number);
-    const backing = place === undefined ? child('backing') : undefined;
-    if (place !== undefined && place !== 0) await file.read(place + (offset % CLUSTER), target);
+/** The clusters of an image: those that it stores are read and written here, the others come from below. */
+class Clusters {
+  readonly state: State;
+  readonly places: Map<number, number>;
+  dirty = false;
+  readonly #context: OpenContext<unknown>;
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(context: OpenContext<unknown>, state: State) {
+    this.#context = context;
+    this.state = state;
+    this.places = new Map(state.clusters);
+  }
+
+  async read(number: number, offset: number, target: Uint8Array): Promise<void> {
+    const place = this.places.get(number);
+    const backing = place === undefined ? this.#context.child('backing') : undefined;
+    if (place !== undefined && place !== 0) await this.#context.file.read(place + (offset % CLUSTER), target);
     else if (backing === undefined) target.fill(0);
     else await backing.read(offset, target);
-  };
-  const writeCluster = async (number: number, offset: number, source: Uint8Array) => {
-    const place = clusters.get(number);
+  }
+
+  async write(number: number, offset: number, source: Uint8Array): Promise<void> {
+    const { file } = this.#context;
+    const place = this.places.get(number);
     if (place !== undefined && place !== 0) return file.write(place + (offset % CLUSTER), source);
     const whole = new Uint8Array(CLUSTER);
-    await readCluster(number, number * CLUSTER, whole);
+    await this.read(number, number * CLUSTER, whole);
     whole.set(source, offset % CLUSTER);
-    const fresh = state.next;
-    state.next += CLUSTER;
+    const fresh = this.state.next;
+    this.state.next += CLUSTER;
     await file.write(fresh, whole);
-    clusters.set(number, fresh);
-    dirty = true;
-  };
+    this.places.set(number, fresh);
+    this.dirty = true;
+  }
+
+  /** Clusters first: what the header names is there. */
+  async flush(): Promise<void> {
+    const { file } = this.#context;
+    await file.flush();
+    if (this.dirty) await store(file, { ...this.state, clusters: [...this.places] });
+    this.dirty = false;
+    await file.flush();
+  }
+
+  /** One after another: a cluster is copied up once. */
+  alone(work: () => Promise<void>): Promise<void> {
+    const result = this.#last.then(work);
+    this.#last = result.catch(() => {});
+    return result;
+  }
+
+  extent(offset: number, length: number): Extent {
+    const place = this.places.get(Math.floor(offset / CLUSTER));
+    const first = offset % CLUSTER;
+    const expected = (run: number) => (place === undefined || place === 0 ? place : place + run + first);
+    let run = CLUSTER - first;
+    while (run < length && this.places.get((offset + run) / CLUSTER) === expected(run)) run += CLUSTER;
+    const bounded = Math.min(run, length);
+    if (place === undefined) return { kind: 'unallocated', length: bounded };
+    if (place === 0) return { kind: 'zero', length: bounded };
+    return { kind: 'data', length: bounded, at: { child: this.#context.file.name, offset: place + first } };
+  }
+}
+
+function standInNode(context: OpenContext<unknown>, state: State): DriverNode {
+  const clusters = new Clusters(context, state);
+  const part = (bytes: Uint8Array, from: number, at: number, length: number) =>
+    bytes.subarray(at - from, at - from + length);
   return {
     length: () => state.size,
     backing: () => state.backing ?? undefined,
     async changeBacking(reference) {
       if ((reference?.filename.length ?? 0) > NAME_MAX) throw new BlockError('ENOSPC', 'No space left on device');
       state.backing = reference === undefined ? null : { filename: reference.filename, format: reference.format };
-      dirty = true;
-      await flush();
+      clusters.dirty = true;
+      await clusters.flush();
     },
     async makeEmpty() {
-      clusters.clear();
+      clusters.places.clear();
       state.next = HEADER;
-      dirty = true;
-      await flush();
-      await file.truncate(HEADER, { shrink: true });
+      clusters.dirty = true;
+      await clusters.flush();
+      await context.file.truncate(HEADER, { shrink: true });
     },
     async truncate(length) {
       state.size = length;
-      dirty = true;
+      clusters.dirty = true;
     },
-    // One after another: a cluster is copied up once.
     limits: () => ({ zeroAlign: CLUSTER, preferred: CLUSTER }),
     read: (offset, target) =>
-      pieces(offset, target.length, (number, at, part) =>
-        readCluster(number, at, target.subarray(at - offset, at - offset + part)),
+      pieces(offset, target.length, (number, at, length) =>
+        clusters.read(number, at, part(target, offset, at, length)),
       ),
     write: (offset, source) =>
-      alone(() =>
-        pieces(offset, source.length, (number, at, part) =>
-          writeCluster(number, at, source.subarray(at - offset, at - offset + part)),
+      clusters.alone(() =>
+        pieces(offset, source.length, (number, at, length) =>
+          clusters.write(number, at, part(source, offset, at, length)),
         ),
       ),
     async writeZeroes(offset, length) {
-      await pieces(offset, length, async (number) => void clusters.set(number, 0));
-      dirty = true;
+      await pieces(offset, length, async (number) => void clusters.places.set(number, 0));
+      clusters.dirty = true;
     },
-    async status(offset, length) {
-      const place = clusters.get(Math.floor(offset / CLUSTER));
-      let run = CLUSTER - (offset % CLUSTER);
-      while (run < length && clusters.get((offset + run) / CLUSTER) === next(place, run, offset)) run += CLUSTER;
-      const bounded = Math.min(run, length);
-      if (place === undefined) return { kind: 'unallocated', length: bounded };
-      if (place === 0) return { kind: 'zero', length: bounded };
-      return { kind: 'data', length: bounded, at: { child: file.name, offset: place + (offset % CLUSTER) } };
-    },
+    status: async (offset, length) => clusters.extent(offset, length),
     info: () => ({ clusterSize: CLUSTER, dirty: false, specific: { type: 'qcow2', data: SPECIFIC } }),
     zeroInit: () => true,
     prepareReopen: async () => NO_REOPEN_STEP,
-    flush,
+    flush: () => clusters.flush(),
     close: async () => {
-      if (dirty) await flush();
+      if (clusters.dirty) await clusters.flush();
     },
   };
-
-  function next(place: number | undefined, run: number, offset: number): number | undefined {
-    return place === undefined || place === 0 ? place : place + run + (offset % CLUSTER);
-  }
 }
 
 /** Calls `work` for each part of a range that lies in one cluster, in order. */
