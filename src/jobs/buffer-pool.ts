@@ -1,3 +1,5 @@
+import { transferBuffer } from '../bytes/transfer-buffer.ts';
+
 /** Buffers that take turns: the bound on a job's memory, and on how many requests it has under way. */
 export class BufferPool {
   readonly #length: number;
@@ -17,7 +19,7 @@ export class BufferPool {
     if (free !== undefined) return Promise.resolve(free);
     if (this.#unmade > 0) {
       this.#unmade--;
-      return Promise.resolve(new Uint8Array(this.#length));
+      return Promise.resolve(transferBuffer(this.#length));
     }
     return new Promise((resolve) => this.#waiting.push(resolve));
   }

@@ -1,11 +1,13 @@
 /** Comparing the content of two disks (T-CMP). */
+
 import { alignDown } from '../bytes/align.ts';
+import { firstDifference, firstNonZero } from '../bytes/difference.ts';
+import { transferBuffer } from '../bytes/transfer-buffer.ts';
 import type { Disk } from '../core/disk.ts';
 import type { Progress } from '../core/driver.ts';
 import { BlockError, codeOf, withErrno } from '../core/errors.ts';
 import type { BlockStatus } from '../core/status.ts';
 import { type ComparedPiece, compareInBulk } from './bulk-compare.ts';
-import { firstDifference, firstNonZero } from '../bytes/difference.ts';
 
 export interface CompareOptions {
   /** Sizes and block status must agree too, run by run (T-CMP-2). */
@@ -179,7 +181,7 @@ class Comparer {
   async #differs(piece: ComparedPiece, buffers: Uint8Array[]): Promise<number | undefined> {
     const { offset, length, stored } = piece;
     const contents = stored.map((_disk, index) => {
-      buffers[index] ??= new Uint8Array(PIECE);
+      buffers[index] ??= transferBuffer(PIECE);
       return buffers[index].subarray(0, length);
     });
     const results = await Promise.allSettled(

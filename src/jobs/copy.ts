@@ -2,6 +2,7 @@
  * The engine of `convert`: copies what disks hold onto another, several large requests at a time, so that reading
  * and writing overlap. Status tells what need not be read, a look at the data what need not be written.
  */
+import { transferBuffer } from '../bytes/transfer-buffer.ts';
 import type { Disk } from '../core/disk.ts';
 import type { Progress } from '../core/driver.ts';
 import { BlockError, withErrno } from '../core/errors.ts';
@@ -112,7 +113,7 @@ class Copy {
         try {
           if (piece.zero) await this.#writeZeroes(piece, turn);
           else {
-            buffer ??= new Uint8Array(CHUNK);
+            buffer ??= transferBuffer(CHUNK);
             await this.#copyData(piece, buffer.subarray(0, piece.length), turn);
           }
         } finally {

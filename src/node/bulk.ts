@@ -1,8 +1,10 @@
 /** Bulk work on this machine: the main thread and a worker, each reading and writing by itself. */
+
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
+import { transferBuffer } from '../bytes/transfer-buffer.ts';
 import type { HostFile } from '../core/host.ts';
 import type { BulkComparePiece, BulkCopy, BulkLanes, BulkWatch, FilePlace } from '../core/host-bulk.ts';
 import { NodeFile } from './file.ts';
@@ -133,7 +135,7 @@ class NodeLanes implements BulkLanes {
     step: (lane: Lane, index: number, buffer: Uint8Array) => Promise<boolean>,
   ): Promise<number> {
     const lane = new Lane(work);
-    this.#buffer ??= new Uint8Array(LONGEST_PIECE);
+    this.#buffer ??= transferBuffer(LONGEST_PIECE);
     const other = this.#thread.run(work);
     let done = 0;
     let turned = performance.now();

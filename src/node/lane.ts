@@ -4,7 +4,7 @@
  */
 import fs from 'node:fs';
 import type { BulkSparseRule } from '../core/host-bulk.ts';
-import { firstDifference, firstNonZero } from '../jobs/difference.ts';
+import { firstDifference, firstNonZero } from '../bytes/difference.ts';
 import { sparseRuns } from '../jobs/zero-runs.ts';
 
 /** Longest piece, bytes. */
