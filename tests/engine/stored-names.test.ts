@@ -5,6 +5,7 @@ import { type DriverSpec, defineFilter, defineFormat } from '../../src/core/driv
 import { protocolPrefix, stripPrefix } from '../../src/core/filename.ts';
 import type { Graph } from '../../src/core/graph.ts';
 import { BlockNode } from '../../src/core/node.ts';
+import type { OpenOptions } from '../../src/core/open-options.ts';
 import type { NestedOptions } from '../../src/core/options.ts';
 import { raw } from '../../src/formats/raw.ts';
 import { namingFormat } from './naming-format.ts';
@@ -134,4 +135,35 @@ test('BL-NAME-7: what the image holds is readable as it stands', async () => {
   expect(node.storedBacking).toEqual({ filename: '../x/./y', format: 'raw' });
   expect(node.automaticBackingName).toBe('/d/../x/./y');
   expect((await graph.open(file)).node.storedBacking).toBeUndefined();
+});
+
+describe('BL-REFRESH-6: a backing child in a shown name', () => {
+  const file = { driver: 'file', filename: '/d/top' };
+  const overlay = { driver: 'naming', names: 'below', format: 'raw', file };
+  const options = async (source: NestedOptions, more: OpenOptions = {}) => {
+    await using disk = await newGraph().open(source, more);
+    return disk.filename.startsWith('json:') ? JSON.parse(disk.filename.slice('json:'.length)) : disk.filename;
+  };
+
+  test('is left out where it is the one that the image names', async () => {
+    expect(await options(overlay)).toBe('/d/top');
+    const same = { driver: 'raw', file: { driver: 'file', filename: '/d/below' } };
+    expect(await options({ ...overlay, backing: same })).toBe('/d/top');
+  });
+
+  test('is there where it is another, or was left out', async () => {
+    const other = { driver: 'raw', file: { driver: 'file', filename: '/other' } };
+    expect(await options({ ...overlay, backing: other })).toEqual({ driver: 'naming', file, backing: other });
+    expect(await options({ ...overlay, backing: null })).toEqual({ driver: 'naming', file, backing: null });
+  });
+
+  test('does not count where only information is wanted', async () => {
+    expect(await options({ ...overlay, backing: null }, { noIO: true })).toBe('/d/top');
+    expect(await options(overlay, { noIO: true, noBacking: true })).toBe('/d/top');
+  });
+
+  test('an image that names none and has none', async () => {
+    expect(await options({ driver: 'naming', file })).toBe('/d/top');
+    expect(await options({ driver: 'naming', file, backing: null })).toBe('/d/top');
+  });
 });
