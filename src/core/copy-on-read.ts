@@ -31,7 +31,18 @@ export async function readCopying(
   const end = Math.min(offset + target.length, node.impl.length());
   const lowest = lowestDepth(node, bottom);
   if (lowest > 0 && (await anyToCopy(node, offset, end, lowest))) await copyUp(node, offset, end, lowest);
-  await request.read(node, offset, target);
+  await request.readPlain(node, offset, target);
+}
+
+/** Has all reads of a node copy to it what they find below, until as many users have disabled it (BL-OPEN-24). */
+export function enableCopyOnRead(node: BlockNode): void {
+  node.copyOnRead++;
+  node.copyingRead = (offset, target) => readCopying(node, offset, target);
+}
+
+export function disableCopyOnRead(node: BlockNode): void {
+  node.copyOnRead--;
+  if (node.copyOnRead === 0) node.copyingRead = undefined;
 }
 
 /** The same at once, where nothing is to be copied; else false. */
@@ -41,7 +52,7 @@ export function tryReadCopying(node: BlockNode, offset: number, target: Uint8Arr
     const run = tryStatus(node, offset, target.length);
     if (run === undefined || run.length < target.length || verdictOf(run, lowest) !== 'leave') return false;
   }
-  return request.tryRead(node, offset, target);
+  return request.tryReadPlain(node, offset, target);
 }
 
 /** How many images below `node` are copied from. Infinity: all, and zeroes where none has any. */

@@ -2,6 +2,7 @@
 /** Disk: what a library user holds of an opened graph. */
 import { amend } from './amend.ts';
 import { cacheSettings } from './cache.ts';
+import { disableCopyOnRead, enableCopyOnRead } from './copy-on-read.ts';
 import type {
   AmendOptions,
   CheckOptions,
@@ -47,6 +48,8 @@ export class Disk implements GraphUser, AsyncDisposable {
   #node: BlockNode;
   #writeThrough: boolean;
   #link: Link | undefined;
+  /** The node that copies to itself what is read, for this disk. */
+  #copiesOnRead: BlockNode | undefined;
   /** What the link holds while the node is active. */
   readonly #wanted: Permissions;
   /** Truncates under way: the permission to resize is held as long. */
@@ -77,6 +80,10 @@ export class Disk implements GraphUser, AsyncDisposable {
     } catch (error) {
       await graph.closeUnused([node]).catch(() => {});
       throw error;
+    }
+    if (options.copyOnRead === true) {
+      enableCopyOnRead(node);
+      disk.#copiesOnRead = node;
     }
     return disk;
   }
@@ -354,6 +361,7 @@ export class Disk implements GraphUser, AsyncDisposable {
     if (this.#limited.areHeld) await this.#limited.letPass();
     // What it may do it may do until that is done; a node without other users lets requests end when it is closed.
     if (!this.#underWay.idle && isShared(this.node)) (await this.graph.drain(this.node)).end();
+    if (this.#copiesOnRead !== undefined) disableCopyOnRead(this.#copiesOnRead);
     const link = this.#link;
     this.#node = this.node;
     this.#link = undefined;

@@ -94,6 +94,8 @@ export class BlockNode {
   temporary = false;
   /** Users that asked for copy-on-read (BL-OPEN-24). */
   copyOnRead = 0;
+  /** Reads for them, while there are any. */
+  copyingRead: ((offset: number, target: Uint8Array) => Promise<void>) | undefined;
   /** Given up to another program, until it is activated (BL-MISC-3). */
   inactive = false;
   /** Bytes from the start; 0: none. A write behind it is told of. */

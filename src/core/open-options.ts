@@ -32,6 +32,8 @@ export interface OpenOptions {
   readonly inactive?: boolean;
   /** All writes go to a temporary overlay, and are gone when it is closed (BL-OPEN-28). */
   readonly snapshot?: boolean;
+  /** Copy to the image what is read from those below it; writable opens only (BL-OPEN-24). */
+  readonly copyOnRead?: boolean;
   /** Opens it in this context of the host, with all below it (BL-CTX). Default: the main one. */
   readonly context?: HostContext | undefined;
   readonly signal?: AbortSignal | undefined;

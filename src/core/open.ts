@@ -248,6 +248,9 @@ async function openDriver(
   const { graph, asked } = level;
   const settings = allowedSettings(graph, driver.name, level.settings);
   refuseInactive(driver, asked);
+  if (asked.inherited === undefined && asked.options.copyOnRead === true && settings.readOnly) {
+    throw new BlockError('EINVAL', "Can't use copy-on-read on read-only device");
+  }
   askPolicy(graph, driver, asked, shownName);
   const { own, backing } = takeBackingOptions(graph, driver, tree, asked);
   const { values, rest } = parseOptions<unknown>(driver.options, own);

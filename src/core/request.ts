@@ -76,8 +76,13 @@ function up(value: number, align: number): number {
   return down(value + align - 1, align);
 }
 
-/** Reads; what lies past the node's end is zero (BL-OPEN-18, step 5). */
-export async function read(node: BlockNode, offset: number, target: Uint8Array): Promise<void> {
+/** Reads; what lies past the node's end is zero (BL-OPEN-18, step 5). Copies to the node what is read, if that is on. */
+export function read(node: BlockNode, offset: number, target: Uint8Array): Promise<void> {
+  return node.copyingRead === undefined ? readPlain(node, offset, target) : node.copyingRead(offset, target);
+}
+
+/** The same, without copying. */
+export async function readPlain(node: BlockNode, offset: number, target: Uint8Array): Promise<void> {
   const inside = Math.max(0, Math.min(target.length, node.impl.length() - offset));
   if (inside < target.length) target.fill(0, inside);
   if (inside === 0) return;
@@ -92,6 +97,13 @@ export async function read(node: BlockNode, offset: number, target: Uint8Array):
 
 /** At once, or false (design: the fast path). Refused when an overlapping change is under way. */
 export function tryRead(node: BlockNode, offset: number, target: Uint8Array): boolean {
+  const impl = node.impl;
+  if (impl.tryReadNow === undefined || node.copyingRead !== undefined) return false;
+  return tryReadPlain(node, offset, target);
+}
+
+/** The same, without a thought for copying. */
+export function tryReadPlain(node: BlockNode, offset: number, target: Uint8Array): boolean {
   const impl = node.impl;
   if (impl.tryReadNow === undefined) return false;
   const { requestAlign, transferMax } = node.limits;
