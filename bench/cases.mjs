@@ -32,17 +32,20 @@ function programs({ our, peers, outputs = [], target }) {
   };
 }
 
-/** Everything copies of a half-sparse disk are measured on; made when first asked for. */
+/** What copies of a half-sparse disk are measured on; made when first asked for. */
 function halfSparse(folder, megabytes) {
   const raw = () => makeHalfSparse(join(folder, 'half.raw'), megabytes);
   return {
     raw,
     vdi: () => convertByPeer(raw(), 'raw', join(folder, 'half.vdi'), 'vdi'),
-    copy: () => convertByPeer(raw(), 'raw', join(folder, 'copy.raw'), 'raw'),
+    drop() {
+      for (const name of ['half.raw', 'half.vdi']) rmSync(join(folder, name), { force: true });
+    },
   };
 }
 
-function copyCases(folder, place, megabytes) {
+function copyCases(folder, fileSystem, megabytes) {
+  const place = `${megabytes / 1024} GiB, ${fileSystem}`;
   const images = halfSparse(folder, megabytes);
   const out = join(folder, 'out');
   const convert = (from, to) => ({
@@ -59,7 +62,7 @@ function copyCases(folder, place, megabytes) {
     {
       name: `compare raw with vdi, ${place}`,
       make() {
-        const args = ['compare', '-f', 'raw', '-F', 'vdi', images.copy(), images.vdi()];
+        const args = ['compare', '-f', 'raw', '-F', 'vdi', images.raw(), images.vdi()];
         return programs({ our: ours(...args), peers: [['qemu-img', ...args]], target: 0.8 });
       },
     },
@@ -73,6 +76,7 @@ function copyCases(folder, place, megabytes) {
         ];
         return programs({ our: own('checksum', '-f', 'vdi', vdi), peers, outputs: [out], target: 0.8 });
       },
+      after: images.drop,
     },
   ];
 }
@@ -138,11 +142,14 @@ function requestCases(folder, place) {
   ];
 }
 
-/** All cases: a name, and what makes images and returns the two sides. `folders` are on the storage to measure. */
-export function allCases(folders, megabytes) {
+/**
+ * All cases: a name, what makes images and returns the two sides, and what is to be done afterwards. `folders` are on the
+ * storage to measure, `sizes` are those of images that are copied, in MiB.
+ */
+export function allCases(folders, sizes) {
   const places = folders.map((folder) => [folder, fileSystemOf(folder)]);
   return [
-    ...places.flatMap(([folder, place]) => copyCases(folder, place, megabytes)),
+    ...places.flatMap(([folder, place]) => sizes.flatMap((megabytes) => copyCases(folder, place, megabytes))),
     ...metadataCases(folders[0]),
     ...places.flatMap(([folder, place]) => requestCases(folder, place)),
   ];

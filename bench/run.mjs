@@ -1,9 +1,10 @@
 /**
  * Measures diskwright beside qemu-img and prints a table in Markdown.
  *
- *   node bench/run.mjs [--runs 7] [--size 2048] [--disk FOLDER] [--memory FOLDER|none] [--keep] [WORD…]
+ *   node bench/run.mjs [--runs 7] [--sizes 2048,8192] [--disk FOLDER] [--memory FOLDER|none] [--keep] [WORD…]
  *
- * WORDs choose cases whose name has them all. Images are made in a new folder below the given ones (default: the
+ * WORDs choose cases whose name has them all. SIZEs of copied images are in MiB; those of one size need up to one and a half
+ * times as much storage at a time. Images are made in a new folder below the given ones (default: the
  * temporary folder, and /dev/shm) and removed at the end. A quiet machine is needed: other work shows in the numbers.
  */
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
@@ -19,7 +20,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     runs: { type: 'string', default: '7' },
-    size: { type: 'string', default: '2048' },
+    sizes: { type: 'string', default: '2048,8192' },
     disk: { type: 'string', default: tmpdir() },
     memory: { type: 'string', default: '/dev/shm' },
   },
@@ -80,17 +81,21 @@ try {
       .join('')}`,
   );
   process.stdout.write(`- ${fileSystemOf(disk)}${memory === undefined ? '' : ` and ${fileSystemOf(memory)}`}; `);
-  process.stdout.write(`images of ${values.size} MiB; medians of ${runs} runs, least and most in brackets\n\n`);
+  process.stdout.write(`medians of ${runs} runs, least and most in brackets\n\n`);
   process.stdout.write(
     '| case | diskwright | peer | unit | ratio (target) | memory above Node |\n|---|---|---|---|---|---|\n',
   );
   const folders = memory === undefined ? [disk] : [disk, memory];
-  for (const { name, make } of allCases(folders, Number(values.size))) {
-    if (!positionals.every((word) => name.includes(word))) continue;
+  for (const { name, make, after } of allCases(folders, values.sizes.split(',').map(Number))) {
+    if (!positionals.every((word) => name.includes(word))) {
+      after?.();
+      continue;
+    }
     const one = make();
     const times = await sideBySide({ ours: one.ours, peer: one.peer, runs });
     const peak = one.memory?.();
     one.clean?.();
+    after?.();
     process.stdout.write(row({ name, ...one }, times, peak === undefined ? undefined : peak - baseMemory));
   }
 } finally {
