@@ -182,7 +182,7 @@ function append(writes: LaneWrite[], next: LaneWrite): void {
 export type LaneRead = (fd: number, offset: number, target: Uint8Array) => boolean;
 
 /** Reads that may wait. */
-export const readWaiting: LaneRead = (fd, offset, target) => {
+const readWaiting: LaneRead = (fd, offset, target) => {
   try {
     for (let done = 0; done < target.length; ) {
       const count = fs.readSync(fd, target, done, target.length - done, offset + done);
@@ -196,7 +196,7 @@ export const readWaiting: LaneRead = (fd, offset, target) => {
 };
 
 /** Writes all of `source`, or false. */
-export function writeWaiting(fd: number, offset: number, source: Uint8Array): boolean {
+function writeWaiting(fd: number, offset: number, source: Uint8Array): boolean {
   try {
     for (let done = 0; done < source.length; ) {
       const count = fs.writeSync(fd, source, done, source.length - done, offset + done);
