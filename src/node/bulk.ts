@@ -67,10 +67,15 @@ class LaneThread {
   }
 }
 
-/** Undefined on machines with one processor, or without the worker's program. */
+/** Undefined on machines with one processor, without the worker's program, or where no thread can be started. */
 export function bulkLanes(): BulkLanes | undefined {
   const program = availableParallelism() > 1 ? workerProgram() : undefined;
-  return program === undefined ? undefined : new NodeLanes(program);
+  if (program === undefined) return undefined;
+  try {
+    return new NodeLanes(program);
+  } catch {
+    return undefined;
+  }
 }
 
 class NodeLanes implements BulkLanes {
