@@ -13,7 +13,12 @@ import * as request from './request.ts';
  * permissions, reads anew what others may have changed, and lets its users write again. Throws BlockError, and then all
  * is inactive that was.
  */
-export async function activate(graph: Graph, nodes: readonly BlockNode[] = graph.nodes()): Promise<void> {
+export function activate(graph: Graph, nodes: readonly BlockNode[] = graph.nodes()): Promise<void> {
+  return graph.control.run('alone', nodes, () => activateAll(graph, nodes));
+}
+
+async function activateAll(graph: Graph, nodes: readonly BlockNode[]): Promise<void> {
+  graph.requireOpen(...nodes);
   const activated: BlockNode[] = [];
   try {
     for (const node of parentsFirst(nodes).reverse()) {
@@ -22,7 +27,7 @@ export async function activate(graph: Graph, nodes: readonly BlockNode[] = graph
       await activateNode(graph, node);
     }
   } catch (error) {
-    for (const node of activated.reverse()) await inactivateNode(graph, node).catch(() => {});
+    for (const node of activated.reverse()) if (!node.inactive) await inactivateNode(graph, node).catch(() => {});
     throw error;
   }
 }
@@ -31,7 +36,12 @@ export async function activate(graph: Graph, nodes: readonly BlockNode[] = graph
  * Makes nodes inactive, with all below them that no active node uses; all of the graph by default. Parents come first.
  * Devices let go of writing. Throws BlockError, and then all is active that was: EPERM while someone else may write.
  */
-export async function inactivate(graph: Graph, nodes: readonly BlockNode[] = graph.nodes()): Promise<void> {
+export function inactivate(graph: Graph, nodes: readonly BlockNode[] = graph.nodes()): Promise<void> {
+  return graph.control.run('alone', nodes, () => inactivateAll(graph, nodes));
+}
+
+async function inactivateAll(graph: Graph, nodes: readonly BlockNode[]): Promise<void> {
+  graph.requireOpen(...nodes);
   const order = parentsFirst(nodes);
   for (const node of order) refuseMigration(node.driver, node.name);
   const drain = await graph.drain(...order);
@@ -99,7 +109,7 @@ function mark(graph: Graph, node: BlockNode, inactive: boolean): void {
   graph.change((transaction) => {
     transaction.remember(node);
     node.inactive = inactive;
-    updatePermissions(transaction, [node]);
+    updatePermissions(transaction, [node], { loosens: inactive });
   });
 }
 

@@ -15,8 +15,10 @@ function world() {
   const story: string[] = [];
   /** Hooks that fail, such as `activate top`. */
   const failing = new Set<string>();
+  const world = { during: (_hook: string) => {} };
   const hook = (line: string) => async () => {
     story.push(line);
+    world.during(line);
     if (failing.has(line)) throw new BlockError('EIO', `cannot ${line}`);
   };
   const spec = storageProtocol(storage);
@@ -31,7 +33,7 @@ function world() {
   const graph = graphOf([store, image, plainFormat, fixed, namingFormat]);
   const source = { driver: 'image', 'node-name': 'top', file: { driver: 'store', 'node-name': 'below' } };
   const marks = () => graph.nodes().map(({ inactive }) => inactive);
-  return { storage, story, failing, graph, source, marks };
+  return Object.assign(world, { storage, story, failing, graph, source, marks });
 }
 
 describe('inactivate', () => {
@@ -137,20 +139,29 @@ describe('activate', () => {
 
   test('the length is read anew, and told', async () => {
     const told: number[] = [];
-    const { graph, source, storage } = world();
+    const made = world();
+    const { graph, source, storage } = made;
     const device = graph.devices.add('hd', { listener: { resized: (length) => void told.push(length) } });
     await device.insert(source, { writable: true });
     await inactivate(graph);
     storage.bytes = new Uint8Array(16384);
     await activate(graph);
     expect([told, device.disk.length]).toEqual([[16384], 16384]);
+    // What a driver finds out when it reads its metadata anew.
+    await inactivate(graph);
+    made.during = (line) => {
+      if (line === 'activate top') storage.bytes = new Uint8Array(32768);
+    };
+    await activate(graph);
+    expect([told, device.disk.length]).toEqual([[16384, 32768], 32768]);
   });
 
   test('a failure restores the mark, of all that became active', async () => {
-    const { graph, failing, marks, storage, device } = await inactive();
+    const { graph, failing, marks, storage, device, story } = await inactive();
     failing.add('activate top');
     expect((await failureOf(activate(graph))).message).toBe('cannot activate top');
     expect(marks()).toEqual([true, true]);
+    expect(story).toEqual(['activate below', 'activate top', 'inactivate below']);
     expect(storage.permissions.at(-1)).toEqual({ need: READ, share: ALL_PERMISSIONS });
     failing.clear();
     await activate(graph);

@@ -103,6 +103,14 @@ describe('I/O limits (BL-MISC-2)', () => {
     expect(limiter.story).toEqual(['write 100', 'disable', 'enable']);
   });
 
+  test('BL-CLOSE-2: however long it takes until they have begun', async () => {
+    const { device, limiter, storage, graph } = await limited();
+    const writing = device.write(0, new Uint8Array(100));
+    limiter.disable = () => void graph.host.clock.sleep(5).then(() => limiter.pass());
+    await Promise.all([writing, device.remove()]);
+    expect(storage.story).toEqual(['write 0+100', 'flush', 'close']);
+  });
+
   test('what waits when a drain begins waits for its end too', async () => {
     const { device, limiter, storage, graph } = await limited();
     const writing = device.write(0, new Uint8Array(100));

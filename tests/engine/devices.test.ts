@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { block, unblock } from '../../src/core/blockers.ts';
 import { nodeRecord } from '../../src/core/named-nodes.ts';
 import { SimHost } from '../../src/testing/index.ts';
-import { failureOf, graphOf, plainFormat, Storage, storageProtocol } from './storage.ts';
+import { failureOf, gate, graphOf, plainFormat, Storage, storageProtocol } from './storage.ts';
 
 function newGraph(storage = new Storage(8192), host = new SimHost()) {
   return { storage, host, graph: graphOf([storageProtocol(storage), plainFormat], { host }) };
@@ -121,6 +121,22 @@ describe('media', () => {
     expect(other.node).toBe(node);
   });
 
+  test('changes take place one after the other', async () => {
+    const { graph, storage } = newGraph();
+    const device = graph.devices.add('cd');
+    await device.insert(STORE);
+    const hold = gate();
+    storage.before = ({ kind }) => (kind === 'close' ? hold.wait() : undefined);
+    const removing = device.remove();
+    expect(device.node).toBeUndefined();
+    const inserting = device.insert(STORE);
+    await graph.host.clock.sleep(1);
+    expect([storage.story, device.node]).toEqual([['close'], undefined]);
+    hold.open();
+    await Promise.all([removing, inserting]);
+    expect(device.node).toBeDefined();
+  });
+
   test('what is refused is not left open', async () => {
     const { graph } = newGraph();
     const device = graph.devices.add('cd');
@@ -156,10 +172,13 @@ describe('media', () => {
     const told: number[] = [];
     const device = graph.devices.add('cd', { listener: { resized: (length) => void told.push(length) } });
     await device.insert({ driver: 'plain', file: STORE }, { writable: true });
-    await device.disk.truncate(16384);
+    await device.truncate(16384);
     expect(told).toEqual([16384]);
-    await device.disk.truncate(16384);
+    await device.truncate(16384);
     expect(told).toEqual([16384]);
+    await device.remove();
+    // BL-SIZE-4.
+    expect(await failureOf(device.truncate(512))).toEqual({ code: 'ENOMEDIUM', message: 'No medium inserted' });
   });
 
   test('BL-CLOSE-4: closing all takes the media out, and drops what is held', async () => {
@@ -176,6 +195,23 @@ describe('media', () => {
     expect(graph.nodes()).toEqual([]);
     expect(storage.story.filter((line) => line === 'close').length).toBe(2);
     expect(device.node).toBeUndefined();
+  });
+
+  test('BL-CLOSE-4: requests under way end first, before any medium goes', async () => {
+    const [first, second] = [new Storage(8192), new Storage(8192)];
+    const graph = graphOf([storageProtocol(first), storageProtocol(second, 'second')]);
+    await graph.devices.add('a').insert(STORE);
+    const device = graph.devices.add('b');
+    await device.insert({ driver: 'second' });
+    const hold = gate();
+    second.before = ({ kind }) => (kind === 'read' ? hold.wait() : undefined);
+    const reading = device.read(0, new Uint8Array(512));
+    const closing = graph.closeAll();
+    await graph.host.clock.sleep(1);
+    expect(first.story).toEqual([]);
+    hold.open();
+    await Promise.all([reading, closing]);
+    expect(first.story).toEqual(['close']);
   });
 
   test('BL-CLOSE-4: a node that someone still uses is told', async () => {
