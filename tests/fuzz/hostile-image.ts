@@ -5,12 +5,20 @@ import type { Graph } from '../../src/core/graph.ts';
 import { differsAt } from '../../src/testing/compare-bytes.ts';
 import { SimHost } from '../../src/testing/index.ts';
 import { graphOn, PATH } from '../support/sim-disks.ts';
+import { FREE } from '../support/vdi-bytes.ts';
+import { vdiImage } from '../support/vdi-image.ts';
 import { countAllocations } from './allocations.ts';
 
 /** What a damaged image may make a request fail with. */
-const CODES: readonly string[] = ['EINVAL', 'ENOTSUP', 'EIO', 'EFBIG'];
+const CODES: readonly string[] = ['EINVAL', 'ENOTSUP', 'EIO', 'EFBIG', 'ENOENT', 'ELOOP'];
 /** A writer may be told more. */
 const WRITE_CODES: readonly string[] = [...CODES, 'EACCES', 'EPERM', 'EROFS', 'ENOSPC'];
+
+/** An image that may be named as the one below, and one that is below itself if it is. */
+const BESIDE: Readonly<Record<string, Uint8Array>> = {
+  '/parent.vdi': vdiImage({ map: [0, 1, FREE, 2, 3, 4] }, { uuid: 1 }),
+  '/loop.vdi': vdiImage({ map: [0, FREE] }, { uuid: 3, link: 3 }),
+};
 
 /** Operations on the host that no small image is worth. */
 const OPERATION_BUDGET = 20_000;
@@ -104,10 +112,21 @@ function checkHost(host: SimHost, graphs: string): void {
   if (host.openFiles.length > 0) throw new Error(`${graphs}: still open: ${host.openFiles.join(', ')}`);
 }
 
+function putAll(host: SimHost, bytes: Uint8Array): void {
+  host.put(PATH, bytes);
+  for (const [path, beside] of Object.entries(BESIDE)) host.put(path, beside);
+}
+
+function checkBeside(host: SimHost): void {
+  for (const [path, bytes] of Object.entries(BESIDE)) {
+    if (differsAt(host.contents(path), bytes) >= 0) throw new Error(`${path} was changed`);
+  }
+}
+
 /** Throws when the image makes anything happen that must not. Returns what opening it said. */
 export async function torment(bytes: Uint8Array): Promise<string> {
   const host = new SimHost({ record: false, operationBudget: OPERATION_BUDGET });
-  host.put(PATH, bytes);
+  putAll(host, bytes);
   let outcome = '';
   const reading = await countAllocations(async () => {
     outcome = await readOnly(host);
@@ -122,9 +141,10 @@ export async function torment(bytes: Uint8Array): Promise<string> {
   if (differsAt(host.contents(PATH), bytes) >= 0) throw new Error('looking at it changed it');
   checkHost(host, 'reading');
   const target = new SimHost({ record: false, operationBudget: OPERATION_BUDGET, capacity: 64 << 20 });
-  target.put(PATH, bytes);
+  putAll(target, bytes);
   const changing = await countAllocations(() => writing(target));
   if (changing.largest > limit) throw new Error(`${changing.largest} bytes allocated at once by writing`);
   checkHost(target, 'writing');
+  checkBeside(target);
   return outcome;
 }

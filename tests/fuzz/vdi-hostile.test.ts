@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { SeededRandom } from '../../src/testing/index.ts';
 import { longMode, testSeed } from '../set-up/seed.ts';
 import { FREE, makeVdi, VDI_FIELDS, type VdiField, ZERO } from '../support/vdi-bytes.ts';
+import { vdiImage } from '../support/vdi-image.ts';
 import { countAllocations } from './allocations.ts';
 import { torment } from './hostile-image.ts';
 
@@ -17,6 +18,10 @@ const BASES: Readonly<Record<string, Uint8Array>> = {
     blockExtra: 512,
     headerSize: 0x180,
   }),
+  'a differencing image': vdiImage(
+    { diskSize: 6 * 4096 - 512, map: [1, FREE, 0, ZERO, FREE, FREE] },
+    { uuid: 2, link: 1 },
+  ),
   'a map of its own sector': makeVdi({
     diskSize: 3 * 8192,
     blockSize: 8192,
