@@ -2,8 +2,9 @@
  * Tries the crashes of a workload: the power is cut after each thing it did to its files, and of the changes that were not
  * flushed some are lost or torn by sector. Every state that differs is checked once.
  */
+
+import { SeededRandom } from '../bytes/random.ts';
 import { imageKey } from './image-hash.ts';
-import { SeededRandom } from './random.ts';
 import { SimHost } from './sim-host.ts';
 import { CrashFront, type LogEntry, type SimImage, type Survival, type VolatileEntry } from './sim-image.ts';
 import { survivalChoices } from './sim-survival.ts';

@@ -1,5 +1,5 @@
 /** Operations on a disk as data: made from a seed, printed, cut down when they show a failure. */
-import { SeededRandom } from './random.ts';
+import { SeededRandom } from '../bytes/random.ts';
 
 export interface RangeOperation {
   readonly kind: 'write' | 'zero' | 'unmap' | 'discard' | 'read';

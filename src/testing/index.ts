@@ -1,6 +1,27 @@
 /** diskwright/testing: what tests of storage software are made of. Runs wherever the library does; belongs to no test runner. */
 
+export { SeededRandom } from '../bytes/random.ts';
+export { blkdebugOf } from '../filters/blkdebug/control.ts';
+export type { RuleOptions } from '../filters/blkdebug/rules.ts';
+export { mark as markLog } from '../filters/log/log.ts';
+export {
+  CannotCheck,
+  type CrashFinding,
+  type CrashLabOptions,
+  type CrashReport,
+  type CrashState,
+  crashLab,
+} from '../jobs/crash-lab/crash-lab.ts';
+export { describeFinding, describeReport, type LostChange } from '../jobs/crash-lab/report.ts';
+export { logEntries, type ReplayOptions, type ReplayResult, replay as replayLog } from '../jobs/replay.ts';
 export type { ContractCase, ContractDisk, ContractSubject } from './contract-subject.ts';
+export {
+  type CrashCheck,
+  CrashConsistencyError,
+  type CrashConsistencyOptions,
+  expectCrashConsistent,
+  type RecordedWorkload,
+} from './crash-consistent.ts';
 export {
   type CrashExploration,
   CrashFailure,
@@ -15,8 +36,8 @@ export type { DiskUnderTest } from './disk-under-test.ts';
 export { driverContract } from './driver-contract.ts';
 export { checkDurability, type RecordedDisk, recordDisk } from './durability.ts';
 export { ContractError } from './expectations.ts';
+export { type FaultyDisk, type FaultyDiskOptions, faultyDisk } from './faulty-disk.ts';
 export { ModelDisk } from './model-disk.ts';
-export { SeededRandom } from './random.ts';
 export type { Fault, SimFaults, SimOperation } from './sim-faults.ts';
 export { SimHost, type SimHostOptions } from './sim-host.ts';
 export type { FileChange, LogEntry, NameChange, SimImage } from './sim-image.ts';

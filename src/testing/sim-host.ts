@@ -2,10 +2,11 @@
  * A host that exists in memory only: files with crash semantics, virtual time, chance from a seed, errors on demand.
  * One seed gives one run, with any interleaving of requests that the seed's latencies make.
  */
+
+import { SeededRandom } from '../bytes/random.ts';
 import { BlockError } from '../core/errors.ts';
 import type { Host, HostClock, HostFileKind, HostFiles } from '../core/host.ts';
 import { invariant } from '../core/invariant.ts';
-import { SeededRandom } from './random.ts';
 import { SimClock } from './sim-clock.ts';
 import type { SimFaults } from './sim-faults.ts';
 import { simFiles } from './sim-files.ts';

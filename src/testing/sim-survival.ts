@@ -1,5 +1,5 @@
 /** Which unsynced changes a crash leaves: chosen at random, or all ways in turn where they are few. */
-import type { SeededRandom } from './random.ts';
+import type { SeededRandom } from '../bytes/random.ts';
 import { type FileChange, type Survival, sectorCount, type VolatileEntry } from './sim-image.ts';
 
 /** A change of which only some sectors got through, in one of the patterns that disks show. */

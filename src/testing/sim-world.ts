@@ -1,7 +1,8 @@
 /** What the files of one simulated host share: contents, log, chance, faults, space, counters. */
+
+import { SeededRandom } from '../bytes/random.ts';
 import { BlockError, type ErrorCode, errorText } from '../core/errors.ts';
 import type { HostFileKind } from '../core/host.ts';
-import { SeededRandom } from './random.ts';
 import type { SimClock } from './sim-clock.ts';
 import { type FaultRequest, SimFaults, type SimOperation } from './sim-faults.ts';
 import type { FileChange, LogEntry, NameChange, SimImage } from './sim-image.ts';

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
+import { SeededRandom } from '../bytes/random.ts';
 import { differsAt } from './compare-bytes.ts';
-import { SeededRandom } from './random.ts';
 import { PAGE_SIZE, SparseBytes } from './sparse-bytes.ts';
 
 function all(bytes: SparseBytes): Uint8Array {

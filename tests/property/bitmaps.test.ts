@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { HierarchicalBitmap } from '../../src/bitmaps/hierarchical-bitmap.ts';
-import { SeededRandom } from '../../src/testing/random.ts';
+import { SeededRandom } from '../../src/bytes/random.ts';
 import { areas, granules } from '../support/bitmaps.ts';
 
 /** Granules of a page. */
