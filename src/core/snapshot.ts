@@ -125,7 +125,9 @@ async function temporaryOverlay(
       'read-only': options.writable !== true,
       discard: options.discard ?? 'unmap',
     };
-    const overlay = await openNode(graph, { filename: undefined, tree, options: { ...options, writable: true } });
+    // Format and name were given for the image below.
+    const { format: _format, nodeName: _name, ...others } = options;
+    const overlay = await openNode(graph, { filename: undefined, tree, options: { ...others, writable: true } });
     overlay.temporary = true;
     return overlay;
   } finally {
