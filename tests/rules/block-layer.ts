@@ -51,8 +51,6 @@ export const BLOCK_LAYER: RuleBook = {
     'BL-FILTER-1': 'BL-FILTER-3 stands in its place today',
   },
   pending: [
-    'BL-OPEN-24',
-    'BL-OPEN-28',
     'BL-CHAIN-1',
     'BL-CHAIN-2',
     'BL-CHAIN-3',
@@ -73,7 +71,6 @@ export const BLOCK_LAYER: RuleBook = {
     'BL-REOPEN-1',
     'BL-REOPEN-2',
     'BL-REOPEN-3',
-    'BL-REOPEN-4',
     'BL-REOPEN-5',
     'BL-REOPEN-6',
     'BL-REOPEN-7',
