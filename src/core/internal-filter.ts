@@ -8,17 +8,17 @@ import { BlockNode } from './node.ts';
 import * as request from './request.ts';
 
 /**
- * A node of `driver` over `child`, held by the caller until `graph.release`; shown as its child. Its driver decides what
- * it needs and shares. Nobody's link is moved. Throws BlockError, and then nothing is left.
+ * A read-only node of `driver` over `child`, held by the caller until `graph.release`; shown as its child. Its driver
+ * decides what it needs and shares. Nobody's link is moved. Throws BlockError, and then nothing is left.
  */
 export async function openInternalFilter(
   graph: Graph,
   driver: FilterSpec<never>,
   child: BlockNode,
 ): Promise<BlockNode> {
-  const node = new BlockNode(graph.claimName(undefined), driver, child.settings, {}, NO_ORIGIN);
+  const settings = { ...child.settings, readOnly: true };
+  const node = new BlockNode(graph.claimName(undefined), driver, settings, {}, NO_ORIGIN);
   node.implicit = true;
-  node.writable = child.writable;
   node.context = child.context;
   graph.register(node);
   graph.hold(node);

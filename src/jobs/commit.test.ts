@@ -289,7 +289,9 @@ describe('a commit cut short', () => {
       if (base === undefined) throw new TypeError('there is a base');
       const { impl } = base;
       base.impl = { ...impl, [kind]: () => Promise.reject(new BlockError('EIO', 'broken')) };
-      await expect(commit(disk)).rejects.toMatchObject({ code: 'EIO' });
+      const where = kind === 'write' ? 'at byte 1048576' : "back '/base.raw'";
+      const message = `error while writing ${where}: Input/output error`;
+      await expect(commit(disk)).rejects.toMatchObject({ code: 'EIO', message });
       base.impl = impl;
       expect(same(await disk.read(0, disk.length), before)).toBe(true);
       expect((await disk.status(MIB, KIB)).depth).toBe(0);

@@ -190,7 +190,7 @@ async function run({ top, base, empty, graph, options }: Plan, target: Link): Pr
   const length = top.impl.length();
   if (target.length() < length) await target.truncate(length);
   await copyDown(graph, top, base, target, options);
-  await target.flush();
+  await target.flush().catch(failure(`error while writing back '${base.filename}'`));
   if (!empty) return adoptBase(top, base);
   try {
     await top.impl.makeEmpty?.();

@@ -93,6 +93,24 @@ describe('chains of VDI images', () => {
     expect(lines('info', 'copy.vdi')).toContain('backing file: mid.vdi');
   });
 
+  test('a commit that cannot be written says what failed, and keeps the image (T-COMMIT-1)', () => {
+    makeChain();
+    lines('commit', '-q', 'top.vdi');
+    const failing = [
+      'driver=vdi,file.filename=mid.vdi,backing.driver=vdi,backing.file.driver=blkdebug',
+      'backing.file.image.driver=file,backing.file.image.filename=base.vdi',
+      'backing.file.inject-error.0.event=flush_to_disk,backing.file.inject-error.0.errno=28',
+    ];
+    expect(run('commit', '--image-opts', failing.join(','))).toMatchObject({
+      status: 1,
+      stdout: '',
+      stderr: expect.stringMatching(
+        /^diskwright: Block job failed: error while writing back '.*': No space left on device\n$/,
+      ),
+    });
+    expect(lines('map', '--output=json', 'mid.vdi')[0]).toContain('"depth": 0');
+  });
+
   test('the other dialect refuses them as qemu-img does (V-50)', () => {
     makeChain();
     expect(pair.runOurs(['info', 'top.vdi'])).toEqual({
