@@ -128,7 +128,7 @@ describe('further folders', () => {
     const hint = await graphOn(host)
       .open('/vm/Snapshots/one.vdi', { format: 'vdi' })
       .catch((error: { hint?: string }) => error.hint);
-    expect(hint).toBe('Name it with backing.file.filename=FILE, or its folder with parent-folders=FOLDER.');
+    expect(hint).toBe('Name it with backing.file.filename=FILE, or its folder with parent-folders=FOLDER');
   });
 });
 

@@ -67,7 +67,7 @@ export function parentMissing(search: Search): BlockError {
   }
   const where = folders === '' ? 'its folder' : `its folder or in '${folders}'`;
   const text = `No parent of '${filename}' is in ${where}: it must be a VDI with the UUID ${formatUuid(header.linkUuid)}`;
-  const hint = 'Name it with backing.file.filename=FILE, or its folder with parent-folders=FOLDER.';
+  const hint = 'Name it with backing.file.filename=FILE, or its folder with parent-folders=FOLDER';
   return new BlockError('ENOENT', text, { hint });
 }
 
@@ -154,7 +154,7 @@ export async function readNamedHeader(host: Host, from: string, name: string): P
 }
 
 /** The header of a VDI in a file of the host. Throws BlockError: the host's, or EINVAL for what is no VDI. */
-export async function readVdiHeader(host: Host, path: string, context?: HostContext): Promise<VdiHeader> {
+async function readVdiHeader(host: Host, path: string, context?: HostContext): Promise<VdiHeader> {
   const file = await host.files.open(path, { write: false, ...(context === undefined ? {} : { context }) });
   try {
     const bytes = new Uint8Array(HEADER_BYTES);
@@ -169,7 +169,7 @@ export async function readVdiHeader(host: Host, path: string, context?: HostCont
   }
 }
 
-export function sameUuid(a: Uint8Array, b: Uint8Array): boolean {
+function sameUuid(a: Uint8Array, b: Uint8Array): boolean {
   return formatUuid(a) === formatUuid(b);
 }
 

@@ -104,7 +104,9 @@ async function recordedParent(context: OpenContext<VdiOptions>, header: VdiHeade
   let missing: BlockError;
   if (isZero(header.linkUuid)) {
     const text = `'${filename}' is based on another image and does not record which`;
-    missing = new BlockError('ENOENT', text, { hint: 'Name it with backing.file.filename=FILE and backing.driver.' });
+    missing = new BlockError('ENOENT', text, {
+      hint: 'Name it with backing.file.filename=FILE and backing.driver=FORMAT',
+    });
   } else {
     const search = { host, context: hostContext, filename, header, folders: context.options['parent-folders'], signal };
     const reference = await findParent(search);
