@@ -3,6 +3,7 @@
 import { amend } from './amend.ts';
 import { cacheSettings } from './cache.ts';
 import { disableCopyOnRead, enableCopyOnRead } from './copy-on-read.ts';
+import { copyRange } from './copy-range.ts';
 import type {
   AmendOptions,
   CheckOptions,
@@ -18,7 +19,7 @@ import { BlockError } from './errors.ts';
 import type { RequestEvent } from './events.ts';
 import type { Graph } from './graph.ts';
 import { allocatedSize, driverInfo, zeroInit } from './info.ts';
-import { type IoLimiter, type LimitedKind, LimitedRequests } from './io-limiter.ts';
+import { type IoLimiter, LimitedRequests } from './io-limiter.ts';
 import type { BlockNode, GraphUser, Link } from './node.ts';
 import { type OpenOptions, permissionsFor, readingOnly } from './open-options.ts';
 import { flattenOptions, type NestedOptions } from './options.ts';
@@ -346,7 +347,7 @@ export class Disk implements GraphUser, AsyncDisposable {
     if (source.node.drainDepth > 0) await source.#whenResumed();
     if (this.node.drainDepth > 0) await this.#whenResumed();
     const [from, to] = [source.node, this.node];
-    const copy = () => request.copyRange(from, sourceOffset, to, offset, length);
+    const copy = () => copyRange(from, sourceOffset, to, offset, length);
     return source.#underWay.track(() => this.#underWay.track(() => from.tracker.track(() => to.tracker.track(copy))));
   }
 
@@ -382,7 +383,7 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   /** Starts a request in the same turn, so that a close that comes later waits for it; or when no drain holds it back. */
   #run(kind: RequestEvent['kind'], offset: number, length: number, work: () => Promise<void>): Promise<void> {
-    return this.#limited.run(LIMITED[kind], length, () => this.#begin(kind, offset, length, work));
+    return this.#limited.run(kind, length, () => this.#begin(kind, offset, length, work));
   }
 
   async #begin(kind: RequestEvent['kind'], offset: number, length: number, work: () => Promise<void>): Promise<void> {
@@ -435,14 +436,6 @@ export class Disk implements GraphUser, AsyncDisposable {
     return this.graph.alone(this.node, work);
   }
 }
-
-/** What I/O limits count a request as; others pass. */
-const LIMITED: Partial<Record<RequestEvent['kind'], LimitedKind>> = {
-  read: 'read',
-  write: 'write',
-  zero: 'write',
-  discard: 'write',
-};
 
 function isShared({ parents, holds }: BlockNode): boolean {
   return parents.length + holds > 1;

@@ -111,3 +111,11 @@ export function addContext(context: string, error: unknown): BlockError {
     cause: inner,
   });
 }
+
+/** ENOTSUP: what a node's driver cannot do. */
+export function notSupported(
+  node: { readonly name: string; readonly driver: { readonly name: string } },
+  what: string,
+): BlockError {
+  return new BlockError('ENOTSUP', `Driver '${node.driver.name}' does not support ${what}`, { node: node.name });
+}

@@ -1,6 +1,6 @@
 /** What a node tells of itself, through the layers that do not know it themselves (BL-INFO-1 to 3, BL-SIZE-5, -6, BL-MEDIA-1). */
 import type { BlockSizes, DiskGeometry, DriverInfo } from './driver.ts';
-import { BlockError } from './errors.ts';
+import { BlockError, notSupported } from './errors.ts';
 import type { BlockNode } from './node.ts';
 
 const CLUSTER_MAX = 2 ** 30;
@@ -85,8 +85,4 @@ function throughFilters<T>(node: BlockNode, ask: (node: BlockNode) => T | undefi
     asked = asked.filtered?.node;
   }
   throw notSupported(node, what);
-}
-
-function notSupported(node: BlockNode, what: string): BlockError {
-  return new BlockError('ENOTSUP', `Driver '${node.driver.name}' does not support ${what}`, { node: node.name });
 }

@@ -1,4 +1,5 @@
 /** I/O limits as the core sees them: what a member of a throttle group is to a disk (BL-MISC-2). */
+import type { RequestEvent } from './events.ts';
 
 /** Whatever changes the disk counts as a write: zero writes and discards too, with the length of their range. */
 export type LimitedKind = 'read' | 'write';
@@ -23,6 +24,14 @@ export interface IoLimiter {
   leave(): void;
 }
 
+/** What limits count a request as; others pass. */
+const LIMITED: Partial<Record<RequestEvent['kind'], LimitedKind>> = {
+  read: 'read',
+  write: 'write',
+  zero: 'write',
+  discard: 'write',
+};
+
 /** The requests of one user, as far as limits hold them back. */
 export class LimitedRequests {
   limiter: IoLimiter | undefined;
@@ -30,8 +39,9 @@ export class LimitedRequests {
   readonly #held = new Set<Promise<unknown>>();
 
   /** Begins a request, at once or when its turn comes. Resolves when it has ended. */
-  run(kind: LimitedKind | undefined, bytes: number, begin: () => Promise<void>): Promise<void> {
-    const turn = kind && this.limiter?.wait(kind, bytes);
+  run(kind: RequestEvent['kind'], bytes: number, begin: () => Promise<void>): Promise<void> {
+    const limited = LIMITED[kind];
+    const turn = limited && this.limiter?.wait(limited, bytes);
     return turn === undefined ? begin() : this.#hold(turn, begin);
   }
 

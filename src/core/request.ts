@@ -6,7 +6,7 @@
 import { isZero } from '../bytes/zero.ts';
 import { debugEvent } from './debug.ts';
 import type { DriverNode, Limits, TruncateOptions, WriteFlags, ZeroFlags } from './driver.ts';
-import { BlockError, codeOf } from './errors.ts';
+import { BlockError, codeOf, notSupported } from './errors.ts';
 import { invariant } from './invariant.ts';
 import type { BlockNode } from './node.ts';
 import type { TrackedRequest } from './tracker.ts';
@@ -166,7 +166,7 @@ export async function write(node: BlockNode, offset: number, source: Uint8Array,
 }
 
 /** Something was written, or may have been: for the next flush, and for those who keep track (BL-BITMAP-7). */
-function noteChange(node: BlockNode, offset: number, length: number): void {
+export function noteChange(node: BlockNode, offset: number, length: number): void {
   node.writeGeneration++;
   for (const tracker of node.trackers) tracker.changed(offset, length);
   if (offset + length > node.toldLength) noteLength(node);
@@ -425,53 +425,8 @@ function guardBlockZero(node: BlockNode, offset: number, source: Uint8Array): vo
   }
 }
 
-function notSupported(node: BlockNode, what: string): BlockError {
-  return new BlockError('ENOTSUP', `Driver '${node.driver.name}' does not support ${what}`, { node: node.name });
-}
-
 function checkShape(node: BlockNode, offset: number, length: number): void {
   const { requestAlign } = node.limits;
   invariant(length > 0 && offset >= 0 && Number.isSafeInteger(offset + length), 'a request is non-empty and in range');
   invariant(offset % requestAlign === 0 && length % requestAlign === 0, 'a request is aligned');
-}
-
-/** Copies inside the host where both ranges are plainly in protocols of one driver; else ENOTSUP. */
-export async function copyRange(
-  source: BlockNode,
-  sourceOffset: number,
-  target: BlockNode,
-  offset: number,
-  length: number,
-): Promise<number> {
-  const from = await plainPlace(source, sourceOffset, length);
-  const to = await plainPlace(target, offset, length);
-  const { copyFrom } = to.node.impl;
-  if (copyFrom === undefined || from.node.driver !== to.node.driver)
-    throw notSupported(target, 'copying inside the host');
-  const bytes = Math.min(from.length, to.length);
-  const request = to.node.tracker.begin(to.offset, bytes, true);
-  try {
-    if (to.node.tracker.mustWait(request)) await to.node.tracker.wait(request);
-    return await copyFrom.call(to.node.impl, from.node.impl, from.offset, to.offset, bytes);
-  } finally {
-    to.node.writeGeneration++;
-    target.writeGeneration++;
-    to.node.tracker.end(request);
-  }
-}
-
-/** Follows layers that only pass requests on, or store plainly, down to a protocol. */
-async function plainPlace(
-  node: BlockNode,
-  offset: number,
-  length: number,
-): Promise<{ node: BlockNode; offset: number; length: number }> {
-  if (node.driver.kind === 'protocol') return { node, offset, length };
-  // A filter may do more than pass requests on, so that none is gone around.
-  if (node.driver.kind === 'filter') throw notSupported(node, 'copying inside the host');
-  const extent = node.impl.tryStatusNow?.(offset, length) ?? (await node.impl.status?.(offset, length));
-  const plain = extent?.kind === 'delegate' || extent?.kind === 'data' ? extent : undefined;
-  const child = plain?.at?.child === undefined ? undefined : node.child(plain.at.child);
-  if (plain?.at === undefined || child === undefined) throw notSupported(node, 'copying inside the host');
-  return plainPlace(child.node, plain.at.offset, Math.min(length, plain.length));
 }

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { copyRange } from '../core/copy-range.ts';
 import { createImage } from '../core/create.ts';
 import { Graph } from '../core/graph.ts';
 import type { NestedOptions } from '../core/options.ts';
@@ -407,7 +408,7 @@ test('copying between two files goes through the host, between other things it d
   const source = await graph.open({ driver: 'file', filename: PATH });
   const target = await graph.open({ driver: 'file', filename: '/other' }, { writable: true });
   await target.truncate(64 * KIB);
-  expect(await request.copyRange(source.node, 0, target.node, 4096, 8192)).toBe(8192);
+  expect(await copyRange(source.node, 0, target.node, 4096, 8192)).toBe(8192);
   expect(await target.read(4096, 8192)).toEqual(filled(8192));
   const copy = target.node.impl.copyFrom?.bind(target.node.impl);
   await expect(copy?.({ ...source.node.impl }, 0, 0, 10)).rejects.toMatchObject({ code: 'ENOTSUP' });
