@@ -16,7 +16,14 @@ import type { Transaction } from './transaction.ts';
 /** Makes `target` the image below `node`, or none (BL-CHAIN-1 to 4). What the header says stays. Throws BlockError. */
 export async function setBacking(graph: Graph, node: BlockNode, target: BlockNode | undefined): Promise<void> {
   const nodes = target === undefined ? [node] : [node, target];
-  await drained(graph, nodes, (transaction) => exchangeBacking(transaction, node, target));
+  await drained(
+    graph,
+    nodes,
+    () => node.backing?.node,
+    (transaction) => {
+      exchangeBacking(transaction, node, target);
+    },
+  );
 }
 
 /** The same as a part of a transaction; permissions are the caller's to update. Returns the node that was there. */
@@ -50,7 +57,8 @@ function requireBackingSupport(node: BlockNode): void {
  * image, unless it is a filter over `top`.
  */
 export async function append(graph: Graph, overlay: BlockNode, top: BlockNode): Promise<void> {
-  await drained(graph, [overlay, top], (transaction) => {
+  const nothing = () => undefined;
+  await drained(graph, [overlay, top], nothing, (transaction) => {
     if (overlay.filtered?.node !== top) {
       if (overlay.backing !== undefined) {
         throw new BlockError('EINVAL', `Node '${overlay.name}' has a backing file already`, { node: overlay.name });
@@ -58,16 +66,19 @@ export async function append(graph: Graph, overlay: BlockNode, top: BlockNode): 
       exchangeBacking(transaction, overlay, top);
     }
     moveParents(transaction, top, overlay);
-    return undefined;
   });
 }
 
 /** All that use `from` use `to` from then on, save where that would be a loop (BL-CHAIN-13). `from` closes if unused. */
 export async function replaceNode(graph: Graph, from: BlockNode, to: BlockNode): Promise<void> {
-  await drained(graph, [from, to], (transaction) => {
-    moveParents(transaction, from, to);
-    return from;
-  });
+  await drained(
+    graph,
+    [from, to],
+    () => from,
+    (transaction) => {
+      moveParents(transaction, from, to);
+    },
+  );
 }
 
 function moveParents(transaction: Transaction, from: BlockNode, to: BlockNode): void {
@@ -142,14 +153,36 @@ async function writeReference(graph: Graph, node: BlockNode, reference: BackingR
   if (impl.changeBacking === undefined) {
     throw new BlockError('ENOTSUP', `Driver '${driver.name}' cannot change what its header names`, { node: name });
   }
+  const before = node.storedBacking;
   try {
-    await impl.changeBacking(reference);
+    await storeReference(node, reference);
+  } catch (error) {
+    if (isOther(node.storedBacking, before)) {
+      await storeReference(node, before).catch((failure) => noteNotUndone(graph, node, failure));
+    }
+    throw error;
+  } finally {
+    const stored = node.storedBacking?.filename ?? '';
+    node.automaticBackingName = stored === '' ? '' : impliedName(node, stored);
+    graph.refreshNames([node]);
+  }
+}
+
+async function storeReference(node: BlockNode, reference: BackingReference | undefined): Promise<void> {
+  try {
+    await node.impl.changeBacking?.(reference);
   } finally {
     node.writeGeneration++;
   }
   await request.flush(node);
-  node.automaticBackingName = reference === undefined ? '' : impliedName(node, reference.filename);
-  graph.refreshNames([node]);
+}
+
+function isOther(a: BackingReference | undefined, b: BackingReference | undefined): boolean {
+  return a?.filename !== b?.filename || a?.format !== b?.format;
+}
+
+function noteNotUndone(graph: Graph, node: BlockNode, cause: unknown): void {
+  graph.host.notice(`a change of '${node.filename}' that failed could not be undone: ${String(cause)}`);
 }
 
 /** What a stored name leads to; a name that leads nowhere shows when it is opened. */
@@ -183,6 +216,7 @@ export async function dropIntermediate(
     const reference = { filename: text ?? image.filename, format: image.driver.name };
     const drain = await graph.drain(top, base);
     try {
+      await flushLeft(top);
       const links = top.parents;
       graph.change((transaction) => repoint(transaction, links, base));
       await renameBacking(graph, links, reference).catch((cause) => {
@@ -195,7 +229,7 @@ export async function dropIntermediate(
       drain.end();
     }
   });
-  await graph.closeUnused([top]);
+  await graph.closeLeft([top]);
 }
 
 function repoint(transaction: Transaction, links: readonly Link[], node: BlockNode): void {
@@ -221,7 +255,8 @@ async function renameBacking(graph: Graph, links: readonly Link[], reference: Ba
     }
   } catch (error) {
     for (const { overlay, before } of written.reverse()) {
-      await writeWhileWritable(graph, overlay, before).catch((failure) => graph.host.notice(String(failure)));
+      if (!isOther(overlay.storedBacking, before)) continue;
+      await writeWhileWritable(graph, overlay, before).catch((failure) => noteNotUndone(graph, overlay, failure));
     }
     throw error;
   }
@@ -250,7 +285,7 @@ async function writeWhileWritable(
   try {
     await writeReference(graph, overlay, reference);
   } finally {
-    if (readOnly) await setWritable(false).catch((error) => graph.host.notice(String(error)));
+    if (readOnly) await setWritable(false).catch((error) => noteNotUndone(graph, overlay, error));
   }
 }
 
@@ -266,25 +301,33 @@ function changing<T>(graph: Graph, nodes: readonly BlockNode[], work: () => Prom
   });
 }
 
-/** Drains, changes and closes what the change left unused: the node that it returns. */
+/** Drains, changes, and closes `leaving` if nobody uses it then. */
 async function drained(
   graph: Graph,
   nodes: readonly BlockNode[],
-  change: (transaction: Transaction) => BlockNode | undefined,
+  leaving: () => BlockNode | undefined,
+  change: (transaction: Transaction) => void,
 ): Promise<void> {
   const left = await changing(graph, nodes, async () => {
     const drain = await graph.drain(...nodes);
     try {
-      return graph.change((transaction) => {
-        const result = change(transaction);
+      const node = leaving();
+      if (node !== undefined) await flushLeft(node);
+      graph.change((transaction) => {
+        change(transaction);
         updatePermissions(transaction, [...nodes, ...transaction.touched()]);
-        return result;
       });
+      return node;
     } finally {
       drain.end();
     }
   });
-  if (left !== undefined) await graph.closeUnused([left]);
+  if (left !== undefined) await graph.closeLeft([left]);
+}
+
+/** Written back while a failure still stops the change. */
+async function flushLeft(node: BlockNode): Promise<void> {
+  if (node.writable && !node.inactive) await request.flush(node);
 }
 
 /**

@@ -300,6 +300,13 @@ export class Graph {
     if (failures.length > 0) throw failures[0];
   }
 
+  /** The same for what a change has left behind: that is made, and was flushed before, so a failure is only noted. */
+  async closeLeft(nodes: readonly BlockNode[]): Promise<void> {
+    await this.closeUnused(nodes).catch((error) => {
+      this.host.notice(`closing what is not used any more: ${error instanceof Error ? error.message : error}`);
+    });
+  }
+
   /** Closes a node that nobody uses (BL-CLOSE-2), after what is being done with its part of the graph. */
   closeNode(node: BlockNode): Promise<void> {
     const underWay = this.#closings.get(node);
@@ -338,6 +345,10 @@ export class Graph {
       const used = children.filter((child) => child.inUse);
       updatePermissions(transaction, used, { loosens: true });
     });
+    // Those that were below it through a filter, or had to make room for another (BL-CLOSE-6).
+    for (const other of this.#nodes.values()) {
+      if (other.origin.inheritsFrom === node) other.origin = { ...other.origin, inheritsFrom: undefined };
+    }
     return children;
   }
 

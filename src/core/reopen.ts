@@ -18,7 +18,7 @@ import type { Transaction } from './transaction.ts';
 export async function reopen(graph: Graph, requests: readonly ReopenRequest[]): Promise<void> {
   const roots = requests.flatMap(({ node, options }) => [node, ...namedNodes(graph, options)]);
   const unused = await graph.control.run('alone', roots, () => reopenNow(graph, requests));
-  await graph.closeUnused(unused);
+  await graph.closeLeft(unused);
 }
 
 /** Other nodes that the options put into places of children. */
@@ -36,7 +36,7 @@ export async function reopenNow(graph: Graph, requests: readonly ReopenRequest[]
   const nodes = plan.map(({ node }) => node);
   const drain = await graph.drain(...nodes);
   try {
-    for (const node of nodes) await flushBefore(node);
+    for (const node of [...nodes, ...plan.flatMap(replacedChildren)]) await flushBefore(node);
     const steps = await prepareAll(plan);
     const unused = commitOrAbort(graph, plan, steps);
     // What jobs have under way may still be in what a driver is about to close.
@@ -66,6 +66,11 @@ function commitOrAbort(graph: Graph, plan: readonly ReopenEntry[], steps: readon
 /** A reopen that changes one thing and keeps the rest (BL-REOPEN-7). */
 export async function setReadOnly(graph: Graph, node: BlockNode, readOnly: boolean): Promise<void> {
   await reopen(graph, [{ node, options: { 'read-only': readOnly } }]);
+}
+
+/** Written back while a failure still stops the change. */
+function replacedChildren({ node, children }: ReopenEntry): BlockNode[] {
+  return node.children.filter(({ name }) => children[name] !== undefined).map((link) => link.node);
 }
 
 async function flushBefore(node: BlockNode): Promise<void> {

@@ -35,6 +35,9 @@ export async function snapshot(
   options: SnapshotOptions = {},
 ): Promise<BlockNode> {
   const format = options.format ?? top.driver.name;
+  if (top.parents.length === 0) {
+    throw new BlockError('EINVAL', `Node '${top.name}' has no user that an overlay could come between`);
+  }
   const drain = await graph.drain(top);
   let overlay: BlockNode | undefined;
   let made = false;

@@ -100,17 +100,21 @@ async function openFile(context: OpenContext<FileOptions>, accepted: Accepted): 
   }
   const reopen = async ({ options: next, writable, cache }: ReopenTarget, now: HostContext | undefined) => {
     const target = {
-      ...context,
+      host,
       options: next as FileOptions,
       writable,
       cache,
       autoReadOnly: false,
       hostContext: now,
     };
-    const replacement = await openHandle(target);
-    if ((await host.files.stat(filename, now).catch(fail(filename))).identity === identity) return replacement.handle;
-    await replacement.handle.close();
-    throw new BlockError('ESTALE', `Could not open '${filename}': the name leads to another file now`);
+    const { handle: replacement } = await openHandle(target);
+    try {
+      if ((await host.files.stat(filename, now).catch(fail(filename))).identity === identity) return replacement;
+      throw new BlockError('ESTALE', `Could not open '${filename}': the name leads to another file now`);
+    } catch (error) {
+      await replacement.close().catch(() => {});
+      throw error;
+    }
   };
   return fileNode(host, handle, { filename, locking, readOnly, context: hostContext, reopen });
 }
