@@ -71,6 +71,8 @@ export interface Request {
   /** At most 2^53 - 1; anything larger is past any export and comes as Infinity. */
   readonly offset: number;
   readonly length: number;
+  /** The offset as it came, where it is larger: it is told back. */
+  readonly hugeOffset?: bigint;
 }
 
 /** 64 bits at a place, as a number; Infinity where they are past the safe integers. */
@@ -88,14 +90,16 @@ export function writeLength(view: DataView, at: number, value: number): void {
 export function decodeRequest(bytes: Uint8Array, extended: boolean): Request | undefined {
   const view = viewOf(bytes);
   if (view.getUint32(0) !== (extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC)) return undefined;
-  return {
+  const offset = readLength(view, 16);
+  const request = {
     flags: view.getUint16(4),
     command: view.getUint16(6),
     cookieHigh: view.getUint32(8),
     cookieLow: view.getUint32(12),
-    offset: readLength(view, 16),
+    offset,
     length: extended ? readLength(view, 24) : view.getUint32(24),
   };
+  return offset === Number.POSITIVE_INFINITY ? { ...request, hugeOffset: view.getBigUint64(16) } : request;
 }
 
 export function encodeRequest(request: Request, extended: boolean): Uint8Array {
@@ -135,7 +139,7 @@ export function putChunk(
   bytes: Uint8Array,
   at: number,
   { type, done, length }: ChunkHeader,
-  request: Cookie & { readonly offset: number },
+  request: Cookie & Pick<Request, 'offset' | 'hugeOffset'>,
   extended: boolean,
 ): number {
   const view = viewOf(bytes);
@@ -148,8 +152,8 @@ export function putChunk(
     view.setUint32(at + 16, length);
     return at + CHUNK_BYTES;
   }
-  // An offset past any export is not known any more; such a request has failed, and says so.
-  writeLength(view, at + 16, Number.isFinite(request.offset) ? request.offset : 0);
+  if (request.hugeOffset === undefined) writeLength(view, at + 16, request.offset);
+  else view.setBigUint64(at + 16, request.hugeOffset);
   writeLength(view, at + 24, length);
   return at + EXTENDED_CHUNK_BYTES;
 }

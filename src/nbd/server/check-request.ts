@@ -2,6 +2,7 @@
 import { Command, CommandFlag, PAYLOAD_MAX, TransmissionFlag } from '../protocol.ts';
 import type { Request } from '../wire.ts';
 import type { Negotiated } from './handshake.ts';
+import { isStatusPayloadLength } from './status-payload.ts';
 
 export interface Refusal {
   readonly error: number;
@@ -42,33 +43,38 @@ export function checkRequest(request: Request, negotiated: Negotiated): Refusal 
     // The blank is in what other servers print.
     return { error, text: `len (${length} ) is larger than max len (${PAYLOAD_MAX})` };
   }
-  if (!(offset + length <= negotiated.export.size)) {
+  const payload = command === Command.blockStatus && (request.flags & CommandFlag.payloadLength) !== 0;
+  if (!(offset + (payload ? 0 : length) <= negotiated.export.size)) {
     const error = command === Command.write || command === Command.writeZeroes ? ENOSPC : EINVAL;
-    const text = `operation past EOF; From: ${offset}, Len: ${length}, Size: ${negotiated.export.size}`;
+    const from = request.hugeOffset ?? offset;
+    const text = `operation past EOF; From: ${from}, Len: ${length}, Size: ${negotiated.export.size}`;
     return { error, text };
   }
-  if (command === Command.blockStatus) return checkStatus(length, negotiated);
+  if (command === Command.blockStatus) return checkStatus(length, payload, negotiated);
   return undefined;
 }
 
-function checkFlags({ flags, command }: Request, { structured, extended }: Negotiated): Refusal | undefined {
-  const payload = extended && command === Command.write ? CommandFlag.payloadLength : 0;
-  const unknown = flags & ~((FLAGS.get(command) ?? 0) | CommandFlag.fua | payload);
-  if (unknown !== 0)
+function checkFlags({ flags, command }: Request, { structured, extended, contexts }: Negotiated): Refusal | undefined {
+  const { df, fua, payloadLength } = CommandFlag;
+  const mayHavePayload = command === Command.write || (command === Command.blockStatus && contexts.length > 0);
+  const payload = extended && mayHavePayload ? payloadLength : 0;
+  const unknown = flags & ~((FLAGS.get(command) ?? 0) | fua | payload);
+  if (unknown !== 0 || ((flags & df) !== 0 && !structured)) {
     return { error: EINVAL, text: `unsupported flags for command ${command} (got 0x${flags.toString(16)})` };
-  if ((flags & CommandFlag.df) !== 0 && !structured) {
-    return { error: EINVAL, text: 'DF is only for structured replies' };
   }
-  if (payload !== 0 && (flags & payload) === 0) {
+  if (extended && command === Command.write && (flags & payloadLength) === 0) {
     return { error: EINVAL, text: 'a write needs the payload flag under extended headers' };
   }
   return undefined;
 }
 
-function checkStatus(length: number, { structured, contexts }: Negotiated): Refusal | undefined {
+function checkStatus(length: number, payload: boolean, { structured, contexts }: Negotiated): Refusal | undefined {
   if (length === 0) return { error: EINVAL, text: 'need non-zero length' };
   if (!structured || contexts.length === 0) {
     return { error: EINVAL, text: 'CMD_BLOCK_STATUS not negotiated' };
+  }
+  if (payload && !isStatusPayloadLength(length, contexts.length)) {
+    return { error: EINVAL, text: `a payload of ${length} bytes is none for block status` };
   }
   return undefined;
 }

@@ -37,6 +37,7 @@ export class BufferPool {
 export class Output {
   readonly #send: Send;
   readonly #pool: BufferPool;
+  readonly #drained: () => void;
   #pieces: Uint8Array[] = [];
   /** Pool buffers that the pieces lie in. */
   #lent: Uint8Array[] = [];
@@ -44,40 +45,48 @@ export class Output {
   /** Where the slab's next free byte is, and where its bytes begin that are in no piece yet. */
   #used = 0;
   #begun = 0;
-  #waiting = 0;
+  /** Bytes gathered, and bytes handed over that the system has not taken. */
+  #gathered = 0;
+  #sent = 0;
 
-  constructor(send: Send, pool: BufferPool) {
+  /** `drained` is called when the system has taken something. */
+  constructor(send: Send, pool: BufferPool, drained: () => void) {
     this.#send = send;
     this.#pool = pool;
+    this.#drained = drained;
   }
 
-  /** Bytes handed over that the system has not taken. */
+  /** Bytes that are not handed over yet. */
+  get gathered(): number {
+    return this.#gathered;
+  }
+
+  /** Bytes that the system has not taken. */
   get waiting(): number {
-    return this.#waiting;
-  }
-
-  get empty(): boolean {
-    return this.#pieces.length === 0 && this.#used === this.#begun;
+    return this.#gathered + this.#sent;
   }
 
   /** A place for `length` bytes, at most {@link INLINE_MAX} and some, behind what is there. */
   reserve(length: number): Uint8Array {
-    if (this.#slab === undefined || this.#used + length > this.#slab.length) this.#newSlab();
-    const slab = this.#slab as Uint8Array;
+    let slab = this.#slab;
+    if (slab === undefined || this.#used + length > slab.length) slab = this.#newSlab();
     const place = slab.subarray(this.#used, this.#used + length);
     this.#used += length;
+    this.#gathered += length;
     return place;
   }
 
   /** Gives back the end of what was reserved last. */
   unreserve(length: number): void {
     this.#used -= length;
+    this.#gathered -= length;
   }
 
   /** Sends bytes that stay as they are; `buffer`, where given, goes back to the pool afterwards. */
   add(bytes: Uint8Array, buffer?: Uint8Array): void {
     this.#closePiece();
     this.#pieces.push(bytes);
+    this.#gathered += bytes.length;
     if (buffer !== undefined) this.#lent.push(buffer);
   }
 
@@ -92,21 +101,23 @@ export class Output {
     this.#begun = 0;
     this.#pieces = [];
     this.#lent = [];
-    let bytes = 0;
-    for (const piece of pieces) bytes += piece.length;
-    this.#waiting += bytes;
+    const bytes = this.#gathered;
+    this.#gathered = 0;
+    this.#sent += bytes;
     this.#send(pieces, () => {
-      this.#waiting -= bytes;
+      this.#sent -= bytes;
       for (const buffer of lent) this.#pool.give(buffer);
+      this.#drained();
     });
   }
 
-  #newSlab(): void {
+  #newSlab(): Uint8Array {
     this.#closePiece();
     if (this.#slab !== undefined) this.#lent.push(this.#slab);
-    this.#slab = this.#pool.take(SLAB);
     this.#used = 0;
     this.#begun = 0;
+    this.#slab = this.#pool.take(SLAB);
+    return this.#slab;
   }
 
   #closePiece(): void {

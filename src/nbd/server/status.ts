@@ -1,18 +1,7 @@
 /** Answers to BLOCK_STATUS (N-60 to N-64): extents of each context that was chosen. */
-import type { Disk } from '../../core/disk.ts';
 import type { HostClock } from '../../core/host.ts';
-import type { BlockStatus } from '../../core/status.ts';
-import { AllocationFlag } from '../protocol.ts';
 import { viewOf, writeLength } from '../wire.ts';
-
-/** A context that can be asked for. */
-export interface MetaContext {
-  readonly id: number;
-  /** One run of like state from `at`, at most `length` long, never empty. */
-  extent(at: number, length: number): Promise<{ readonly length: number; readonly flags: number }>;
-  /** The same at once, where it can. */
-  extentNow?(at: number, length: number): { readonly length: number; readonly flags: number } | undefined;
-}
+import type { ContextExtent, MetaContext } from './meta-context.ts';
 
 interface Extent {
   length: number;
@@ -22,16 +11,24 @@ interface Extent {
 /** Extents in one chunk, and milliseconds of walking; at least one extent is told (N-63). */
 const EXTENTS_MAX = 2 ** 17;
 const WALK_MS = 100;
-/** Looked at the clock after so many extents. */
-const CLOCK_STEP = 256;
 /** The longest extent of an old-style answer, in whole blocks of any size in use. */
 const LENGTH_MAX = 2 ** 32 - 65536;
 
+/** A context by its id. */
+export interface ChosenContext {
+  readonly id: number;
+  readonly context: MetaContext;
+}
+
 interface Range {
+  /** On the disk, bytes; `start` is where the export begins. */
+  readonly start: number;
   readonly at: number;
   readonly length: number;
   /** Where the export ends: the last extent may reach past what was asked for, but not past this. */
   readonly end: number;
+  /** Extents are multiples of it. */
+  readonly minimumBlock: number;
 }
 
 interface Limits {
@@ -42,13 +39,13 @@ interface Limits {
 
 /** The payload of one chunk for each context. */
 export async function statusChunks(
-  contexts: readonly MetaContext[],
+  chosen: readonly ChosenContext[],
   range: Range,
   limits: Limits,
 ): Promise<Uint8Array[]> {
   const chunks: Uint8Array[] = [];
-  for (const context of contexts) {
-    chunks.push(encodeExtents(context.id, await extentsOf(context, range, limits), limits.extended));
+  for (const { id, context } of chosen) {
+    chunks.push(encodeExtents(id, await extentsOf(context, range, limits), limits.extended));
   }
   return chunks;
 }
@@ -57,24 +54,40 @@ async function extentsOf(context: MetaContext, range: Range, { one, extended, cl
   const extents: Extent[] = [];
   const deadline = clock.now() + WALK_MS;
   const stop = range.at + range.length;
-  for (let at = range.at, seen = 0; at < stop; seen++) {
-    if (seen % CLOCK_STEP === CLOCK_STEP - 1 && clock.now() > deadline) break;
-    const asked = one ? stop - at : range.end - at;
-    const run = context.extentNow?.(at, asked) ?? (await context.extent(at, asked));
+  for (let at = range.at; at < stop; ) {
+    if (extents.length > 0 && clock.now() > deadline) break;
+    const run = await wholeBlocks(context, range, at, (one ? stop : range.end) - at);
     at += run.length;
     const last = extents.at(-1);
     if (last !== undefined && last.flags === run.flags && (extended || last.length + run.length <= LENGTH_MAX)) {
       last.length += run.length;
       continue;
     }
-    if (last !== undefined && one) break;
-    if (extents.length === EXTENTS_MAX) break;
+    if (last !== undefined && (one || extents.length === EXTENTS_MAX)) break;
     const length = extended ? run.length : Math.min(run.length, LENGTH_MAX);
     extents.push({ length, flags: run.flags });
     // A run that is cut short ends the answer: what follows would begin at the wrong place.
     if (length < run.length) break;
   }
   return extents;
+}
+
+/** One run in whole blocks; a block whose parts differ is one run of what holds for all of it. */
+async function wholeBlocks(context: MetaContext, range: Range, at: number, length: number): Promise<ContextExtent> {
+  const { minimumBlock: block, start, end } = range;
+  const run = context.extentNow(at, length) ?? (await context.extent(at, length));
+  const over = (at - start + run.length) % block;
+  if (block === 1 || over === 0 || at + run.length === end) return run;
+  const whole = run.length - over;
+  if (whole > 0) return { length: whole, flags: run.flags };
+  const stop = Math.min(at + block - ((at - start) % block), end, at + length);
+  let { flags } = run;
+  for (let next = at + run.length; next < stop; ) {
+    const part = context.extentNow(next, stop - next) ?? (await context.extent(next, stop - next));
+    flags = context.join(flags, part.flags);
+    next += part.length;
+  }
+  return { length: stop - at, flags };
 }
 
 function encodeExtents(id: number, extents: readonly Extent[], extended: boolean): Uint8Array {
@@ -92,43 +105,4 @@ function encodeExtents(id: number, extents: readonly Extent[], extended: boolean
     }
   });
   return bytes;
-}
-
-/** `base:allocation` (N-61). */
-export function allocationContext(id: number, disk: Disk): MetaContext {
-  return statusContext(id, disk, ({ allocated, data, zero, at }) => {
-    if (!zero) return 0;
-    // Storage that is there, and reads as zeroes, is no hole.
-    const stored = allocated && !data && at !== undefined && disk.format !== 'raw';
-    return stored ? AllocationFlag.zero : AllocationFlag.zero | AllocationFlag.hole;
-  });
-}
-
-/** `qemu:allocation-depth` (N-62). */
-export function depthContext(id: number, disk: Disk): MetaContext {
-  return statusContext(id, disk, ({ allocated, depth }) => (allocated ? depth + 1 : 0));
-}
-
-function statusContext(id: number, disk: Disk, flagsOf: (status: BlockStatus) => number): MetaContext {
-  const told = (status: BlockStatus) => ({ length: status.length, flags: flagsOf(status) });
-  return {
-    id,
-    extent: async (at, length) => told(await disk.status(at, length)),
-    extentNow(at, length) {
-      const status = disk.tryStatusNow(at, length);
-      return status && told(status);
-    },
-  };
-}
-
-/** `qemu:dirty-bitmap:NAME`: bit 0 where it is dirty. */
-export function bitmapContext(
-  id: number,
-  run: (at: number, length: number) => { readonly length: number; readonly dirty: boolean },
-): MetaContext {
-  const told = (at: number, length: number) => {
-    const { length: found, dirty } = run(at, length);
-    return { length: found, flags: dirty ? 1 : 0 };
-  };
-  return { id, extent: async (at, length) => told(at, length), extentNow: told };
 }

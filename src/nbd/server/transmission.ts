@@ -3,38 +3,38 @@
  * while the input that held them is read; the others run side by side, and are answered as they end.
  */
 import type { Disk } from '../../core/disk.ts';
-import { BlockError, codeOf, errorText } from '../../core/errors.ts';
+import { codeOf } from '../../core/errors.ts';
 import type { HostClock } from '../../core/host.ts';
 import type { ByteQueue } from '../byte-queue.ts';
 import { Command, CommandFlag, ESHUTDOWN, PAYLOAD_MAX, wireError } from '../protocol.ts';
 import { decodeRequest, EXTENDED_REQUEST_BYTES, REQUEST_BYTES, type Request } from '../wire.ts';
 import { checkRequest, type Refusal } from './check-request.ts';
 import type { Negotiated } from './handshake.ts';
-import { type BufferPool, INLINE_MAX, Output, type Send } from './output.ts';
+import { InFlight } from './in-flight.ts';
+import { type BufferPool, Output, type Send } from './output.ts';
+import { messageOf, readRequest } from './reads.ts';
 import { Replies } from './replies.ts';
-import { type MetaContext, statusChunks } from './status.ts';
+import { type ChosenContext, statusChunks } from './status.ts';
+import { parseStatusPayload } from './status-payload.ts';
 
-/** Requests and bytes of payload under way; past that the input is left where it is (N-74). */
-const REQUESTS_MAX = 128;
-const BYTES_MAX = 64 * 1024 * 1024;
-/** Nor is it read while so much waits to be sent. */
+/** Input is left where it is while so much waits to be sent (N-74). */
 const UNSENT_MAX = 16 * 1024 * 1024;
+/** What one piece of input gave is handed over in portions of about this size. */
+const SEND_PORTION = 1024 * 1024;
 /** A write that is longer than allowed is read over up to this length, then refused; a longer one ends the connection (N-72). */
 const WRITE_SKIP_MAX = 64 * 1024 * 1024;
-/** Reads shorter than this are answered as data, holes or not (N-53). */
-const HOLES_MIN = 64 * 1024;
+/** CACHE reads in pieces. */
+const CACHE_PIECE = 1 << 20;
 
 export interface TransmissionOptions {
   readonly disk: Disk;
   /** Added to every offset (N-71). */
   readonly offset: number;
   readonly negotiated: Negotiated;
-  readonly contexts: readonly MetaContext[];
+  readonly contexts: readonly ChosenContext[];
   readonly clock: HostClock;
   readonly pool: BufferPool;
   readonly send: Send;
-  /** Reads may be answered by what status says: nothing below changes or fails reads. */
-  readonly holes: boolean;
   /** Called when input that was left may be taken now. */
   readonly resume: () => void;
 }
@@ -49,36 +49,53 @@ export type TransmissionStep =
   /** The client does not speak the protocol. */
   | 'broken';
 
+/** What a connection has done. */
+export interface TransmissionCounts {
+  requests: number;
+  bytesRead: number;
+  bytesWritten: number;
+  errors: number;
+}
+
+/** Data that follow a request and have not come whole. */
+interface Payload {
+  readonly request: Request;
+  readonly buffer: Uint8Array;
+  readonly lent: Uint8Array;
+  filled: number;
+}
+
 export class Transmission {
   readonly #options: TransmissionOptions;
   readonly #output: Output;
   readonly #replies: Replies;
   readonly #extended: boolean;
-  #requests = 0;
-  #bytes = 0;
+  readonly #inFlight: InFlight;
   #full = false;
   #stopping = false;
-  /** A write whose payload has not come whole. */
-  #payload:
-    | { readonly request: Request; readonly buffer: Uint8Array; readonly lent: Uint8Array; filled: number }
-    | undefined;
+  #payload: Payload | undefined;
   #skipping: { left: number; readonly skipped: () => void } | undefined;
   /** Inside `advance`: its end sends what came together. */
   #advancing = false;
   #flushing = false;
-  #idle: (() => void)[] = [];
-  readonly counts = { requests: 0, bytesRead: 0, bytesWritten: 0, errors: 0 };
+  /** Nobody watches requests, so that they may go the short way. */
+  #now = true;
+  readonly counts: TransmissionCounts = { requests: 0, bytesRead: 0, bytesWritten: 0, errors: 0 };
 
   constructor(options: TransmissionOptions) {
     this.#options = options;
-    this.#output = new Output(options.send, options.pool);
+    this.#output = new Output(options.send, options.pool, () => this.#resumeIfFull());
     this.#extended = options.negotiated.extended;
     this.#replies = new Replies(this.#output, options.negotiated);
+    this.#inFlight = new InFlight(() => {
+      this.#flushSoon();
+      this.#resumeIfFull();
+    });
   }
 
   /** Requests that are not answered yet. */
   get underWay(): number {
-    return this.#requests;
+    return this.#inFlight.requests;
   }
 
   /** From now on requests are answered that the server is going away. */
@@ -86,18 +103,21 @@ export class Transmission {
     this.#stopping = true;
   }
 
-  /** When all requests are answered. */
+  /** When all requests are answered, and the answers handed over. */
   async whenIdle(): Promise<void> {
-    while (this.#requests > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    await this.#inFlight.whenIdle();
+    this.#output.flush();
   }
 
   /** Takes requests from `input`, and answers those that it can. */
   advance(input: ByteQueue): TransmissionStep {
     this.#advancing = true;
+    this.#now = !this.#options.disk.graph.host.watched('diskwright:request');
     try {
       for (;;) {
         const step = this.#next(input);
         if (step !== undefined) return step;
+        if (this.#output.gathered >= SEND_PORTION) this.#output.flush();
       }
     } finally {
       this.#advancing = false;
@@ -114,29 +134,31 @@ export class Transmission {
       skipped();
       return undefined;
     }
-    if (this.#payload !== undefined) return this.#fillPayload(input);
-    if (this.#requests >= REQUESTS_MAX || this.#bytes >= BYTES_MAX || this.#output.waiting >= UNSENT_MAX) {
-      this.#full = true;
-      return 'full';
-    }
+    if (this.#payload !== undefined) return this.#fillPayload(input, this.#payload);
     const header = input.peek(this.#extended ? EXTENDED_REQUEST_BYTES : REQUEST_BYTES);
     if (header === undefined) return 'more';
     const request = decodeRequest(header, this.#extended);
     if (request === undefined) return 'broken';
-    input.skip(header.length);
     if (request.command === Command.disconnect) return 'disconnect';
+    const bytes = request.command === Command.read || request.command === Command.write ? request.length : 0;
+    // What is longer than allowed is refused and holds nothing.
+    if (this.#output.waiting >= UNSENT_MAX || !this.#inFlight.hasRoomFor(bytes > PAYLOAD_MAX ? 0 : bytes)) {
+      this.#full = true;
+      return 'full';
+    }
+    input.skip(header.length);
     this.counts.requests++;
     return this.#take(input, request);
   }
 
   #take(input: ByteQueue, request: Request): TransmissionStep | undefined {
     const { command, length, flags } = request;
-    const hasPayload = command === Command.write || (this.#extended && (flags & CommandFlag.payloadLength) !== 0);
+    const withPayload = this.#extended && (flags & CommandFlag.payloadLength) !== 0;
     const refusal = this.#stopping
       ? { error: ESHUTDOWN, text: 'The server is shutting down' }
       : checkRequest(request, this.#options.negotiated);
     if (refusal !== undefined) {
-      if (!hasPayload) {
+      if (!withPayload && command !== Command.write) {
         this.#refuse(request, refusal);
         return undefined;
       }
@@ -144,37 +166,39 @@ export class Transmission {
       this.#skipping = { left: length, skipped: () => this.#refuse(request, refusal) };
       return undefined;
     }
-    if (command === Command.write) return this.#takeWrite(input, request);
-    this.#perform(request);
+    if (command === Command.write || withPayload) this.#takePayload(input, request);
+    else this.#perform(request);
     return undefined;
   }
 
-  #takeWrite(input: ByteQueue, request: Request): undefined {
+  #takePayload(input: ByteQueue, request: Request): void {
     const { length } = request;
-    if (length === 0) {
-      this.#replies.succeed(request);
-      return;
-    }
     // Of what is there whole, no copy is made where it lies in one piece.
     const whole = input.take(length);
     if (whole !== undefined) {
-      this.#write(request, whole);
+      this.#performWith(request, whole);
       return;
     }
     const lent = this.#options.pool.take(length);
     this.#payload = { request, buffer: lent.subarray(0, length), lent, filled: 0 };
-    this.#bytes += length;
+    this.#inFlight.hold(length);
   }
 
-  #fillPayload(input: ByteQueue): TransmissionStep | undefined {
-    const payload = this.#payload;
-    if (payload === undefined) return undefined;
+  #fillPayload(input: ByteQueue, payload: Payload): TransmissionStep | undefined {
     payload.filled += input.takeInto(payload.buffer.subarray(payload.filled));
     if (payload.filled < payload.buffer.length) return 'more';
     this.#payload = undefined;
-    this.#bytes -= payload.buffer.length;
-    this.#write(payload.request, payload.buffer, payload.lent);
+    this.#inFlight.release(payload.buffer.length);
+    this.#performWith(payload.request, payload.buffer, payload.lent);
     return undefined;
+  }
+
+  #performWith(request: Request, data: Uint8Array, lent?: Uint8Array): void {
+    if (request.command === Command.write) this.#write(request, data, lent);
+    else {
+      this.#statusOfSome(request, data);
+      if (lent !== undefined) this.#options.pool.give(lent);
+    }
   }
 
   #write(request: Request, data: Uint8Array, lent?: Uint8Array): void {
@@ -182,7 +206,7 @@ export class Transmission {
     const at = this.#options.offset + request.offset;
     this.counts.bytesWritten += data.length;
     const fua = (request.flags & CommandFlag.fua) !== 0;
-    if (!fua && disk.tryWriteNow(at, data)) {
+    if (data.length === 0 || (this.#now && !fua && disk.tryWriteNow(at, data))) {
       if (lent !== undefined) pool.give(lent);
       this.#replies.succeed(request);
       return;
@@ -198,148 +222,62 @@ export class Transmission {
   }
 
   #perform(request: Request): void {
-    const { disk } = this.#options;
-    const { command, flags, length } = request;
+    const { command, length } = request;
     const at = this.#options.offset + request.offset;
-    const fua = (flags & CommandFlag.fua) !== 0;
-    if (length === 0 && command !== Command.flush) {
-      this.#replies.empty(request);
-      return;
-    }
-    if (command === Command.read) {
-      this.#read(request, at);
-      return;
-    }
-    if (command === Command.flush) {
+    if (length === 0 && command !== Command.flush) this.#replies.empty(request);
+    else if (command === Command.read) {
+      const { disk, pool } = this.#options;
+      this.counts.bytesRead += length;
+      readRequest({ disk, pool, replies: this.#replies, inFlight: this.#inFlight }, request, at, this.#now);
+    } else if (command === Command.blockStatus) this.#status(request, at, length, this.#options.contexts);
+    else {
       this.#run(request, 0, async () => {
-        await disk.flush();
+        await this.#change(request, at);
         this.#replies.succeed(request);
       });
-      return;
     }
-    const work = {
-      [Command.trim]: async () => {
-        await disk.discard(at, length);
-        if (fua) await disk.flush();
-      },
-      [Command.writeZeroes]: () =>
-        disk.writeZeroes(at, length, {
-          fua,
-          unmap: (flags & CommandFlag.noHole) === 0,
-          noFallback: (flags & CommandFlag.fastZero) !== 0,
-        }),
-      [Command.cache]: () => this.#prefetch(at, length),
-    }[command];
-    if (work === undefined) {
-      this.#status(request, at);
-      return;
+  }
+
+  async #change({ command, flags, length }: Request, at: number): Promise<void> {
+    const { disk } = this.#options;
+    const fua = (flags & CommandFlag.fua) !== 0;
+    if (command === Command.writeZeroes) {
+      const unmap = (flags & CommandFlag.noHole) === 0;
+      return disk.writeZeroes(at, length, { fua, unmap, noFallback: (flags & CommandFlag.fastZero) !== 0 });
     }
-    this.#run(request, 0, async () => {
-      await work();
-      this.#replies.succeed(request);
-    });
+    if (command === Command.cache) return this.#prefetch(at, length);
+    if (command === Command.trim) await disk.discard(at, length);
+    if (command === Command.flush || fua) await disk.flush();
   }
 
   /** Reads and drops, where it is no more than a request may hold (N-46). */
   async #prefetch(at: number, length: number): Promise<void> {
     if (length > PAYLOAD_MAX) return;
-    const lent = this.#options.pool.take(Math.min(length, 1 << 20));
+    const { disk, pool } = this.#options;
+    const lent = pool.take(Math.min(length, CACHE_PIECE));
     try {
       for (let done = 0; done < length; done += lent.length) {
-        await this.#options.disk.read(at + done, lent.subarray(0, Math.min(lent.length, length - done)));
+        await disk.read(at + done, lent.subarray(0, Math.min(lent.length, length - done)));
       }
     } finally {
-      this.#options.pool.give(lent);
+      pool.give(lent);
     }
   }
 
-  #read(request: Request, at: number): void {
-    const { length } = request;
-    this.counts.bytesRead += length;
-    const { holes, disk, pool } = this.#options;
-    if (holes && this.#replies.structured && length >= HOLES_MIN && (request.flags & CommandFlag.df) === 0) {
-      const run = disk.tryStatusNow(at, length);
-      if (run !== undefined && (run.zero || run.length < length)) {
-        this.#readWithHoles(request, at);
-        return;
-      }
-    }
-    if (length <= INLINE_MAX) {
-      const place = this.#replies.reserveRead(length);
-      if (disk.tryReadNow(at, place.data)) {
-        place.commit(request, request.offset);
-        return;
-      }
-      place.cancel();
-    }
-    const lent = pool.take(length);
-    const data = lent.subarray(0, length);
-    if (length > INLINE_MAX && disk.tryReadNow(at, data)) {
-      this.#replies.data(request, request.offset, data, { lent, done: true });
-      return;
-    }
-    this.#run(request, length, async () => {
-      try {
-        await disk.read(at, data);
-      } catch (error) {
-        pool.give(lent);
-        if (!this.#replies.structured) throw error;
-        await this.#readUpToFailure(request, at);
-        return;
-      }
-      this.#replies.data(request, request.offset, data, { lent, done: true });
-    });
+  /** The payload form: of some contexts, and the length in the payload (N-64). */
+  #statusOfSome(request: Request, payload: Uint8Array): void {
+    const { contexts, negotiated, offset } = this.#options;
+    const parsed = parseStatusPayload(payload, contexts, negotiated.export.size - request.offset);
+    if ('error' in parsed) this.#refuse(request, parsed);
+    else this.#status(request, offset + request.offset, parsed.length, parsed.contexts);
   }
 
-  /** What can be read, block by block, then the error at the first that cannot (N-54). */
-  async #readUpToFailure(request: Request, at: number): Promise<void> {
-    const { disk } = this.#options;
-    const step = Math.max(512, disk.limits.requestAlign);
-    let done = 0;
-    try {
-      while (done < request.length) {
-        const piece = Math.min(step - ((at + done) % step), request.length - done);
-        const data = await disk.read(at + done, piece);
-        this.#replies.data(request, request.offset + done, data, { done: false });
-        done += piece;
-      }
-      this.#replies.none(request);
-    } catch (error) {
-      this.#replies.error(request, wireError(codeOf(error)), messageOf(error), request.offset + done);
-    }
-  }
-
-  /** Pieces by status, holes without their zeroes (N-53). */
-  #readWithHoles(request: Request, at: number): void {
-    const { disk } = this.#options;
-    this.#run(request, request.length, async () => {
-      for (let done = 0; done < request.length; ) {
-        const run = disk.tryStatusNow(at + done, request.length - done);
-        const rest = request.length - done;
-        const length = run === undefined ? rest : Math.min(run.length, rest);
-        const last = done + length === request.length;
-        if (run?.zero) this.#replies.hole(request, request.offset + done, length, last);
-        else {
-          const lent = this.#options.pool.take(length);
-          try {
-            await disk.read(at + done, lent.subarray(0, length));
-          } catch (error) {
-            this.#options.pool.give(lent);
-            this.#replies.error(request, wireError(codeOf(error)), messageOf(error), request.offset + done);
-            return;
-          }
-          this.#replies.data(request, request.offset + done, lent.subarray(0, length), { lent, done: last });
-        }
-        done += length;
-      }
-    });
-  }
-
-  #status(request: Request, at: number): void {
-    const { contexts, clock, negotiated, offset } = this.#options;
+  #status(request: Request, at: number, length: number, contexts: readonly ChosenContext[]): void {
+    const { clock, negotiated, offset: start } = this.#options;
+    const { size, minimumBlock } = negotiated.export;
     this.#run(request, 0, async () => {
       const one = (request.flags & CommandFlag.reqOne) !== 0;
-      const range = { at, length: request.length, end: offset + negotiated.export.size };
+      const range = { start, at, length, end: start + size, minimumBlock: negotiated.asksBlockSize ? minimumBlock : 1 };
       const chunks = await statusChunks(contexts, range, { one, extended: this.#extended, clock });
       this.#replies.status(request, chunks);
     });
@@ -347,27 +285,14 @@ export class Transmission {
 
   /** Runs what takes time; a failure is the request's, and no one else's. */
   #run(request: Request, bytes: number, work: () => Promise<void>): void {
-    this.#requests++;
-    this.#bytes += bytes;
-    work()
-      .catch((error) => {
+    this.#inFlight.run(bytes, async () => {
+      try {
+        await work();
+      } catch (error) {
         const fast = (request.flags & CommandFlag.fastZero) !== 0 && request.command === Command.writeZeroes;
         this.#refuse(request, { error: wireError(codeOf(error), fast), text: messageOf(error) });
-      })
-      .finally(() => {
-        this.#requests--;
-        this.#bytes -= bytes;
-        this.#flushSoon();
-        if (this.#requests === 0) {
-          const waiting = this.#idle;
-          this.#idle = [];
-          for (const resolve of waiting) resolve();
-        }
-        if (this.#full) {
-          this.#full = false;
-          this.#options.resume();
-        }
-      });
+      }
+    });
   }
 
   #refuse(request: Request, { error, text }: Refusal): void {
@@ -375,6 +300,13 @@ export class Transmission {
     this.#replies.error(request, error, text);
   }
 
+  #resumeIfFull(): void {
+    if (!this.#full || this.#output.waiting >= UNSENT_MAX) return;
+    this.#full = false;
+    this.#options.resume();
+  }
+
+  /** What ended together is sent together (N-153). */
   #flushSoon(): void {
     if (this.#advancing || this.#flushing) return;
     this.#flushing = true;
@@ -383,9 +315,4 @@ export class Transmission {
       this.#output.flush();
     });
   }
-}
-
-function messageOf(error: unknown): string {
-  if (error instanceof BlockError) return error.message;
-  return errorText(codeOf(error));
 }
