@@ -45,6 +45,7 @@ const ENTRIES = new Set([
   'src/testing/index.ts',
   'src/tools/diskwright.ts',
   'src/tools/img.ts',
+  'src/tools/io.ts',
   'src/tools/tour.ts',
   'src/node/lane-worker.ts',
 ]);

@@ -2,15 +2,34 @@
  * The drivers with no more abilities than QEMU's have, for the command line that stands for qemu-img's: what it refuses,
  * scripts rely on (T-CHECK-1, T-RESIZE-1, T-MEAS-1, T-INFO-2).
  */
-import type { CheckReport, Child, DriverNode, DriverSpec, FormatSpec, OpenContext } from '../core/driver.ts';
+import type {
+  CheckReport,
+  Child,
+  DriverNode,
+  DriverSpec,
+  FilterSpec,
+  FormatSpec,
+  OpenContext,
+} from '../core/driver.ts';
 import { BlockError } from '../core/errors.ts';
+import type { AnySchema } from '../core/options.ts';
 import { decodeHeader, HEADER_BYTES } from '../formats/vdi/header.ts';
 import { isStored, readMap } from '../formats/vdi/map.ts';
 import { checkHeader } from '../formats/vdi/validate.ts';
 
 export function qemuDrivers(drivers: readonly DriverSpec[]): DriverSpec[] {
   const known = drivers.filter(({ name }) => name !== 'memory');
-  return known.map((driver) => (driver.kind === 'format' && driver.name === 'vdi' ? restrictedVdi(driver) : driver));
+  return known.map((driver) => {
+    if (driver.kind === 'format' && driver.name === 'vdi') return restrictedVdi(driver);
+    return driver.kind === 'filter' && driver.name === 'blkverify' ? exitingVerifier(driver) : driver;
+  });
+}
+
+/** A mismatch ends the program (BV-8). */
+function exitingVerifier({ options, ...spec }: FilterSpec<never>): FilterSpec<never> {
+  const known: AnySchema = options;
+  const policy = known['on-mismatch'];
+  return { ...spec, options: { ...known, ...(policy && { 'on-mismatch': { ...policy, fallback: 'exit' } }) } };
 }
 
 /** No resize, no repair, no measure, no parents, nothing specific in info, QEMU's own check. */

@@ -148,7 +148,7 @@ export class Engine {
     this.#breakpoints.unshift({ event, tag });
   }
 
-  /** Every breakpoint on the event stops the request once, one behind the other (BD-31). */
+  /** Every breakpoint on the event stops the request, all at once: each needs a resume (BD-31). */
   #suspendAt(event: DebugEvent): Promise<void> | undefined {
     const here = this.#breakpoints.filter((breakpoint) => breakpoint.event === event);
     if (here.length === 0) return undefined;
@@ -157,15 +157,18 @@ export class Engine {
   }
 
   async #suspendAll(breakpoints: readonly Breakpoint[]): Promise<void> {
-    for (const { tag } of breakpoints) await this.#suspend(tag);
+    await Promise.all(breakpoints.map(({ tag }) => this.#suspend(tag)));
   }
 
-  async #suspend(tag: string): Promise<void> {
-    await new Promise<void>((resolve, reject) => {
-      this.#suspended.push({ tag, resume: resolve, cancel: reject });
+  #suspend(tag: string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const resume = () => {
+        this.onResume(tag);
+        resolve();
+      };
+      this.#suspended.push({ tag, resume, cancel: reject });
       this.onSuspend(tag);
     });
-    this.onResume(tag);
   }
 
   /** Wakes the first that waits under the tag (BD-32). ENOENT if none does. */

@@ -37,12 +37,15 @@ export type ParsedOption = { readonly kind: 'option'; readonly key: string; read
 export interface GetoptOptions {
   /** Stop at the first operand instead of permuting. */
   readonly stopAtOperand?: boolean;
+  /** There are no long options: two dashes begin a bundle like one. */
+  readonly shortOnly?: boolean;
 }
 
 export class Getopt {
   readonly #words: string[];
   readonly #table: readonly OptionSpec[];
   readonly #stopAtOperand: boolean;
+  readonly #shortOnly: boolean;
   /** Index of the next word; the operands skipped so far are `#firstOperand` up to `#lastOperand`. */
   #index = 1;
   #firstOperand = 1;
@@ -55,6 +58,7 @@ export class Getopt {
     this.#words = [...words];
     this.#table = table;
     this.#stopAtOperand = options.stopAtOperand ?? false;
+    this.#shortOnly = options.shortOnly ?? false;
   }
 
   /** The words left when {@link next} has returned undefined. */
@@ -66,7 +70,7 @@ export class Getopt {
     if (this.#bundle === '') {
       const word = this.#advanceToOption();
       if (word === undefined) return undefined;
-      if (word.startsWith('--')) return this.#longOption(word.slice(2));
+      if (word.startsWith('--') && !this.#shortOnly) return this.#longOption(word.slice(2));
       this.#bundle = word.slice(1);
     }
     return this.#shortOption();

@@ -21,7 +21,8 @@ export function traceArgument(text: string, messages: Messages): void {
 /** Patterns may match nothing; a plain name should exist. */
 function warnOfEvent(pattern: string, messages: Messages, place: string): void {
   if (/[*?]/.test(pattern) || (place === '' && pattern === 'help')) return;
-  const text = `warning: trace event '${pattern}' does not exist`;
+  // A dash before it turns an event off.
+  const text = `warning: trace event '${pattern.replace(/^-/, '')}' does not exist`;
   if (place === '') messages.error(text);
   else messages.errorAt(place, text);
 }

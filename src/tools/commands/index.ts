@@ -17,6 +17,7 @@ export const commands: readonly CommandEntry[] = [
   { name: 'dd', load: async () => (await import('./dd.ts')).ddCommand },
   { name: 'graph', load: async () => (await import('./graph.ts')).graphCommand },
   { name: 'info', load: async () => (await import('./info.ts')).infoCommand },
+  { name: 'io', load: async () => (await import('./io.ts')).ioCommand },
   { name: 'map', load: async () => (await import('./map.ts')).mapCommand },
   { name: 'measure', load: async () => (await import('./measure.ts')).measureCommand },
   { name: 'rebase', load: async () => (await import('./rebase.ts')).rebaseCommand },

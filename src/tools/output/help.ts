@@ -1,20 +1,11 @@
-/** Help and version texts (T-GEN-6). */
-import packageJson from '../../../package.json' with { type: 'json' };
+/** Help texts (T-GEN-6). */
 import { DRIVERS } from '../../drivers.ts';
 import { type Command, optionsOf } from '../command.ts';
 import type { OptionSpec } from '../command-line/getopt.ts';
 import { commands } from '../commands/index.ts';
 import type { Dialect } from '../dialect.ts';
 import { qemuDrivers } from '../qemu-drivers.ts';
-
-/** The release whose command line and output `diskwright-img` reproduces; scripts compare it. */
-const QEMU_RELEASE = '8.2.7';
-
-export function versionText(dialect: Dialect): string {
-  const ours = `diskwright ${packageJson.version}`;
-  const first = dialect.qemu ? `qemu-img version ${QEMU_RELEASE} (${ours})` : ours;
-  return `${first}\nCopyright (c) 2026 the diskwright contributors\n`;
-}
+import { versionText } from './version.ts';
 
 /** Help on a command, or on the program; qemu-img knows only the latter. */
 export async function helpText(dialect: Dialect, command: Command | undefined): Promise<string> {
@@ -85,7 +76,7 @@ function columns(rows: readonly (readonly [string, string])[]): string[] {
 
 function qemuHelp(dialect: Dialect, all: readonly Command[]): string {
   return [
-    `${versionText(dialect)}usage: ${dialect.name} [standard options] command [command options]`,
+    `${versionText(dialect, 'qemu-img')}usage: ${dialect.name} [standard options] command [command options]`,
     'QEMU disk image utility',
     '',
     "    '-h', '--help'       display this help and exit",

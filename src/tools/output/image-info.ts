@@ -111,7 +111,8 @@ function backingLines(backing: NamedBacking | undefined): string[] {
   return [`backing file: ${filename}${place}`, ...(format === undefined ? [] : [`backing file format: ${format}`])];
 }
 
-function specificLines({ specific }: ImageInfo): string[] {
+/** The lines of what only this format has, with their heading; none where it has nothing. */
+export function specificLines({ specific }: Pick<ImageInfo, 'specific'>): string[] {
   const lines = specific === undefined ? [] : dataLines(specific.data, !NOTHING_SPECIFIC.includes(specific.type));
   return lines.length === 0 ? [] : ['Format specific information:', ...lines.map((line) => `    ${line}`)];
 }
