@@ -20,6 +20,8 @@ export interface EpochSource {
 
 /** Cells of the writes of one epoch that are looked into; an epoch of more is told apart by what was lost of it. */
 const CELLS_MAX = 1 << 20;
+/** A discard of more is told apart by whether it was done, where nothing is written. */
+const DISCARD_CELLS_MAX = 1 << 14;
 /** Data are looked at in pieces of this many bytes. */
 const PIECE = 1 << 20;
 
@@ -47,10 +49,11 @@ export class EpochPrints {
   /** Undefined for an epoch that is too large to look into. */
   static async load(source: EpochSource, signal: AbortSignal | undefined): Promise<EpochPrints | undefined> {
     const { changes, grain } = source;
-    const writes = changes.filter(({ kind }) => kind === 'write');
-    if (writes.reduce((sum, { length }) => sum + length / grain, 0) > CELLS_MAX) return undefined;
+    const cellsOf = (change: Change) => (isLarge(change, grain) ? 0 : change.length / grain);
+    if (changes.reduce((sum, change) => sum + cellsOf(change), 0) > CELLS_MAX) return undefined;
     const touched = new Set<number>();
-    for (const { offset, length } of writes) {
+    const small = changes.filter((change) => !isLarge(change, grain));
+    for (const { offset, length } of small) {
       for (let cell = offset / grain; cell < (offset + length) / grain; cell++) touched.add(cell);
     }
     const cells = Float64Array.from(touched).sort();
@@ -79,8 +82,8 @@ export class EpochPrints {
       const prints = this.#written[i];
       if (prints === undefined) {
         this.#zeroCells(now, change);
-        // Outside of what is written, content is not looked at: a discard there stands for itself.
-        print.toggle(-1 - epoch, change.entry, 0);
+        // Outside of what is written, its content is not looked at: it stands for itself.
+        if (isLarge(change, grain)) print.toggle(-1 - epoch, change.entry, 0);
         continue;
       }
       for (const { start, end } of keptRanges(change, kind, atomic)) {
@@ -114,6 +117,10 @@ export class EpochPrints {
     }
     return low;
   }
+}
+
+function isLarge({ kind, length }: Change, grain: number): boolean {
+  return kind === 'discard' && length / grain > DISCARD_CELLS_MAX;
 }
 
 async function printsOf(read: Reader, offset: number, length: number, grain: number): Promise<Uint32Array> {
