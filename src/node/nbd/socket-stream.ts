@@ -1,0 +1,65 @@
+/** A socket as a stream of bytes. */
+import type { Socket } from 'node:net';
+import type { ByteStream, ByteStreamListener } from '../../nbd/byte-stream.ts';
+
+const sockets = new WeakMap<ByteStream, Socket>();
+
+/** The socket that a stream of {@link socketStream} goes over; undefined for other streams. */
+export function socketOf(stream: ByteStream): Socket | undefined {
+  return sockets.get(stream);
+}
+
+/** The socket must have been made with `allowHalfOpen`, or replies are lost to clients that end their half first (N-80). */
+export function socketStream(socket: Socket, peer: string): ByteStream {
+  let listener: ByteStreamListener | undefined;
+  let failure: Error | undefined;
+  const handlers = {
+    data: (bytes: Uint8Array) => listener?.data(bytes),
+    end: () => listener?.end(),
+    error: (error: Error) => {
+      failure = error;
+    },
+    close: () => listener?.close(failure),
+  };
+  const stream: ByteStream = {
+    peer,
+    listen(next) {
+      const first = listener === undefined;
+      listener = next;
+      if (!first) return;
+      for (const [name, handler] of Object.entries(handlers)) socket.on(name, handler);
+    },
+    write(pieces, done) {
+      const last = pieces.length - 1;
+      if (last < 0 || !socket.writable) {
+        queueMicrotask(done);
+        return;
+      }
+      if (last > 0) socket.cork();
+      pieces.forEach((piece, index) => {
+        if (index < last) socket.write(piece);
+        else socket.write(piece, done);
+      });
+      if (last > 0) socket.uncork();
+    },
+    end: () => void socket.end(),
+    destroy: () => void socket.destroy(),
+    pause: () => void socket.pause(),
+    resume: () => void socket.resume(),
+  };
+  sockets.set(stream, socket);
+  return stream;
+}
+
+/** Lets go of the socket, for one that takes it over with all that it has not read. */
+export function releaseSocket(stream: ByteStream): Socket | undefined {
+  const socket = sockets.get(stream);
+  for (const name of ['data', 'end', 'error', 'close']) socket?.removeAllListeners(name);
+  return socket;
+}
+
+/** Who is at the other side of an accepted socket. */
+export function peerOf({ remoteAddress, remotePort, remoteFamily }: Socket): string {
+  if (remoteAddress === undefined) return 'unix';
+  return remoteFamily === 'IPv6' ? `[${remoteAddress}]:${remotePort}` : `${remoteAddress}:${remotePort}`;
+}

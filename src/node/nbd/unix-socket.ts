@@ -1,0 +1,57 @@
+/** The place of a unix socket: what is in its way, and who may reach it (N-114). */
+import { chmodSync } from 'node:fs';
+import { lstat, unlink } from 'node:fs/promises';
+import { connect, type Server } from 'node:net';
+import { BlockError, codeOf, errorText } from '../../core/errors.ts';
+
+/** `sun_path` without its NUL, bytes. */
+const PATH_MAX = 107;
+
+/** Makes room: a socket whose server is gone is removed. Throws BlockError EADDRINUSE's text for anything else that is there. */
+export async function clearSocketPath(path: string): Promise<void> {
+  if (Buffer.byteLength(path) > PATH_MAX) {
+    throw new BlockError('ENAMETOOLONG', `Failed to bind socket to ${path}: ${errorText('ENAMETOOLONG')}`);
+  }
+  const found = await lstat(path).catch((error: unknown) => {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    throw bindFailure(path, errorText(codeOf(error)), codeOf(error));
+  });
+  if (found === undefined) return;
+  if (!found.isSocket() || (await isServed(path))) throw bindFailure(path, 'Address already in use');
+  await unlink(path);
+}
+
+export function bindFailure(path: string, reason: string, code = codeOf({ code: 'EBUSY' })): BlockError {
+  return new BlockError(code, `Failed to bind socket to ${path}: ${reason}`);
+}
+
+/** Whether someone listens there. What cannot be found out counts as yes, so that nothing is taken away from anyone. */
+function isServed(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(path);
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.once('error', (error) => {
+      probe.destroy();
+      resolve((error as NodeJS.ErrnoException).code !== 'ECONNREFUSED');
+    });
+  });
+}
+
+/** Listens there with these permission bits from the first moment on. */
+export function listenAtPath(server: Server, path: string, mode: number): void {
+  let former: number | undefined;
+  try {
+    former = process.umask(0o777 & ~mode);
+  } catch {
+    // Threads have no umask of their own.
+    server.once('listening', () => chmodSync(path, mode));
+  }
+  try {
+    server.listen(path);
+  } finally {
+    if (former !== undefined) process.umask(former);
+  }
+}
