@@ -201,7 +201,7 @@ describe('failures', () => {
   test('are cut down to the fewest losses, and told with what was lost', async () => {
     const report = await crashLab({ ...(await subject([{ mark: 'begin' }, ...steps])), check });
     expect(report.failed).toBe(1);
-    expect(report.failure).toMatchObject({ minimal: true, loseable: 8, marks: ['begin'] });
+    expect(report.failure).toMatchObject({ minimal: true, unflushed: 8, marks: ['begin'] });
     expect(report.failure && describeFinding(report.failure)).toBe(
       [
         "Power cut after 9 entries of the log, after mark 'begin'; of 8 changes since the last flush 2 are lost:",

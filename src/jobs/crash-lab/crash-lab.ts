@@ -51,6 +51,8 @@ export interface CrashState {
   /** Marks of the log before it, in their order. */
   readonly marks: readonly string[];
   readonly lost: readonly LostChange[];
+  /** Where the state may differ from the base, bytes; ascending. */
+  changes(): { readonly offset: number; readonly length: number }[];
   /** Aborted when nobody waits for the check any more. */
   readonly signal: AbortSignal;
 }
@@ -80,13 +82,15 @@ export interface CrashFinding {
   /** The fewest losses with which the check fails at this moment; none: it fails though nothing is lost. */
   readonly lost: readonly LostChange[];
   /** Changes since the last flush, which all might have been lost. */
-  readonly loseable: number;
+  readonly unflushed: number;
   /** No loss can be left out. */
   readonly minimal: boolean;
   /** What the check threw. */
   readonly cause: unknown;
   /** The state as a raw disk, for looking into it while log and base are open. */
   open(): Promise<Disk>;
+  /** Where it may differ from the base, bytes. */
+  changes(): { readonly offset: number; readonly length: number }[];
 }
 
 /** Thrown by a check that could not be made at all: the lab then stops with the cause. */
@@ -190,9 +194,11 @@ class Lab {
     const { format = 'raw', timeoutMs, graph } = this.#options;
     const over = new AbortController();
     const both = signal === undefined ? over.signal : AbortSignal.any([signal, over.signal]);
-    const state = { ...this.#describe(scene, kept), index, signal: both };
+    const content = contentOf(scene, kept);
+    const changes = () => content.pieces.ranges();
+    const state: CrashState = { ...this.#describe(scene, kept), index, changes, signal: both };
     const work = async () => {
-      const disk = await this.#graph.open(contentOf(scene, kept), format);
+      const disk = await this.#graph.open(content, format);
       try {
         await this.#options.check(disk, state);
       } finally {
@@ -251,10 +257,11 @@ class Lab {
     return {
       state: index,
       ...this.#describe(scene, kept),
-      loseable: scene.loseable.filter(({ certain }) => !certain).length,
+      unflushed: scene.loseable.filter(({ certain }) => !certain).length,
       minimal,
       cause: (smaller ?? failure).cause,
       open: () => this.#graph.open(contentOf(scene, kept), 'raw'),
+      changes: () => contentOf(scene, kept).pieces.ranges(),
     };
   }
 }

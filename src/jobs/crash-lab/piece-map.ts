@@ -72,6 +72,17 @@ export class PieceMap {
     return found;
   }
 
+  /** Where there are pieces, neighbours as one; ascending. */
+  ranges(): { offset: number; length: number }[] {
+    const found: { offset: number; length: number }[] = [];
+    for (const { start, end } of this.#chunks.flat()) {
+      const last = found.at(-1);
+      if (last !== undefined && last.offset + last.length === start) last.length = end - last.offset;
+      else found.push({ offset: start, length: end - start });
+    }
+    return found;
+  }
+
   /** Index of the first array that has something behind `offset`. */
   #firstEndingBehind(offset: number): number {
     let low = 0;

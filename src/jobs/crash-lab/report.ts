@@ -49,14 +49,14 @@ export function describeLost({ entry, kind, offset, length, parts }: LostChange)
 
 /** Several lines on a state that failed. */
 export function describeFinding(finding: CrashFinding): string {
-  const { cut, marks, lost, loseable, minimal, cause } = finding;
+  const { cut, marks, lost, unflushed, minimal, cause } = finding;
   const mark = marks.at(-1);
   const where = `Power cut after ${cut} entries of the log${mark === undefined ? '' : `, after mark '${mark}'`}`;
   const lines =
     lost.length === 0
       ? [`${where}, with nothing lost`]
       : [
-          `${where}; of ${loseable} changes since the last flush ${lost.length === 1 ? 'one is' : `${lost.length} are`} lost${minimal ? '' : ' (it may take fewer)'}:`,
+          `${where}; of ${unflushed} changes since the last flush ${lost.length === 1 ? 'one is' : `${lost.length} are`} lost${minimal ? '' : ' (it may take fewer)'}:`,
           ...lost.map((each) => `  ${describeLost(each)}`),
         ];
   return [...lines, `fails: ${cause instanceof Error ? cause.message : String(cause)}`].join('\n');

@@ -24,6 +24,7 @@ export const FORCE_SHARE: OptionSpec = {
   help: 'open the image even though another program is writing to it',
 };
 export const OUTPUT: OptionSpec = { long: 'output', argument: 'FORM', help: 'human or json' };
+export const JSON_OUTPUT: OptionSpec = { long: 'json', help: 'the same as --output=json' };
 export const QUIET: OptionSpec = { short: 'q', help: 'print errors only' };
 export const PROGRESS: OptionSpec = { short: 'p', help: 'show progress on standard output' };
 export const PROGRESS_MODE: OptionSpec = {

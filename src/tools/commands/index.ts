@@ -14,6 +14,7 @@ export const commands: readonly CommandEntry[] = [
   { name: 'compare', load: async () => (await import('./compare.ts')).compareCommand },
   { name: 'convert', load: async () => (await import('./convert.ts')).convertCommand },
   { name: 'create', load: async () => (await import('./create.ts')).createCommand },
+  { name: 'crashlab', load: async () => (await import('./crashlab.ts')).crashlabCommand },
   { name: 'dd', load: async () => (await import('./dd.ts')).ddCommand },
   { name: 'graph', load: async () => (await import('./graph.ts')).graphCommand },
   { name: 'info', load: async () => (await import('./info.ts')).infoCommand },
@@ -21,5 +22,6 @@ export const commands: readonly CommandEntry[] = [
   { name: 'map', load: async () => (await import('./map.ts')).mapCommand },
   { name: 'measure', load: async () => (await import('./measure.ts')).measureCommand },
   { name: 'rebase', load: async () => (await import('./rebase.ts')).rebaseCommand },
+  { name: 'replay', load: async () => (await import('./replay.ts')).replayCommand },
   { name: 'resize', load: async () => (await import('./resize.ts')).resizeCommand },
 ];

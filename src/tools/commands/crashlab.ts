@@ -1,0 +1,203 @@
+/** `crashlab`: has a program check every state that a power cut could have left of a recorded disk. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Disk } from '../../core/disk.ts';
+import { type CrashReport, type CrashState, crashLab } from '../../jobs/crash-lab/crash-lab.ts';
+import { describeFinding, describeReport } from '../../jobs/crash-lab/report.ts';
+import { type Command, type GivenOptions, readCommandLine } from '../command.ts';
+import { outputForm } from '../command-line/arguments.ts';
+import { plainNumber, sizeArgument } from '../command-line/numbers.ts';
+import { FORMAT, JSON_OUTPUT, OBJECT, OUTPUT, PROGRESS_MODE, QUIET } from '../command-line/standard-options.ts';
+import type { Context } from '../context.ts';
+import { CommandFailed, runCommand } from '../crashlab/check-command.ts';
+import { StateFiles } from '../crashlab/state-file.ts';
+import { Failure, misuse } from '../failure.ts';
+import { newGraph } from '../graph.ts';
+import { imageRequest, openImage, withDisks } from '../open-image.ts';
+import { type JsonObject, jsonText } from '../output/json.ts';
+import { type ProgressMode, progressDisplay, progressMode } from '../output/progress.ts';
+
+export const crashlabCommand: Command = {
+  name: 'crashlab',
+  summary: 'Check every state that a power cut could have left of a recorded disk',
+  usage:
+    '[--object objectdef] --base filename [-f fmt] [--atomic size] [--states n] [--seed n] [--jobs n] [--timeout seconds] [--keep-going] [--save file] [--output=ofmt] [-q] log -- command {} ...',
+  operands: 'LOG -- COMMAND {} ...',
+  description:
+    "LOG is a log of writes, --base the disk as it was before. Each state is a raw file, whose name COMMAND gets for {};\nit may write to it. A state fails when COMMAND does not end with status 0. What was flushed is there in all states; of\nwhat came since, each write may be there, lost, or torn. DISKWRIGHT_MARKS has the log's marks so far, one a line.\nExit status: 0 all states survive, 1 one fails, 2 the lab could not be run.",
+  options: [
+    { long: 'base', argument: 'FILENAME', help: 'the disk as it was when the log began' },
+    { ...FORMAT, help: "the base's format; default: probed" },
+    { long: 'atomic', argument: 'SIZE', help: 'what the disk writes whole or not at all; default 512' },
+    { long: 'states', argument: 'N', help: 'states to try at most, default 1000; where there are more, chance picks' },
+    { long: 'seed', argument: 'N', help: 'for what chance picks; default 1' },
+    { long: 'jobs', argument: 'N', help: 'commands to run side by side; default: one for each processor' },
+    { long: 'timeout', argument: 'SECONDS', help: 'a command that takes longer has failed' },
+    { long: 'keep-going', help: 'try all states, also after one failed' },
+    { long: 'save', argument: 'FILE', help: 'where to put the failing state, cut down, for a closer look' },
+    OUTPUT,
+    JSON_OUTPUT,
+    PROGRESS_MODE,
+    { ...QUIET, help: 'print nothing if all states survive' },
+    OBJECT,
+  ],
+  examples: [
+    'crashlab fs.log --base fs.raw -- fsck.ext4 -fy {}',
+    'crashlab db.log --base db.raw --atomic 4k --states 5000 -- ./check-database {}',
+  ],
+  failureStatus: 2,
+  run,
+};
+
+interface Settings {
+  readonly base: string;
+  readonly log: string;
+  readonly words: readonly string[];
+  readonly lab: {
+    readonly atomic: number;
+    readonly states: number;
+    readonly seed: number;
+    readonly jobs: number;
+    readonly timeoutMs?: number;
+    readonly keepGoing: boolean;
+  };
+}
+
+async function run(context: Context): Promise<number> {
+  try {
+    return await runLab(context);
+  } catch (error) {
+    // Status 1 means that a state failed.
+    if (error instanceof Failure) throw new Failure(error.message, { ...error.details, status: 2 });
+    throw error;
+  }
+}
+
+async function runLab(context: Context): Promise<number> {
+  let mode: ProgressMode | undefined;
+  const given = readCommandLine(context, crashlabCommand, {
+    progress: (value) => {
+      mode = progressMode(value);
+    },
+  });
+  const form = given.has('json') ? 'json' : outputForm(given.text('output'));
+  const settings = readSettings(given);
+  const graph = newGraph(context);
+  const base = await openImage(graph, imageRequest(context, given, settings.base, 'format'));
+  return withDisks([base], async () => {
+    const log = await openImage(graph, { ...imageRequest(context, given, settings.log, 'no'), format: 'raw' });
+    return withDisks([log], async () => {
+      const display = progressDisplay(context, { percentages: false, quiet: given.has('q'), mode, step: 1 });
+      const files = new StateFiles(base);
+      const folder = mkdtempSync(join(tmpdir(), 'diskwright-crashlab-'));
+      try {
+        display.begin();
+        const check = (disk: Disk, state: CrashState) => checkState(files, folder, settings.words, disk, state);
+        const { signal } = context;
+        const report = await crashLab({ graph, log, base, check, ...settings.lab, signal, progress: display.update });
+        display.release();
+        await save(files, report, given.text('save'));
+        print(context, report, form, given.has('q'));
+        return report.failed === 0 ? 0 : 1;
+      } finally {
+        display.end();
+        rmSync(folder, { recursive: true, force: true });
+      }
+    });
+  });
+}
+
+let nextFile = 0;
+
+const MARKS_MAX = 1000;
+const MARKS_BYTES = 60_000;
+
+async function checkState(
+  files: StateFiles,
+  folder: string,
+  words: readonly string[],
+  disk: Disk,
+  { changes, marks, cut, signal }: CrashState,
+): Promise<void> {
+  const file = join(folder, `state-${nextFile++}.raw`);
+  try {
+    await files.write(disk, changes(), file);
+    // The system limits how long a variable may be; the last marks are those that matter.
+    const environment = {
+      DISKWRIGHT_MARKS: marks.slice(-MARKS_MAX).join('\n').slice(-MARKS_BYTES),
+      DISKWRIGHT_CUT: String(cut),
+    };
+    await runCommand({ words, file, environment, signal });
+  } finally {
+    rmSync(file, { force: true });
+  }
+}
+
+function readSettings(given: GivenOptions): Settings {
+  const [log, ...words] = given.operands;
+  const base = given.text('base');
+  if (log === undefined) throw misuse('Expecting a log file name');
+  if (base === undefined) throw misuse('Expecting --base with the disk as it was before');
+  if (words.length === 0) throw misuse('Expecting -- and a command');
+  if (!words.some((word) => word.includes('{}'))) throw misuse('The command has no {} for the name of the state');
+  const timeout = given.text('timeout');
+  return {
+    base,
+    log,
+    words,
+    lab: {
+      atomic: atomicOf(given.text('atomic')),
+      states: countOf('states', given.text('states'), 1000),
+      seed: countOf('seed', given.text('seed'), 1, 0),
+      jobs: countOf('jobs', given.text('jobs'), availableParallelism()),
+      keepGoing: given.has('keep-going'),
+      ...(timeout === undefined ? {} : { timeoutMs: countOf('timeout', timeout, 0) * 1000 }),
+    },
+  };
+}
+
+function atomicOf(text: string | undefined): number {
+  if (text === undefined) return 512;
+  const size = sizeArgument('atomic size', text, { min: 512n });
+  if (!Number.isInteger(Math.log2(size))) throw new Failure(`The atomic size must be a power of two, not ${text}`);
+  return size;
+}
+
+function countOf(option: string, text: string | undefined, fallback: number, least = 1): number {
+  if (text === undefined) return fallback;
+  const number = plainNumber(text);
+  if (number === undefined || number < least || !Number.isSafeInteger(number)) {
+    throw new Failure(`Invalid number for --${option}: ${text}`);
+  }
+  return number;
+}
+
+async function save(files: StateFiles, { failure }: CrashReport, path: string | undefined): Promise<void> {
+  if (failure === undefined || path === undefined) return;
+  const disk = await failure.open();
+  await withDisks([disk], () => files.write(disk, failure.changes(), path));
+}
+
+function print({ out }: Context, report: CrashReport, form: 'human' | 'json', quiet: boolean): void {
+  const { failure } = report;
+  if (form === 'json') {
+    out.line(jsonText(reportObject(report)));
+    return;
+  }
+  if (quiet && failure === undefined) return;
+  out.line(describeReport(report));
+  if (failure === undefined) return;
+  out.line(describeFinding(failure));
+  const output = failure.cause instanceof CommandFailed ? failure.cause.output.trimEnd() : '';
+  if (output !== '') out.line(output.replace(/^/gm, '  | '));
+}
+
+function reportObject({ failure, ...counts }: CrashReport): JsonObject {
+  if (failure === undefined) return { ...counts };
+  const { state, cut, marks, unflushed, minimal, cause } = failure;
+  const lost = failure.lost.map(({ parts, ...change }) => ({ ...change, parts: parts.map((part) => ({ ...part })) }));
+  const message = cause instanceof Error ? cause.message : String(cause);
+  const output = cause instanceof CommandFailed ? cause.output : undefined;
+  return { ...counts, failure: { state, cut, marks, unflushed, minimal, lost, message, output } };
+}
