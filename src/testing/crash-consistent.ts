@@ -25,6 +25,8 @@ export interface CrashConsistencyOptions {
   readonly createOptions?: OptionTree;
   /** Of the device below the format, which does not grow, bytes. Default: 4 MiB and a quarter more than the disk. */
   readonly deviceSize?: number;
+  /** What each byte of the device is behind a new image: devices need not begin as zeroes. Default 0. */
+  readonly deviceFill?: number;
   /** Done before the recording begins; durable. */
   readonly prepare?: (disk: Disk) => Promise<void>;
   /** Bytes that the device writes whole or not at all. Default 512. */
@@ -74,7 +76,7 @@ export async function expectCrashConsistent(
   const graph = new Graph({ host, drivers });
   await makeDevice(host, graph, options);
   const before = new SimHost({ record: false }, host.snapshot());
-  await record(host, graph, format, workload);
+  await record(graph, format, workload);
   const beforeGraph = new Graph({ host: before, drivers });
   await using base = await beforeGraph.open({ driver: 'raw', file: { driver: 'host_device', filename: DEVICE } });
   await using log = await graph.open({ driver: 'raw', file: { driver: 'file', filename: LOG } });
@@ -85,7 +87,7 @@ export async function expectCrashConsistent(
 
 /** The disk before the recording begins: a device, which a format may have been put on. */
 async function makeDevice(host: SimHost, graph: Graph, options: CrashConsistencyOptions): Promise<void> {
-  const { size, format = 'raw', createOptions = {}, prepare } = options;
+  const { size, format = 'raw', createOptions = {}, deviceFill = 0, prepare } = options;
   if (format === 'raw') host.put(DEVICE, size, { kind: 'block' });
   else {
     await createImage(graph, { filename: '/new', format, size, options: createOptions });
@@ -94,6 +96,9 @@ async function makeDevice(host: SimHost, graph: Graph, options: CrashConsistency
     host.put(DEVICE, Math.max(deviceSize, image.length), { kind: 'block' });
     const device = await host.files.open(DEVICE, { write: true });
     await device.write(0, image);
+    if (deviceFill !== 0) {
+      await device.write(image.length, new Uint8Array(Math.max(0, device.size() - image.length)).fill(deviceFill));
+    }
     await device.close();
   }
   host.put(LOG, 0);
@@ -107,7 +112,7 @@ async function makeDevice(host: SimHost, graph: Graph, options: CrashConsistency
   }
 }
 
-async function record(host: SimHost, graph: Graph, format: string, workload: RecordedWorkload): Promise<void> {
+async function record(graph: Graph, format: string, workload: RecordedWorkload): Promise<void> {
   const file: NestedOptions = {
     driver: 'log',
     'node-name': RECORDER,
