@@ -1,5 +1,6 @@
 /** Rebasing: another image below, or none, under the same content (T-REBASE-1). */
 import { alignDown } from '../bytes/align.ts';
+import { firstDifference } from '../bytes/difference.ts';
 import { isZero } from '../bytes/zero.ts';
 import { resolveStoredName } from '../core/backing-name.ts';
 import type { CacheMode } from '../core/cache.ts';
@@ -12,7 +13,6 @@ import type { Graph } from '../core/graph.ts';
 import type { BlockNode } from '../core/node.ts';
 import * as request from '../core/request.ts';
 import { type LayerStatus, statusAbove } from '../core/status.ts';
-import { firstDifference } from '../bytes/difference.ts';
 
 export interface RebaseOptions {
   /**
