@@ -1,4 +1,4 @@
-/** `--object` (T-GEN-13): secrets and throttle groups. Each is checked as soon as it is read from the command line. */
+/** `--object` (T-GEN-13): secrets, throttle groups, and what NBD needs. Each is checked as soon as it is read from the command line. */
 import { readFileSync } from 'node:fs';
 import { codeOf, errorText } from '../../core/errors.ts';
 import type { Host } from '../../core/host.ts';
@@ -7,6 +7,7 @@ import { flattenOptions, type NestedOptions } from '../../core/options.ts';
 import { throttleGroups } from '../../filters/throttle/groups.ts';
 import { describeLimits, parseLimits, type ThrottleLimits, UNLIMITED } from '../../filters/throttle/limits.ts';
 import { Failure, HelpRequest } from '../failure.ts';
+import { NBD_OBJECT_TYPES, NbdObjects, type ObjectProperties } from './nbd-objects.ts';
 
 const SECRET = 'secret';
 const THROTTLE_GROUP = 'throttle-group';
@@ -19,10 +20,14 @@ const PROPERTIES = {
 } as const;
 
 type Properties = Record<string, string>;
+type JsonObject = { readonly [key: string]: JsonValue };
 
-/** The objects of a command line. No format uses a secret yet, so that only their names are kept. */
+/** The objects of a command line. */
 export class ObjectList {
   readonly #ids = new Set<string>();
+  readonly #secrets = new Map<string, string>();
+  /** TLS credentials and authorizations. */
+  readonly nbd: NbdObjects = new NbdObjects((id) => this.#secretOf(id));
   readonly #groups = new Map<string, ThrottleLimits>();
 
   /** Throws Failure, and HelpRequest where help is asked for. */
@@ -35,6 +40,11 @@ export class ObjectList {
       this.#addGroup(id, json === undefined ? parseLimits(rest, UNLIMITED, 'text') : jsonLimits(json));
       return;
     }
+    if (NBD_OBJECT_TYPES.includes(type)) {
+      const nested = json === undefined ? rest : (({ 'qom-type': _type, id: _id, ...own }) => own)(json as JsonObject);
+      this.#addNbdObject(type, id, nested);
+      return;
+    }
     if (type !== SECRET) throw new Failure(`Parameter 'qom-type' does not accept value '${type}'`);
     if (id === undefined) throw new Failure("Parameter 'id' is missing");
     for (const key of Object.keys(rest)) {
@@ -44,8 +54,22 @@ export class ObjectList {
       throw new Failure(`Parameter 'format' does not accept value '${rest.format}'`);
     }
     checkId(id);
-    this.#checkSecret(rest);
+    const secret = this.#checkSecret(rest);
     this.#claim(id);
+    this.#secrets.set(id, rest.format === 'base64' ? Buffer.from(secret, 'base64').toString('utf8') : secret);
+  }
+
+  #addNbdObject(type: string, id: string | undefined, properties: ObjectProperties): void {
+    if (id === undefined) throw new Failure("Parameter 'id' is missing");
+    checkId(id);
+    this.#claim(id);
+    this.nbd.add(type, id, properties);
+  }
+
+  #secretOf(id: string): string {
+    const found = this.#secrets.get(id);
+    if (found === undefined) throw new Failure(`No secret with id '${id}'`);
+    return found;
   }
 
   /** Makes the objects known to what is opened on `host`. */
@@ -67,7 +91,7 @@ export class ObjectList {
     this.#ids.add(id);
   }
 
-  #checkSecret({ data, file, format, keyid }: Properties): void {
+  #checkSecret({ data, file, format, keyid }: Properties): string {
     if (data !== undefined && file !== undefined) throw new Failure("'file' and 'data' are mutually exclusive");
     const text = data ?? (file === undefined ? undefined : this.#readFile(file));
     if (text === undefined) throw new Failure("Either 'file' or 'data' must be provided");
@@ -75,6 +99,7 @@ export class ObjectList {
     if (format === 'base64' && !/^[A-Za-z0-9+/=\r\n]*$/.test(text)) {
       throw new Failure('Base64 data contains invalid characters');
     }
+    return text;
   }
 
   #readFile(name: string): string {

@@ -1,0 +1,105 @@
+/** Objects for NBD (N-102, N-105): TLS credentials and who may connect. What they name is read when it is asked for. */
+import { readFile } from 'node:fs/promises';
+import { asBlockError, BlockError } from '../../core/errors.ts';
+import type { JsonValue } from '../../core/json.ts';
+import { type Authorization, authorizeByRules, parseRules } from '../../nbd/server/authorize.ts';
+import { loadPsk, loadX509, type TlsCredentials, type TlsEndpoint } from '../../node/nbd/tls-credentials.ts';
+import { Failure } from '../failure.ts';
+
+/** Properties by type; those of lists may have further dotted parts. */
+const PROPERTIES: Readonly<Record<string, readonly string[]>> = {
+  'tls-creds-x509': ['dir', 'endpoint', 'verify-peer', 'passwordid', 'priority', 'sanity-check'],
+  'tls-creds-psk': ['dir', 'endpoint', 'verify-peer', 'username', 'priority'],
+  'authz-simple': ['identity'],
+  'authz-list': ['policy', 'rules'],
+  'authz-listfile': ['filename', 'refresh'],
+};
+
+export const NBD_OBJECT_TYPES: readonly string[] = Object.keys(PROPERTIES);
+
+export type ObjectProperties = { readonly [key: string]: JsonValue };
+
+interface NbdObject {
+  readonly type: string;
+  readonly properties: ObjectProperties;
+}
+
+export class NbdObjects {
+  readonly #objects = new Map<string, NbdObject>();
+  readonly #secret: (id: string) => string;
+
+  /** `secret`: the content of a secret object; throws for one that is not there. */
+  constructor(secret: (id: string) => string) {
+    this.#secret = secret;
+  }
+
+  /** Throws Failure for properties that the type has not, or whose values make no sense. */
+  add(type: string, id: string, properties: ObjectProperties): void {
+    for (const key of Object.keys(properties)) {
+      const known = PROPERTIES[type]?.includes(key) || (type === 'authz-list' && key.startsWith('rules.'));
+      if (!known) throw new Failure(`Parameter '${key}' is unexpected`);
+    }
+    if (type.startsWith('tls-creds-')) {
+      const { dir, endpoint } = properties;
+      if (endpoint !== undefined && endpoint !== 'server' && endpoint !== 'client') {
+        throw new Failure(`Parameter 'endpoint' does not accept value '${String(endpoint)}'`);
+      }
+      if (dir === undefined) throw new Failure("Missing 'dir' property value");
+    }
+    if (type === 'authz-simple' && typeof properties.identity !== 'string') {
+      throw new Failure("Parameter 'identity' is missing");
+    }
+    if (type === 'authz-listfile' && typeof properties.filename !== 'string') {
+      throw new Failure('filename not provided');
+    }
+    if (type === 'authz-list') authorizeByRules(rulesOf(properties));
+    this.#objects.set(id, { type, properties });
+  }
+
+  /** Reads the files. Throws BlockError. */
+  async tlsCredentials(id: string, endpoint: TlsEndpoint): Promise<TlsCredentials> {
+    const found = this.#objects.get(id);
+    if (!found?.type.startsWith('tls-creds-')) throw new BlockError('EINVAL', `No TLS credentials with id '${id}'`);
+    const { dir, endpoint: own = 'client', username, passwordid } = found.properties;
+    if (own !== endpoint) throw new BlockError('EINVAL', `Expected TLS credentials for a ${endpoint} endpoint`);
+    if (found.type === 'tls-creds-psk') {
+      return loadPsk(String(dir), { endpoint, ...(username === undefined ? {} : { username: String(username) }) });
+    }
+    const verifyPeer = !['no', 'off', 'n', 'false', false].includes(found.properties['verify-peer'] as never);
+    const passphrase = passwordid === undefined ? undefined : this.#secret(String(passwordid));
+    return loadX509(String(dir), { endpoint, verifyPeer, passphrase });
+  }
+
+  /** Throws BlockError. */
+  async authorization(id: string): Promise<Authorization> {
+    const found = this.#objects.get(id);
+    if (!found?.type.startsWith('authz-')) throw new BlockError('EINVAL', `No authorization object with id '${id}'`);
+    const { type, properties } = found;
+    if (type === 'authz-simple') return (name) => name === properties.identity;
+    if (type === 'authz-list') return authorizeByRules(rulesOf(properties));
+    const filename = String(properties.filename);
+    const read = async () => authorizeByRules(parseRules(JSON.parse(await readFile(filename, 'utf8'))));
+    const first = await read().catch((error: unknown) => {
+      throw error instanceof SyntaxError
+        ? new BlockError('EINVAL', `Unable to parse ${filename}: ${error.message}`)
+        : asBlockError(error);
+    });
+    if (['no', 'off', false].includes(properties.refresh as never)) return first;
+    // Read anew for each client; a file that is broken for now lets nobody in.
+    return async (name) => (await read().catch(() => () => false))(name);
+  }
+}
+
+/** Nested, or with dotted keys: `rules.0.match=…`. */
+function rulesOf(properties: ObjectProperties): ReturnType<typeof parseRules> {
+  const { policy, rules } = properties;
+  if (rules !== undefined) return parseRules({ rules, policy });
+  const list: Record<string, JsonValue>[] = [];
+  for (const [key, value] of Object.entries(properties)) {
+    const match = /^rules\.(\d{1,4})\.(match|policy|format)$/.exec(key);
+    if (match === null) continue;
+    const index = Number(match[1]);
+    list[index] = { ...list[index], [match[2] ?? '']: value };
+  }
+  return parseRules({ rules: list, policy });
+}
