@@ -41,6 +41,9 @@ const EXPECTED: Readonly<Record<string, RegExp>> = {
   'blob-driver.ts': /^$/,
   'removable-media.ts':
     /^\{"device":"cd0","id":"cd0","tray-open":true\}\nthere is a medium\n[\s\S]*the medium is gone\nthere is a medium\n.*\nvdi: 2097152, 1048576\nfile: 1048576, 0\nthe medium is gone\n$/,
+  'crash-lab.ts':
+    /^Not crash-consistent \(seed 1, .*\n.*one is lost:\n {2}write of 512 bytes at 512 \(entry 0\)\n.*\n10 states, all survive\n$/,
+  'faulty-disk.ts': /^write 0 done\nwrite 1 done\nwrite 2: EIO\nwrite 3 done\n8\n0\n$/,
   'contexts.ts': /^read in context remote\nread in the main context\n$/,
 };
 
