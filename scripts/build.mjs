@@ -16,6 +16,7 @@ const dist = join(root, 'dist');
 const COMMANDS = {
   diskwright: 'src/tools/diskwright.ts',
   'diskwright-img': 'src/tools/img.ts',
+  'diskwright-nbd': 'src/tools/nbd.ts',
   'diskwright-io': 'src/tools/io.ts',
   tour: 'src/tools/tour.ts',
   'lane-worker': 'src/node/lane-worker.ts',

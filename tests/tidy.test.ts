@@ -15,9 +15,10 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   filters: ['bytes', 'core'],
   bitmaps: ['bytes', 'core'],
   jobs: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps'],
-  node: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs'],
-  testing: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs'],
-  tools: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs', 'node'],
+  nbd: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs'],
+  node: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs', 'nbd'],
+  testing: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs', 'nbd'],
+  tools: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs', 'nbd', 'node'],
 };
 
 /** What runs in a browser too. */
@@ -29,6 +30,7 @@ const BROWSER_SAFE = [
   'src/filters',
   'src/bitmaps',
   'src/jobs',
+  'src/nbd',
 ];
 
 /** Files above the folders, and who may import them. */
@@ -45,6 +47,7 @@ const ENTRIES = new Set([
   'src/testing/index.ts',
   'src/tools/diskwright.ts',
   'src/tools/img.ts',
+  'src/tools/nbd.ts',
   'src/tools/io.ts',
   'src/tools/tour.ts',
   'src/node/lane-worker.ts',

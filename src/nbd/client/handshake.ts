@@ -26,7 +26,7 @@ export type HandshakeDemand =
   /** TLS begins with the next byte; any byte that is there already was slipped in. */
   | { readonly kind: 'tls' };
 
-type Steps<T> = Generator<HandshakeDemand, T, Uint8Array>;
+export type Steps<T> = Generator<HandshakeDemand, T, Uint8Array>;
 
 export interface ClientHandshakeOptions {
   readonly export: string;
@@ -67,7 +67,7 @@ function* take(bytes: number): Steps<Uint8Array> {
   return yield { kind: 'need', bytes };
 }
 
-function* send(bytes: Uint8Array): Steps<void> {
+export function* send(bytes: Uint8Array): Steps<void> {
   yield { kind: 'send', bytes };
 }
 
@@ -104,7 +104,7 @@ function* readReply(option: number): Steps<Reply> {
 }
 
 /** Sends an option and gives every reply up to the last, ACK or an error, to `each`; returns the last. */
-function* ask(option: number, data: Uint8Array, each?: (reply: Reply) => void): Steps<Reply> {
+export function* ask(option: number, data: Uint8Array, each?: (reply: Reply) => void): Steps<Reply> {
   yield* send(optionFrame(option, data));
   for (let replies = 0; replies < REPLIES_MAX; replies++) {
     const reply = yield* readReply(option);
@@ -119,7 +119,7 @@ function* ask(option: number, data: Uint8Array, each?: (reply: Reply) => void): 
 }
 
 /** The error of an option that was refused, in the words of other clients, with what the server says (N-106, N-130). */
-function refused(option: number, { type, data }: Reply): BlockError {
+export function refused(option: number, { type, data }: Reply): BlockError {
   const said = serverText(data);
   const name = OPTION_NAMES.get(option) ?? 'unknown';
   const told = said === '' ? '' : `\nserver reported: ${said}`;
@@ -140,7 +140,7 @@ function refused(option: number, { type, data }: Reply): BlockError {
 }
 
 /** A text of the server's, without what would upset a terminal. */
-function serverText(data: Uint8Array): string {
+export function serverText(data: Uint8Array): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
   return new TextDecoder().decode(data).replace(/[\u0000-\u001f\u007f-\u009f]/g, '?');
 }
@@ -172,7 +172,7 @@ export function* clientHandshake(options: ClientHandshakeOptions): Steps<Agreeme
   return { ...(yield* exportName(options.export, noZeroes)), ...agreed };
 }
 
-function nameData(name: string, extra: number): { bytes: Uint8Array; at: number } {
+export function nameData(name: string, extra: number): { bytes: Uint8Array; at: number } {
   const text = TEXT.encode(name);
   const bytes = new Uint8Array(4 + text.length + extra);
   viewOf(bytes).setUint32(0, text.length);
@@ -238,7 +238,7 @@ function* go(name: string): Steps<ExportFacts | undefined> {
   return { ...basics, blockSize, description };
 }
 
-function checkSize(size: number): number {
+export function checkSize(size: number): number {
   if (!Number.isFinite(size)) throw protocolError('The export is larger than 2^53 bytes');
   return size;
 }

@@ -61,6 +61,8 @@ export class NbdServer implements AsyncDisposable {
   #hardened: (() => void) | undefined;
   /** Called whenever the last of the clients that had reached an export has left. */
   onUnused: (() => void) | undefined;
+  /** Called whenever the last client has left. */
+  onLastLeft: (() => void) | undefined;
 
   constructor(host: Host, options: NbdServerOptions = {}) {
     this.host = host;
@@ -179,6 +181,7 @@ export class NbdServer implements AsyncDisposable {
     }
     const used = [...this.#sessions].some((each) => each.export !== undefined);
     if (session.export !== undefined && !used) this.onUnused?.();
+    if (this.#sessions.size === 0) this.onLastLeft?.();
   }
 
   async #close(hard: boolean): Promise<void> {

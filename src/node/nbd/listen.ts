@@ -100,7 +100,7 @@ async function bind(server: Server, host: string, port: number): Promise<void> {
   await started(server, () => server.listen({ host, port, backlog: BACKLOG, ipv6Only: host === '::1' })).catch(
     (cause: unknown) => {
       const inUse = systemCode(cause) === 'EADDRINUSE';
-      const text = inUse ? 'Failed to find an available port' : `Failed to bind socket to ${host}:${port}`;
+      const text = inUse ? 'Failed to find an available port' : 'Failed to bind socket';
       throw new BlockError(inUse ? 'EBUSY' : codeOf(cause), `${text}: ${reasonOf(cause)}`, { cause });
     },
   );

@@ -2,6 +2,7 @@
 import { chmodSync } from 'node:fs';
 import { lstat, unlink } from 'node:fs/promises';
 import { connect, type Server } from 'node:net';
+import { dirname } from 'node:path';
 import { BlockError, codeOf, errorText } from '../../core/errors.ts';
 
 /** `sun_path` without its NUL, bytes. */
@@ -12,10 +13,16 @@ export async function clearSocketPath(path: string): Promise<void> {
   if (Buffer.byteLength(path) > PATH_MAX) {
     throw new BlockError('ENAMETOOLONG', `Failed to bind socket to ${path}: ${errorText('ENAMETOOLONG')}`);
   }
-  const found = await lstat(path).catch((error: unknown) => {
-    if (codeOf(error) === 'ENOENT') return undefined;
-    throw bindFailure(path, errorText(codeOf(error)), codeOf(error));
-  });
+  const inTheWay = (place: string) =>
+    lstat(place).catch((error: unknown) => {
+      if (codeOf(error) === 'ENOENT') return undefined;
+      throw bindFailure(path, errorText(codeOf(error)), codeOf(error));
+    });
+  const found = await inTheWay(path);
+  // Of a missing folder the system's own message says that permission was denied.
+  if (found === undefined && (await inTheWay(dirname(path))) === undefined) {
+    throw bindFailure(path, errorText('ENOENT'), 'ENOENT');
+  }
   if (found === undefined) return;
   if (!found.isSocket() || (await isServed(path))) throw bindFailure(path, 'Address already in use');
   await unlink(path);

@@ -76,11 +76,12 @@ export class HeldOutput {
 
 /** Standard error: unbuffered. */
 export class Messages {
-  readonly #program: string;
+  /** Its name as invoked. */
+  readonly program: string;
   readonly #descriptor: number;
 
   constructor(program: string, descriptor: number) {
-    this.#program = program;
+    this.program = program;
     this.#descriptor = descriptor;
   }
 
@@ -90,7 +91,7 @@ export class Messages {
 
   /** `program: message`, and the hint's lines without prefix (T-GEN-2). */
   error(message: string, hint?: string): void {
-    this.raw(`${this.#program}: ${message}\n${hint === undefined ? '' : `${hint}\n`}`);
+    this.raw(`${this.program}: ${message}\n${hint === undefined ? '' : `${hint}\n`}`);
   }
 
   warning(message: string, hint?: string): void {
@@ -99,7 +100,7 @@ export class Messages {
 
   /** A message about a place in a file. */
   errorAt(place: string, message: string): void {
-    this.raw(`${this.#program}:${place}: ${message}\n`);
+    this.raw(`${this.program}:${place}: ${message}\n`);
   }
 
   /** Lines that bear no prefix. */

@@ -1,0 +1,4 @@
+/** The program `diskwright-nbd`: qemu-nbd's command line. */
+import { nbdMain } from './nbd/main.ts';
+
+void nbdMain();

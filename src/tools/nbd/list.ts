@@ -1,0 +1,68 @@
+/** `-L`: what a server exports (N-118). */
+import type { ServerAddress } from '../../nbd/client/address.ts';
+import { TransmissionFlag } from '../../nbd/protocol.ts';
+import { type InquiredExport, inquireExports } from '../../node/nbd/inquire.ts';
+import type { Context } from '../context.ts';
+import { Failure } from '../failure.ts';
+import type { NbdArguments } from './arguments.ts';
+import { portOf } from './serve-arguments.ts';
+
+/** In the order of their bits. */
+const FLAG_NAMES: readonly (readonly [number, string])[] = [
+  [TransmissionFlag.readOnly, 'readonly'],
+  [TransmissionFlag.sendFlush, 'flush'],
+  [TransmissionFlag.sendFua, 'fua'],
+  [TransmissionFlag.rotational, 'rotational'],
+  [TransmissionFlag.sendTrim, 'trim'],
+  [TransmissionFlag.sendWriteZeroes, 'zeroes'],
+  [TransmissionFlag.sendDf, 'df'],
+  [TransmissionFlag.canMultiConn, 'multi'],
+  [TransmissionFlag.sendResize, 'resize'],
+  [TransmissionFlag.sendCache, 'cache'],
+  [TransmissionFlag.sendFastZero, 'fast-zero'],
+  [TransmissionFlag.blockStatusPayload, 'block-status-payload'],
+];
+
+/** Resolves with the exit status. Throws Failure, BlockError. */
+export async function listExports({ out }: Context, { given }: NbdArguments): Promise<number> {
+  const exports = await inquireExports({ address: addressOf(given) });
+  out.line(`exports available: ${exports.length}`);
+  for (const each of exports) for (const line of linesOf(each)) out.line(line);
+  return 0;
+}
+
+function addressOf(given: NbdArguments['given']): ServerAddress {
+  const socket = given.get('socket');
+  if (socket === undefined) {
+    return { type: 'inet', host: given.get('bind') ?? 'localhost', port: portOf(given.get('port')) };
+  }
+  if (!socket.startsWith('/')) throw new Failure('socket path must be absolute');
+  return { type: 'unix', path: socket };
+}
+
+function linesOf({ name, description, size, flags, blockSize, contexts }: InquiredExport): string[] {
+  const words = FLAG_NAMES.filter(([bit]) => (flags & bit) !== 0).map(([, word]) => `${word} `);
+  const told = (flags & TransmissionFlag.hasFlags) !== 0;
+  return [
+    ` export: '${shown(name)}'`,
+    ...(description === undefined ? [] : [`  description: ${shown(description)}`]),
+    `  size:  ${size}`,
+    ...(told ? [`  flags: 0x${flags.toString(16)} ( ${words.join('')})`] : []),
+    ...(blockSize === undefined
+      ? []
+      : [
+          `  min block: ${blockSize.minimum}`,
+          `  opt block: ${blockSize.preferred}`,
+          `  max block: ${blockSize.maximum}`,
+        ]),
+    ...(contexts.length === 0
+      ? []
+      : [`  available meta contexts: ${contexts.length}`, ...contexts.map((each) => `   ${shown(each)}`)]),
+  ];
+}
+
+/** A server's text, without what would upset a terminal. */
+function shown(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '?');
+}

@@ -1,0 +1,97 @@
+/** Opens the images that are to be served. */
+import type { Disk, OpenOptions } from '../../core/disk.ts';
+import { addContext, asBlockError } from '../../core/errors.ts';
+import type { Graph } from '../../core/graph.ts';
+import type { NestedOptions } from '../../core/options.ts';
+import { keyValues } from '../command-line/arguments.ts';
+import { Failure } from '../failure.ts';
+import type { Messages } from '../output/stream.ts';
+import type { ExportArgument, NbdArguments } from './arguments.ts';
+import type { ServedExport } from './run-server.ts';
+
+/** All exports with their disks. Throws BlockError, Failure; then all that was opened is closed. */
+export async function openExports(graph: Graph, args: NbdArguments, messages: Messages): Promise<ServedExport[]> {
+  const found: ServedExport[] = [];
+  try {
+    const [file] = args.operands;
+    if (file !== undefined) found.push(await mainExport(graph, args, file, messages));
+    for (const each of args.exports) found.push(await furtherExport(graph, args, each, found[0]));
+    const wanted = args.given.get('default-export');
+    if (wanted === undefined) return found;
+    if (!found.some(({ options }) => options.name === wanted)) {
+      throw new Failure(`There is no export named '${wanted}' to be the default`);
+    }
+    return found.map(({ disk, options }) => ({ disk, options: { ...options, default: options.name === wanted } }));
+  } catch (error) {
+    await closeExports(found);
+    throw error;
+  }
+}
+
+export async function closeExports(exports: readonly ServedExport[]): Promise<void> {
+  const disks = new Set(exports.map(({ disk }) => disk));
+  const results = await Promise.allSettled([...disks].map((disk) => disk.close()));
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
+
+async function mainExport(graph: Graph, args: NbdArguments, file: string, messages: Messages): Promise<ServedExport> {
+  const { given, bitmaps, offset } = args;
+  if (given.has('load-snapshot')) {
+    throw new Failure('Failed to load snapshot: no format here can export internal snapshots');
+  }
+  const disk = await open(graph, imageSource(given, file, messages), file, openOptions(args, given.get('format')));
+  const options = {
+    name: given.get('export-name') ?? '',
+    description: given.get('description') ?? '',
+    bitmaps,
+    offset,
+    allocationDepth: given.has('allocation-depth'),
+  };
+  if (offset > disk.length) {
+    await disk.close();
+    throw new Failure(`Offset (${offset}) has to be smaller than the image size (${disk.length})`);
+  }
+  return { disk, options };
+}
+
+function imageSource(given: NbdArguments['given'], file: string, messages: Messages): string | NestedOptions {
+  if (!given.has('image-opts')) return file;
+  if (given.has('format')) throw new Failure('--image-opts and -f are mutually exclusive');
+  return Object.fromEntries(keyValues(file, 'file', (message, hint) => messages.warning(message, hint)));
+}
+
+function openOptions({ given, cache, discard, detectZeroes }: NbdArguments, format: string | undefined): OpenOptions {
+  return {
+    format,
+    writable: !given.has('read-only'),
+    cache,
+    discard,
+    detectZeroes,
+    snapshot: given.has('snapshot'),
+  };
+}
+
+async function furtherExport(
+  graph: Graph,
+  args: NbdArguments,
+  { file, node, format, options }: ExportArgument,
+  first: ServedExport | undefined,
+): Promise<ServedExport> {
+  const readOnly = options.readOnly ?? args.given.has('read-only');
+  const open_ = { ...openOptions(args, format), writable: !readOnly };
+  if (file !== undefined) return { disk: await open(graph, file, file, open_), options: { ...options, readOnly } };
+  if (node !== undefined) {
+    const found = graph.lookUp(node);
+    return { disk: await graph.openReference(node, { writable: !readOnly && found.writable }), options };
+  }
+  if (first === undefined) throw new Failure(`Export '${options.name}' names neither a file nor a node`);
+  return { disk: first.disk, options };
+}
+
+async function open(graph: Graph, source: string | NestedOptions, name: string, options: OpenOptions): Promise<Disk> {
+  try {
+    return await graph.open(source, options);
+  } catch (error) {
+    throw addContext(`Failed to blk_new_open '${name}'`, asBlockError(error));
+  }
+}
