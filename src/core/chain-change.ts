@@ -82,7 +82,8 @@ export async function replaceNode(graph: Graph, from: BlockNode, to: BlockNode):
 }
 
 function moveParents(transaction: Transaction, from: BlockNode, to: BlockNode): void {
-  for (const link of from.parents) {
+  // The newest last, which is first again then (BL-TERM-4).
+  for (const link of [...from.parents].reverse()) {
     if (link.parent instanceof BlockNode && reaches(to, link.parent)) continue;
     moveLink(transaction, link, to);
   }
@@ -207,35 +208,47 @@ export async function dropIntermediate(
   base: BlockNode,
   text?: string,
 ): Promise<void> {
-  await changing(graph, [active, top, base], async () => {
-    if (findOverlay(active, top) === undefined || !chainContains(top, base)) {
-      throw new BlockError('EIO', `Node '${base.name}' is not below '${top.name}' in the chain of '${active.name}'`);
-    }
-    if (top === base) return;
-    const image = skipFilters(base);
-    const reference = { filename: text ?? image.filename, format: image.driver.name };
-    const drain = await graph.drain(top, base);
+  try {
+    await changing(graph, [active, top, base], async () => {
+      if (findOverlay(active, top) === undefined || !chainContains(top, base)) {
+        throw new BlockError('EIO', `Node '${base.name}' is not below '${top.name}' in the chain of '${active.name}'`);
+      }
+      if (top === base) return;
+      const image = skipFilters(base);
+      const drain = await graph.drain(top, base);
+      try {
+        await flushLeft(top);
+        await moveDown(graph, top, base, { filename: text ?? image.filename, format: image.driver.name });
+      } finally {
+        drain.end();
+      }
+    });
+  } finally {
+    await graph.closeLeft([top]);
+  }
+}
+
+async function moveDown(graph: Graph, top: BlockNode, base: BlockNode, reference: BackingReference): Promise<void> {
+  const links = top.parents;
+  graph.change((transaction) => repoint(transaction, links, base));
+  try {
+    await renameBacking(graph, links, reference);
+  } catch (cause) {
     try {
-      await flushLeft(top);
-      const links = top.parents;
-      graph.change((transaction) => repoint(transaction, links, base));
-      await renameBacking(graph, links, reference).catch((cause) => {
-        // Users may have gone meanwhile.
-        const moved = links.filter((link) => base.parents.includes(link));
-        graph.change((transaction) => repoint(transaction, moved, top));
-        throw withErrno(codeOf(cause), 'Could not update backing file link', { cause });
-      });
-    } finally {
-      drain.end();
+      // Users may have gone meanwhile.
+      const moved = links.filter((link) => base.parents.includes(link));
+      graph.change((transaction) => repoint(transaction, moved, top));
+    } catch (failure) {
+      noteNotUndone(graph, top, failure);
     }
-  });
-  await graph.closeLeft([top]);
+    throw withErrno(codeOf(cause), 'Could not update backing file link', { cause });
+  }
 }
 
 function repoint(transaction: Transaction, links: readonly Link[], node: BlockNode): void {
   const before = new Set(links.map((link) => link.node));
-  for (const link of links) {
-    if (link.frozen > 0) {
+  for (const link of [...links].reverse()) {
+    if (link.frozen) {
       throw new BlockError('EPERM', `Cannot change '${link.name}' link to '${node.name}'`, { node: node.name });
     }
     moveLink(transaction, link, node);

@@ -104,25 +104,26 @@ async function sameFile(host: Host, overlay: BlockNode, name: string, text: stri
 }
 
 /**
- * Makes all links from `top` down to `base` unchangeable, or none (BL-CHAIN-17). `base` absent: to the chain's end. EPERM;
- * TypeError for a base that is not in the chain.
+ * Makes all links from `top` down to `base` unchangeable, or none (BL-CHAIN-17). `base` absent: to the chain's end. The
+ * result lets go of these very links again, once. EPERM; TypeError for a base that is not in the chain.
  */
-export function freezeChain(top: BlockNode, base: BlockNode | undefined): void {
+export function freezeChain(top: BlockNode, base: BlockNode | undefined): () => void {
   const links = linksBetween(top, base);
   for (const link of links) {
     const { name, node } = link;
-    if (link.frozen > 0) {
+    if (link.frozen) {
       throw new BlockError('EPERM', `Cannot change '${name}' link from '${linkOwner(top, link)}' to '${node.name}'`);
     }
     if (node.driver.kind === 'filter' && node.driver.mayGo === true) {
       throw new BlockError('EPERM', `Cannot freeze '${name}' link to '${node.name}'`);
     }
   }
-  for (const link of links) link.frozen++;
-}
-
-export function unfreezeChain(top: BlockNode, base: BlockNode | undefined): void {
-  for (const link of linksBetween(top, base)) link.frozen--;
+  for (const link of links) link.frozen = true;
+  let held = true;
+  return () => {
+    if (held) for (const link of links) link.frozen = false;
+    held = false;
+  };
 }
 
 function linksBetween(top: BlockNode, base: BlockNode | undefined): Link[] {

@@ -339,7 +339,7 @@ export class Graph {
     const children = [...new Set(links.map((link) => link.node))];
     this.change((transaction) => {
       for (const link of links) {
-        link.frozen = 0;
+        link.frozen = false;
         dropLink(transaction, link);
       }
       const used = children.filter((child) => child.inUse);

@@ -218,8 +218,8 @@ export class Link implements Child {
   /** Changed only by graph-change.ts. */
   node: BlockNode;
   readonly role: ChildRole;
-  /** Jobs that need the link to stay as it is (BL-CHAIN-17). */
-  frozen = 0;
+  /** A job needs the link to stay as it is (BL-CHAIN-17). */
+  frozen = false;
   /** Why the node's operations are blocked, where the link blocks any (BL-CHAIN-2). */
   blockReason: { readonly text: string } | undefined;
   /** What the parent holds now. */

@@ -38,6 +38,7 @@ export async function snapshot(
   if (top.parents.length === 0) {
     throw new BlockError('EINVAL', `Node '${top.name}' has no user that an overlay could come between`);
   }
+  const named = top.filename;
   const drain = await graph.drain(top);
   let overlay: BlockNode | undefined;
   let made = false;
@@ -46,7 +47,7 @@ export async function snapshot(
     if (top.writable) await request.flush(top);
     if (options.existing !== true) {
       // It is open, and so needs no look.
-      const backing = { backingFile: top.filename, backingFormat: top.driver.name, unchecked: true };
+      const backing = { backingFile: named, backingFormat: top.driver.name, unchecked: true };
       await createImage(graph, {
         filename,
         format,
@@ -59,7 +60,8 @@ export async function snapshot(
     const tree = { ...options.open, driver: format, file: { driver: 'file', filename }, backing: null };
     overlay = await graph.add(tree);
     await append(graph, overlay, top);
-    overlay.automaticBackingName = top.filename;
+    // Where the header tells it by other means than a name, this is what it tells.
+    overlay.automaticBackingName ||= named;
     graph.refreshNames([overlay]);
   } catch (error) {
     if (overlay !== undefined) await graph.release(overlay).catch(() => {});

@@ -1,6 +1,6 @@
 /** Committing: what an image stores goes into an image below it (BL-COMMIT). */
 import { block, requireUnblocked, unblock } from '../core/blockers.ts';
-import { backingImage, chainContains, freezeChain, skipFilters, unfreezeChain } from '../core/chain.ts';
+import { backingImage, chainContains, freezeChain, skipFilters } from '../core/chain.ts';
 import type { Disk } from '../core/disk.ts';
 import { defineFilter, type Progress } from '../core/driver.ts';
 import { asBlockError, BlockError, codeOf, withErrno } from '../core/errors.ts';
@@ -150,11 +150,11 @@ async function withFilter({ graph, top, base }: Plan, work: () => Promise<void>)
   try {
     move(child, filter);
     try {
-      freezeChain(top, base);
+      const unfreeze = freezeChain(top, base);
       try {
         await work();
       } finally {
-        unfreezeChain(top, base);
+        unfreeze();
       }
     } finally {
       move(filter, child);

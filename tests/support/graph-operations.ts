@@ -10,7 +10,7 @@ import {
   setBacking,
 } from '../../src/core/chain-change.ts';
 import type { Disk } from '../../src/core/disk.ts';
-import type { BlockNode } from '../../src/core/node.ts';
+import { BlockNode } from '../../src/core/node.ts';
 import type { NestedOptions } from '../../src/core/options.ts';
 import { reopen } from '../../src/core/reopen.ts';
 import { snapshot } from '../../src/core/snapshot.ts';
@@ -33,6 +33,12 @@ function pickNode(world: GraphWorld, wanted: (node: BlockNode) => boolean = () =
 
 const isLayer = ({ driver }: BlockNode) => driver.name === 'layer';
 const isFilter = ({ driver }: BlockNode) => driver.kind === 'filter';
+/** Another node there would not hold the image that a format has open; below an image, it would show the format's own bytes. */
+const isBelowImage = (node: BlockNode): boolean =>
+  node.parents.some(
+    ({ parent, role }) => role === 'image' || (parent instanceof BlockNode && isFilter(parent) && isBelowImage(parent)),
+  );
+const isData = (node: BlockNode) => !isBelowImage(node);
 
 function pickDisk(world: GraphWorld, writable: boolean): Disk | undefined {
   const disks = [...world.disks.keys()].filter((disk) => disk.isOpen && (!writable || disk.writable));
@@ -42,7 +48,7 @@ function pickDisk(world: GraphWorld, writable: boolean): Disk | undefined {
 function imageOptions(world: GraphWorld, path: string): NestedOptions {
   const { random } = world;
   const driver = path.endsWith('.raw') ? 'raw' : 'layer';
-  const node = pickNode(world);
+  const node = pickNode(world, isData);
   const backing =
     driver === 'layer' && random.chance(0.2)
       ? { backing: random.chance(0.5) || node === undefined ? null : node.name }
@@ -149,11 +155,9 @@ const replace: Operation = {
   weight: 2,
   changesData: true,
   plan(world) {
-    const [from, to] = [pickNode(world), pickNode(world)];
+    const [from, to] = [pickNode(world), pickNode(world, isData)];
     if (from === undefined || to === undefined) return undefined;
-    // A file in the place of a layer's would be another image of the same length by chance only.
-    const kept = from.parents.some(({ role }) => role === 'image');
-    return kept
+    return isBelowImage(from)
       ? undefined
       : { text: `replace ${from.name} by ${to.name}`, run: () => replaceNode(world.graph, from, to) };
   },
@@ -165,7 +169,7 @@ const appendOverlay: Operation = {
   changesData: true,
   plan(world) {
     const overlay = pickNode(world, (node) => isLayer(node) && node.backing === undefined);
-    const top = pickNode(world, (node) => !node.parents.some(({ role }) => role === 'image'));
+    const top = pickNode(world, isData);
     if (overlay === undefined || top === undefined || chainOf(top).length > 12) return undefined;
     return { text: `append ${overlay.name} to ${top.name}`, run: () => append(world.graph, overlay, top) };
   },
@@ -175,7 +179,7 @@ const takeSnapshot: Operation = {
   name: 'snapshot',
   weight: 2,
   plan(world) {
-    const top = pickNode(world, (node) => !node.parents.some(({ role }) => role === 'image'));
+    const top = pickNode(world, isData);
     if (top === undefined || chainOf(top).length > 12 || world.images.length > 14) return undefined;
     const filename = world.newImageName();
     return {
@@ -194,7 +198,7 @@ const changeBacking: Operation = {
   changesData: true,
   plan(world) {
     const node = pickNode(world, isLayer) ?? pickNode(world);
-    const target = world.random.chance(0.2) ? undefined : pickNode(world);
+    const target = world.random.chance(0.2) ? undefined : pickNode(world, isData);
     if (node === undefined) return undefined;
     return { text: `backing of ${node.name}: ${target?.name}`, run: () => setBacking(world.graph, node, target) };
   },
@@ -220,6 +224,8 @@ const drop: Operation = {
 const header: Operation = {
   name: 'change backing file',
   weight: 2,
+  // Of a disk that is open on the file itself.
+  changesData: true,
   plan(world) {
     const node = pickNode(world, isLayer);
     const { random } = world;
@@ -241,9 +247,9 @@ function reopenOptions(world: GraphWorld, node: BlockNode): NestedOptions {
   if (isLayer(node) && random.chance(0.4)) options.label = `label ${random.below(5)}`;
   if (isLayer(node) && random.chance(0.05)) options.fixed = random.below(3);
   if (isLayer(node) && random.chance(0.3))
-    options.backing = random.chance(0.3) ? null : (pickNode(world)?.name ?? null);
+    options.backing = random.chance(0.3) ? null : (pickNode(world, isData)?.name ?? null);
   else if (random.chance(0.1)) options['backing.read-only'] = random.chance(0.5);
-  if (isFilter(node) && random.chance(0.3)) options.file = pickNode(world)?.name ?? null;
+  if (isFilter(node) && !isBelowImage(node) && random.chance(0.3)) options.file = pickNode(world, isData)?.name ?? null;
   return options;
 }
 
@@ -276,10 +282,11 @@ const freeze: Operation = {
     return {
       text: `freeze ${top.name} to ${base?.name}`,
       async run() {
-        freezeChain(top, base === skipFilters(top) ? top : base);
+        if (base !== undefined && !chainOf(top).includes(base)) return;
+        const unfreeze = freezeChain(top, base === skipFilters(top) ? top : base);
         world.graph.hold(top);
         world.held.push(top);
-        world.frozen.push({ top, base: base === skipFilters(top) ? top : base });
+        world.frozen.push({ top, unfreeze });
       },
     };
   },

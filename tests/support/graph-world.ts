@@ -1,5 +1,4 @@
 /** A graph over simulated files whose drivers fail on demand, with all that its users hold, and what disks should read as. */
-import { unfreezeChain } from '../../src/core/chain.ts';
 import { createImage } from '../../src/core/create.ts';
 import type { Disk } from '../../src/core/disk.ts';
 import { BlockError } from '../../src/core/errors.ts';
@@ -25,7 +24,7 @@ export class GraphWorld {
   /** Open disks, and what they should read as; undefined: to be learned. */
   readonly disks = new Map<Disk, Uint8Array | undefined>();
   readonly held: BlockNode[] = [];
-  readonly frozen: { top: BlockNode; base: BlockNode | undefined }[] = [];
+  readonly frozen: { readonly top: BlockNode; unfreeze(): void }[] = [];
   /** Steps of drivers that fail now, this often. */
   failing = 0;
   /** What was done, for failures' texts. */
@@ -135,8 +134,7 @@ export class GraphWorld {
   }
 
   unfreeze(): void {
-    const entry = this.frozen.pop();
-    if (entry !== undefined) unfreezeChain(entry.top, entry.base);
+    this.frozen.pop()?.unfreeze();
   }
 
   /** Lets go of everything; nothing may be left. */
