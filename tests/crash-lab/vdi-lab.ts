@@ -4,7 +4,7 @@ import type * as Kit from '../../src/testing/index.ts';
 type TestingKit = typeof Kit;
 
 const BLOCK = 4096;
-const BLOCKS = 12;
+const BLOCKS = 24;
 
 /** Runs it with the kit, which may be one of its own with a driver of its own. Throws what the lab finds. */
 export async function vdiInTheLab(
@@ -15,11 +15,13 @@ export async function vdiInTheLab(
   const notes = new kit.SimHost();
   const content = (value: number, length = BLOCK) => new Uint8Array(length).fill(value);
   const noted = () => notes.log.flatMap((entry) => (entry.type === 'note' ? [entry.note] : []));
+  const marked: number[] = [];
   return kit.expectCrashConsistent(
     async (disk, mark) => {
       const recorded = kit.recordDisk(notes, disk);
       const flush = async () => {
         await recorded.flush();
+        marked.push(noted().length);
         await mark(String(noted().length));
       };
       await recorded.write(0, content(1, 2 * BLOCK));
@@ -36,20 +38,18 @@ export async function vdiInTheLab(
       await recorded.write(9 * BLOCK, content(5));
       await flush();
       await recorded.write(2 * BLOCK + 1024, content(6, 700));
-      // More is written while a flush is under way.
-      const blocks = [5, 6, 8];
-      let over = false;
-      const flushing = recorded.flush().finally(() => {
-        over = true;
-      });
-      for (let block = blocks.pop(); block !== undefined && !over; block = blocks.pop()) {
-        await recorded.write(block * BLOCK, content(7 + block));
+      // Of several writes some end before a flush begins, some while it is under way.
+      for (const first of [12, 15, 18]) {
+        const writes = [0, 1, 2].map((i) => recorded.write((first + i) * BLOCK, content(first + i)));
+        await Promise.race(writes);
+        await Promise.all([recorded.flush(), ...writes]);
       }
-      await flushing;
       await flush();
-      await recorded.write(11 * BLOCK, content(20));
+      await recorded.write(23 * BLOCK, content(30));
       await flush();
-      await recorded.discard(9 * BLOCK, 3 * BLOCK);
+      await recorded.write(4 * BLOCK, content(31));
+      await flush();
+      await recorded.discard(9 * BLOCK, 15 * BLOCK);
       await recorded.discard(2 * BLOCK, BLOCK);
       await flush();
     },
@@ -59,7 +59,10 @@ export async function vdiInTheLab(
       if (report.corruptions > 0) throw new Error(`the check finds ${findings.join('; ')}`);
       // What was confirmed by the last mark is there; all else may have happened or not.
       const confirmed = Number(marks.at(-1) ?? 0);
-      const known = noted().filter((note, i) => i < confirmed || (note as { event: string }).event !== 'flushed');
+      const begun = marked.find((count) => count > confirmed) ?? Number.POSITIVE_INFINITY;
+      const known = noted()
+        .slice(0, begun)
+        .filter((note, i) => i < confirmed || (note as { event: string }).event !== 'flushed');
       await kit.checkDurability(disk, known, new Uint8Array(BLOCKS * BLOCK));
     },
     {

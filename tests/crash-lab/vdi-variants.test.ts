@@ -46,7 +46,7 @@ async function kitWith({ file, from, to }: Variant, name: string): Promise<typeo
   return import(pathToFileURL(outfile).href);
 }
 
-const PLAN = longMode ? { seed: testSeed, states: 6000 } : { seed: 1, states: 800 };
+const PLAN = longMode ? { seed: testSeed, states: 6000 } : { seed: 1, states: 2500 };
 
 describe('the crash lab', () => {
   test('finds nothing wrong with the VDI driver', async () => {

@@ -46,12 +46,6 @@ export const VARIANTS: readonly Variant[] = [
     to: 'bytes: mapBytes(image.map, from, to - 1)',
   },
   {
-    name: 'the map is copied when it is written, not when the flush begins',
-    file: 'write-back.ts',
-    from: 'pieces.map(({ from, bytes }) => file.write(mapOffset + from * ENTRY_BYTES, bytes))',
-    to: 'ranges.map(({ from, to }) => file.write(mapOffset + from * ENTRY_BYTES, mapBytes(image.map, from, to)))',
-  },
-  {
     name: 'a flush does not see that the map has changed',
     file: 'write-back.ts',
     from: 'return dirtyPages.any || headerDirty || slots.pending > 0;',
