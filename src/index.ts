@@ -113,3 +113,14 @@ export { graphSvg } from './jobs/picture/svg.ts';
 export { graphTree } from './jobs/picture/tree.ts';
 export { type RebaseOptions, rebase as rebaseDisk } from './jobs/rebase.ts';
 export { parseSizeChange, type ResizeOptions, resizeDisk, type SizeChange } from './jobs/resize.ts';
+export type { ByteStream, ByteStreamListener, TlsIdentity } from './nbd/byte-stream.ts';
+export {
+  type Authorization,
+  type AuthorizationRule,
+  type AuthorizationRules,
+  authorizeByRules,
+} from './nbd/server/authorize.ts';
+export type { NbdServerEvents } from './nbd/server/events.ts';
+export type { ExportOptions, NbdExport } from './nbd/server/export.ts';
+export { NbdServer, type NbdServerOptions, type NbdServerStats } from './nbd/server/server.ts';
+export type { NbdClient, ServerTls } from './nbd/server/session.ts';

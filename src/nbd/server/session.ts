@@ -181,6 +181,7 @@ export class Session {
     this.#waiting = true;
     void work()
       .catch((error: unknown) => {
+        if (this.#over) return;
         const text = error instanceof Error ? error.message : String(error);
         this.#options.log(`option negotiation failed: ${text}`);
         this.destroy(text);

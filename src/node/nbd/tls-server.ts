@@ -68,6 +68,8 @@ function start(
   const raw = releaseSocket(stream);
   if (raw === undefined) return Promise.reject(new BlockError('ENOTSUP', 'The stream cannot be encrypted'));
   raw.on('error', () => {});
+  // Whoever leaves in the middle has not just ended its half.
+  raw.allowHalfOpen = false;
   if (raw.readableLength > 0) {
     raw.destroy();
     return Promise.reject(new BlockError('EINVAL', 'plain text after starttls'));
@@ -85,6 +87,7 @@ function start(
     };
     server.once('tlsClientError', fail);
     server.once('secureConnection', (socket) => {
+      socket.allowHalfOpen = true;
       resolve({ stream: socketStream(socket, stream.peer), identity: identityOf(socket, user) });
     });
     server.emit('connection', raw);

@@ -24,4 +24,5 @@ export const commands: readonly CommandEntry[] = [
   { name: 'rebase', load: async () => (await import('./rebase.ts')).rebaseCommand },
   { name: 'replay', load: async () => (await import('./replay.ts')).replayCommand },
   { name: 'resize', load: async () => (await import('./resize.ts')).resizeCommand },
+  { name: 'serve', load: async () => (await import('./serve.ts')).serveCommand },
 ];
