@@ -51,7 +51,8 @@ export function describeLost({ entry, kind, offset, length, parts }: LostChange)
 export function describeFinding(finding: CrashFinding): string {
   const { cut, marks, lost, unflushed, minimal, cause } = finding;
   const mark = marks.at(-1);
-  const where = `Power cut after ${cut} entries of the log${mark === undefined ? '' : `, after mark '${mark}'`}`;
+  const entries = cut === 1 ? '1 entry' : `${cut} entries`;
+  const where = `Power cut after ${entries} of the log${mark === undefined ? '' : `, after mark '${mark}'`}`;
   const lines =
     lost.length === 0
       ? [`${where}, with nothing lost`]
