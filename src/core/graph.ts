@@ -321,7 +321,10 @@ export class Graph {
     const failures: unknown[] = [];
     const left = await this.control.run('shared', [node], async () => {
       // Someone may have taken hold of it while this waited.
-      if (node.inUse || node.closing) return undefined;
+      if (node.inUse) {
+        transact((transaction) => updatePermissions(transaction, [node], { loosens: true }));
+        return undefined;
+      }
       node.closing = true;
       this.#nodes.delete(node.name);
       await finish(node, failures);
