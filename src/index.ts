@@ -81,6 +81,7 @@ export {
 } from './core/permissions.ts';
 export type { BlockStatus } from './core/status.ts';
 export { DRIVERS } from './drivers.ts';
+export { mark as markLog } from './filters/log/log.ts';
 export type { RequestKind, ThrottleGroup, ThrottleMember } from './filters/throttle/group.ts';
 export { type ThrottleGroups, throttleGroups } from './filters/throttle/groups.ts';
 export type { BucketLimits } from './filters/throttle/leaky-bucket.ts';
@@ -96,6 +97,15 @@ export { type CommitOptions, commit as commitDisk, commitAll, commitNode } from 
 export { type CompactResult, compactDisk } from './jobs/compact.ts';
 export { type CompareOptions, type Comparison, compare as compareDisks } from './jobs/compare.ts';
 export { type ConvertOptions, type ConvertTarget, convert as convertDisks } from './jobs/convert.ts';
+export {
+  CannotCheck,
+  type CrashFinding,
+  type CrashLabOptions,
+  type CrashReport,
+  type CrashState,
+  crashLab,
+} from './jobs/crash-lab/crash-lab.ts';
+export { describeFinding, describeReport, type LostChange } from './jobs/crash-lab/report.ts';
 export { type DdOptions, type DdResult, dd as copyBlocks } from './jobs/dd.ts';
 export { type MapEntry, type MapOptions, map as mapDisk } from './jobs/map.ts';
 export { type MeasureOptions, measure as measureContent } from './jobs/measure.ts';
@@ -112,6 +122,12 @@ export {
 export { graphSvg } from './jobs/picture/svg.ts';
 export { graphTree } from './jobs/picture/tree.ts';
 export { type RebaseOptions, rebase as rebaseDisk } from './jobs/rebase.ts';
+export {
+  logEntries,
+  type ReplayOptions,
+  type ReplayResult,
+  replay as replayLog,
+} from './jobs/replay.ts';
 export { parseSizeChange, type ResizeOptions, resizeDisk, type SizeChange } from './jobs/resize.ts';
 export type { ByteStream, ByteStreamListener, TlsIdentity } from './nbd/byte-stream.ts';
 export {

@@ -29,6 +29,7 @@ The options of each driver are in [drivers/](drivers/).
 | --- | --- |
 | \`check\` | 0 clean, also after repair; 1 could not check; 2 corrupt; 3 leaks only; 63 the format has no check |
 | \`compare\` | 0 same; 1 different, or misuse; 2 could not open; 3 block status failed; 4 reading failed |
+| \`crashlab\` | 0 all states survive; 1 one fails; 2 the lab could not be run, or misuse |
 
 Options marked ● are not in qemu-img.
 `;
