@@ -62,7 +62,8 @@ async function openFromOptions(
   const told = inner.driver !== undefined || (stored?.format ?? '') !== '';
   if (!overridden && !told && !graph.openPolicy.probe) {
     const text = `The format of '${filename}' is not told by '${node.filename}', and is not guessed for files that images name`;
-    throw new BlockError('EINVAL', text, { node: node.name, hint: 'Give it with backing.driver=FORMAT.' });
+    const hint = 'Give it with backing.driver=FORMAT.';
+    throw new BlockError('EINVAL', text, { node: node.name, hint });
   }
   const chainFiles = await filesAbove(level, node, filename);
   // Options that the image implies are for the driver that it implies.

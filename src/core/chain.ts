@@ -6,7 +6,7 @@ import type { Host } from './host.ts';
 import type { BlockNode, Link } from './node.ts';
 
 /** The link to what is next in the chain: a filter's child, or the backing image. */
-export function chainLink(node: BlockNode): Link | undefined {
+function chainLink(node: BlockNode): Link | undefined {
   return node.filtered ?? node.backing;
 }
 

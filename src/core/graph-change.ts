@@ -96,7 +96,7 @@ function checkRoles(parent: BlockNode, name: string, role: ChildRole): void {
 }
 
 /** BL-CHAIN-4, BL-CHAIN-17. */
-export function refuseFrozen(link: Link): void {
+function refuseFrozen(link: Link): void {
   if (!link.frozen) return;
   const text = `Cannot change frozen '${link.name}' link from '${describeParent(link)}' to '${link.node.name}'`;
   throw new BlockError('EPERM', text, { node: link.node.name });
