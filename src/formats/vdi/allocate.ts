@@ -1,7 +1,7 @@
 /** Giving blocks a place (V-22, V-23, V-26): written whole, and named by the map afterwards. */
 import { BlockError } from '../../core/errors.ts';
+import { settled } from '../../core/gate.ts';
 import { fillOverParent, type Outcome } from './copy-up.ts';
-import { settled } from './gate.ts';
 import type { VdiImage } from './image.ts';
 import { isStored, ZEROED } from './map.ts';
 import { zeroBlocks } from './whole-zeroes.ts';

@@ -4,8 +4,8 @@
  */
 import type { ZeroFlags } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
+import { settled } from '../../core/gate.ts';
 import { allocate, takeOne } from './allocate.ts';
-import { settled } from './gate.ts';
 import type { VdiImage } from './image.ts';
 import { isStored, UNALLOCATED, ZEROED } from './map.ts';
 import { mustWait } from './write.ts';

@@ -3,8 +3,8 @@
  * write with the data where that is small. Where the parent is zero, a hole of the file will do.
  */
 import { isZero } from '../../bytes/zero.ts';
+import { settled } from '../../core/gate.ts';
 import type { Run } from './allocate.ts';
-import { settled } from './gate.ts';
 import type { VdiImage } from './image.ts';
 import { makeRoom } from './write-back.ts';
 

@@ -1,5 +1,5 @@
 /** Moving stored blocks to other places in the file: each copy is durable before the map names it (V-51, V-67). */
-import { settled } from './gate.ts';
+import { settled } from '../../core/gate.ts';
 import type { VdiImage } from './image.ts';
 import { isStored } from './map.ts';
 import { extendFile, writeBack } from './write-back.ts';

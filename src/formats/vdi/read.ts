@@ -1,5 +1,5 @@
 /** Reading (V-20): blocks that lie side by side in the file are read as one piece, and the pieces at the same time. */
-import { settled } from './gate.ts';
+import { settled } from '../../core/gate.ts';
 import type { VdiImage } from './image.ts';
 import { isStored, UNALLOCATED } from './map.ts';
 

@@ -4,7 +4,7 @@
  * a lowered count and the file's new end last. Each is durable before the next.
  */
 import { BlockError } from '../../core/errors.ts';
-import { settled } from './gate.ts';
+import { settled } from '../../core/gate.ts';
 import { HEADER_BYTES, headerEnd, patchHeader } from './header.ts';
 import type { VdiImage } from './image.ts';
 import { ENTRY_BYTES, mapBytes } from './map.ts';

@@ -1,6 +1,7 @@
 /** Writing (V-22, V-23, V-26): in place where a block is stored, else into a new place that the map names afterwards. */
+
+import { settled } from '../../core/gate.ts';
 import { allocate, takeRun } from './allocate.ts';
-import { settled } from './gate.ts';
 import type { VdiImage } from './image.ts';
 import { isStored, UNALLOCATED, ZEROED } from './map.ts';
 import { zeroBlocks } from './whole-zeroes.ts';
