@@ -15,10 +15,10 @@ export async function resizeFile(
 ): Promise<void> {
   const before = file.size();
   if (file.kind !== 'regular') return resizeDevice(before, length, preallocation, exact);
-  if (preallocation === 'metadata') throw new BlockError('ENOTSUP', 'Unsupported preallocation mode: metadata');
   if (preallocation !== 'off' && length < before) {
     throw new BlockError('ENOTSUP', 'Cannot use preallocation for shrinking files');
   }
+  if (preallocation === 'metadata') throw new BlockError('ENOTSUP', 'Unsupported preallocation mode: metadata');
   if (preallocation === 'off' || length === before) return truncate(file, length);
   try {
     if (preallocation === 'falloc' && (await allocate(file, before, length))) return;

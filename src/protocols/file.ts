@@ -85,10 +85,6 @@ const DEVICE: Accepted = {
 async function openFile(context: OpenContext<FileOptions>, accepted: Accepted): Promise<DriverNode> {
   const { options, host, cache, hostContext } = context;
   const { filename, locking, aio } = options;
-  if (aio === 'native' && !cache.direct) {
-    const text = 'aio=native was specified, but it requires cache.direct=on, which was not specified.';
-    throw new BlockError('EINVAL', text);
-  }
   const refused = () => new BlockError('EINVAL', accepted.refusal(filename));
   // Opening a pipe would wait for its other end.
   const { kind, identity } = await host.files.stat(filename, hostContext).catch(fail(filename));
@@ -97,6 +93,11 @@ async function openFile(context: OpenContext<FileOptions>, accepted: Accepted): 
   if (!accepted.kinds.includes(handle.kind)) {
     await handle.close();
     throw refused();
+  }
+  if (aio === 'native' && !cache.direct) {
+    await handle.close();
+    const text = 'aio=native was specified, but it requires cache.direct=on, which was not specified.';
+    throw new BlockError('EINVAL', text);
   }
   const reopen = async ({ options: next, writable, cache }: ReopenTarget, now: HostContext | undefined) => {
     const target = {

@@ -42,8 +42,17 @@ export class SideBySide {
     const pair = new SideBySide();
     // Called by this name, our messages begin like theirs.
     await bundle('src/tools/img.ts', join(pair.#folder, 'bin/qemu-img'), options.drivers);
+    await bundle('src/tools/io.ts', join(pair.#folder, 'bin/qemu-io'), options.drivers);
     await bundle('src/tools/diskwright.ts', join(pair.#folder, 'bin/diskwright'), options.drivers);
     return pair;
+  }
+
+  /** Empties both folders. */
+  clear(): void {
+    for (const folder of [this.ours, this.theirs]) {
+      rmSync(folder, { recursive: true, force: true });
+      mkdirSync(folder);
+    }
   }
 
   remove(): void {
@@ -64,8 +73,8 @@ export class SideBySide {
     if (run.status !== 0) throw new Error(`${program} ${args.join(' ')}: ${run.stderr}`);
   }
 
-  /** The path of our program called `qemu-img` or `diskwright`. */
-  program(name: 'qemu-img' | 'diskwright'): string {
+  /** The path of our program of that name. */
+  program(name: 'qemu-img' | 'qemu-io' | 'diskwright'): string {
     return join(this.#folder, 'bin', name);
   }
 
@@ -79,6 +88,15 @@ export class SideBySide {
 
   runTheirs(args: readonly string[]): Outcome {
     return run('qemu-img', args, this.theirs);
+  }
+
+  /** diskwright-io under the name qemu-io. */
+  runOurIo(args: readonly string[], input?: Uint8Array): Outcome {
+    return run(this.program('qemu-io'), args, this.ours, input);
+  }
+
+  runTheirIo(args: readonly string[], input?: Uint8Array): Outcome {
+    return run('qemu-io', args, this.theirs, input);
   }
 
   /** The program `diskwright`. */
@@ -123,6 +141,8 @@ function run(program: string, args: readonly string[], cwd: string, input?: Uint
     encoding: 'utf8',
     env: ENVIRONMENT,
     maxBuffer: 1 << 30,
+    // One that hangs is a failure, not a wait.
+    timeout: 60_000,
     ...(input === undefined ? { stdio: ['ignore', 'pipe', 'pipe'] } : { input }),
   });
   return { status, stdout, stderr };

@@ -1,7 +1,7 @@
 /** The image as a whole: `flush`, `truncate`, `length`, `info` (T-FLUSH-1, T-TRUNC-1, T-LEN-1, T-INFO-IO). */
 
 import type { Preallocation } from '../../core/driver.ts';
-import { BlockError } from '../../core/errors.ts';
+import { BlockError, withErrno } from '../../core/errors.ts';
 import { driverInfo } from '../../core/info.ts';
 import { Failure } from '../failure.ts';
 import { specificLines } from '../output/image-info.ts';
@@ -61,7 +61,11 @@ async function truncate(session: Session, call: Call): Promise<void> {
   });
   const [text] = given.operands;
   const length = sizeOf(text ?? wrongUsage());
-  await session.disk.truncate(length, { preallocation, shrink: true });
+  const { disk } = session;
+  if (!Number.isSafeInteger(length) && disk.node.impl.truncate !== undefined) {
+    throw withErrno('EFBIG', 'Could not resize file');
+  }
+  await disk.truncate(length, { preallocation, shrink: true });
 }
 
 export const lengthCommand: IoCommand = {

@@ -1,6 +1,7 @@
 /** The shell's state: the image that is open, and the requests that run beside the commands. */
 import { Disk, type OpenOptions } from '../../core/disk.ts';
 import { asBlockError, BlockError, errorText } from '../../core/errors.ts';
+import { protocolPrefix } from '../../core/filename.ts';
 import type { Graph } from '../../core/graph.ts';
 import { openNode } from '../../core/open.ts';
 import { type OptionTree, parseBoolOption } from '../../core/options.ts';
@@ -106,7 +107,7 @@ export class Session {
       throw new Failure('-U conflicts with image options');
     }
     try {
-      const node = await openNode(this.graph, { filename, tree, options });
+      const node = await openNode(this.graph, { filename, tree: withAio(tree, filename, options, nativeAio), options });
       try {
         if (nativeAio) this.#requireDirectFiles();
         this.#disk = await Disk.attach(this.graph, node, options);
@@ -197,6 +198,13 @@ export class Session {
   }
 }
 
-export function readOnly(): BlockError {
+/** Where the format is to be guessed, the file refuses before that. */
+function withAio(tree: OptionTree, filename: string | undefined, { format }: OpenOptions, native: boolean): OptionTree {
+  const guessed = filename !== undefined && format === undefined && tree.driver === undefined;
+  if (!native || !guessed || protocolPrefix(filename) !== undefined) return tree;
+  return { 'file.aio': 'native', ...tree };
+}
+
+function readOnly(): BlockError {
   return new BlockError('EPERM', 'Block node is read-only');
 }
