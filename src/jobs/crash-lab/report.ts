@@ -39,7 +39,7 @@ export function lostChanges(changes: readonly Change[], kept: readonly Kept[], a
 const PARTS_SHOWN = 6;
 
 /** One line, e.g. `write of 4096 bytes at 8192 (entry 3), of which 512 at 8704`. */
-export function describeLost({ entry, kind, offset, length, parts }: LostChange): string {
+function describeLost({ entry, kind, offset, length, parts }: LostChange): string {
   const whole = `${kind} of ${length} bytes at ${offset} (entry ${entry})`;
   if (parts.length === 1 && parts[0]?.length === length) return whole;
   const shown = parts.slice(0, PARTS_SHOWN).map((part) => `${part.length} at ${part.offset}`);
