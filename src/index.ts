@@ -57,7 +57,7 @@ export {
   withErrno,
 } from './core/errors.ts';
 export type { Events, NodeEvent, RequestEvent, TrayEvent } from './core/events.ts';
-export { Graph, type GraphOptions } from './core/graph.ts';
+export type { GraphOptions, ReopenChange, Target } from './core/graph.ts';
 export type * from './core/host.ts';
 export { blockSizes, diskGeometry, nodeInfo } from './core/info.ts';
 export type { IoLimiter, IoLimits, LimitedKind } from './core/io-limiter.ts';
@@ -90,6 +90,7 @@ export {
   parseLimits as parseThrottleLimits,
   type ThrottleLimits,
 } from './filters/throttle/limits.ts';
+export { Graph } from './graph.ts';
 export { type NamedBacking, namedBacking } from './jobs/backing-chain.ts';
 export { type CheckDiskOptions, type CheckResult, checkDisk } from './jobs/check.ts';
 export { type Checksum, type ChecksumOptions, checksum as checksumDisk } from './jobs/checksum.ts';

@@ -35,6 +35,7 @@ const EXPECTED: Readonly<Record<string, RegExp>> = {
   'create-write-read.ts': /^Hello, disk\nvdi, 1073741824 bytes, \d+ of them in use on the host\n$/,
   'convert.ts': /^0 %\n[\s\S]*100 %\nidentical\n$/,
   'image-chain.ts': /^changes\.vdi is based on base\.vdi\nbase\.vdi stands alone\nHello, base\n1\n$/,
+  'live-graph.ts': /^with a filter: file,vdi,copy-on-read\nwith a snapshot: file,vdi,file,vdi\nchanges\.vdi\nafter \n$/,
   'incremental-copy.ts': /^0: 65536 bytes\n299958272: 65536 bytes\nidentical\n$/,
   'check-and-repair.ts': /allocated blocks mismatch[\s\S]*corruptions: 1\nrepaired: 1, left: 0\n$/,
   'map.ts': /^0: 1048576 bytes at \d+ of the file\n1048576: \d+ bytes of zeroes\n(.*\n){4}$/,

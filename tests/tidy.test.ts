@@ -36,6 +36,7 @@ const BROWSER_SAFE = [
 /** Files above the folders, and who may import them. */
 const SHARED: ReadonlyMap<string, readonly string[]> = new Map([
   ['src/drivers.ts', ['node', 'testing', 'tools']],
+  ['src/graph.ts', ['node']],
   ['src/index.ts', ['node']],
   ['package.json', ['tools']],
 ]);

@@ -142,33 +142,34 @@ export class Graph {
    * the node go through it from then on; it closes with its users, or by {@link removeFilter}.
    */
   insertFilter(target: Target, options: NestedOptions): Promise<BlockNode> {
-    return insertFilter(this, this.#nodeOf(target), options);
+    return insertFilter(this, this.nodeOf(target), options);
   }
 
   /** Takes a filter out again; what it filters takes its place. */
   removeFilter(filter: Target): Promise<void> {
-    return removeFilter(this, this.#nodeOf(filter));
+    return removeFilter(this, this.nodeOf(filter));
   }
 
   /** All that use `from` use `to` from then on (BL-CHAIN-13); `from` closes if nobody holds it. */
   replace(from: Target, to: Target): Promise<void> {
-    return replaceNode(this, this.#nodeOf(from), this.#nodeOf(to));
+    return replaceNode(this, this.nodeOf(from), this.nodeOf(to));
   }
 
   /** Makes an overlay file and puts it on top: what is there stays as it is, and what is written goes into the overlay. */
   snapshot(target: Target, filename: string, options: SnapshotOptions = {}): Promise<BlockNode> {
-    return snapshot(this, this.#nodeOf(target), filename, options);
+    return snapshot(this, this.nodeOf(target), filename, options);
   }
 
   /** Changes options of open nodes, of all or of none (BL-REOPEN-3): `reopen([{ node, options: { 'read-only': true } }])`. */
   reopen(changes: readonly ReopenChange[]): Promise<void> {
     return reopen(
       this,
-      changes.map((change) => ({ ...change, node: this.#nodeOf(change.node) })),
+      changes.map((change) => ({ ...change, node: this.nodeOf(change.node) })),
     );
   }
 
-  #nodeOf(target: Target): BlockNode {
+  /** The node that is meant. Throws BlockError ENODEV for a name that none has. */
+  nodeOf(target: Target): BlockNode {
     if (typeof target === 'string') return this.lookUp(target);
     return target instanceof BlockNode ? target : target.node;
   }

@@ -125,7 +125,7 @@ function pictureLink(link: Link, ids: ReadonlyMap<BlockNode | GraphUser, string>
     role: link.parent instanceof BlockNode ? link.role : 'root',
     needs: names(link.held.need),
     shares: names(link.held.share),
-    frozen: link.frozen > 0,
+    frozen: link.frozen,
   };
 }
 
