@@ -90,9 +90,9 @@ export class SideBySide {
     return run('qemu-img', args, this.theirs);
   }
 
-  /** diskwright-io under the name qemu-io. */
-  runOurIo(args: readonly string[], input?: Uint8Array): Outcome {
-    return run(this.program('qemu-io'), args, this.ours, input);
+  /** diskwright-io under the name qemu-io, or under that of a link beside it. */
+  runOurIo(args: readonly string[], input?: Uint8Array, link = 'qemu-io'): Outcome {
+    return run(join(this.#folder, 'bin', link), args, this.ours, input);
   }
 
   runTheirIo(args: readonly string[], input?: Uint8Array): Outcome {

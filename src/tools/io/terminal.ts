@@ -30,6 +30,8 @@ export function terminalLines(prompt: string, commands: readonly IoCommand[]): L
     wake();
   });
   terminal.on('close', () => {
+    // What comes next begins a line of its own.
+    if (waiting !== undefined) process.stdout.write('\n');
     ended = true;
     wake();
   });

@@ -1,0 +1,259 @@
+/** The shell where it goes past qemu-io, or follows a later release than the one installed here. */
+import { readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { type Outcome, SideBySide } from './cli-programs.ts';
+
+const MIB = 1 << 20;
+
+let pair: SideBySide;
+beforeAll(async () => {
+  pair = await SideBySide.make();
+});
+afterAll(() => pair?.remove());
+beforeEach(() => {
+  pair.clear();
+  writeFileSync(join(pair.ours, 'a.raw'), Buffer.alloc(MIB));
+});
+
+function commandWords(commands: readonly string[]): string[] {
+  return commands.flatMap((command) => ['-c', command]);
+}
+
+/** In qemu-io's dialect. */
+function qemuIo(words: string, ...commands: string[]): Outcome {
+  return timeless(pair.runOurIo([...commandWords(commands), ...words.split(' ')]));
+}
+
+function diskwrightIo(words: string, ...commands: string[]): Outcome {
+  return timeless(pair.runDiskwright(['io', ...commandWords(commands), ...words.split(' ')]));
+}
+
+function timeless({ stdout, ...rest }: Outcome): Outcome {
+  return { ...rest, stdout: stdout.replace(/; .*ops\/sec\)$/gm, '') };
+}
+
+const BLKDEBUG = '-f raw blkdebug::a.raw';
+const READ = 'read 512/512 bytes at offset 0\n512 bytes, 1 ops\n';
+const WROTE = 'wrote 512/512 bytes at offset 0\n512 bytes, 1 ops\n';
+
+describe('breakpoints', () => {
+  const stopped = ['break pwritev A', 'aio_write 0 512', 'wait_break A'];
+
+  test('removing one of which only suspended requests are left succeeds (T-BRK-1)', () => {
+    expect(qemuIo(BLKDEBUG, ...stopped, 'remove_break A', 'aio_flush')).toEqual({
+      status: 0,
+      stdout: `blkdebug: Suspended request 'A'\nblkdebug: Resuming request 'A'\n${WROTE}`,
+      stderr: '',
+    });
+  });
+
+  test('waiting for what cannot come fails (T-BRK-2)', () => {
+    expect(qemuIo(BLKDEBUG, 'wait_break A', 'break pwritev B', 'wait_break B', 'length')).toEqual({
+      status: 1,
+      stdout:
+        'Could not wait for breakpoint A: No such file or directory\n' +
+        'Could not wait for breakpoint B: No such file or directory\n1 MiB\n',
+      stderr: '',
+    });
+  });
+
+  test.each(['aio_flush', 'close', 'length', 'reopen -r'])(
+    '%s, or the end, lets go what is suspended (BD-36)',
+    (last) => {
+      const { status, stdout } = qemuIo(BLKDEBUG, ...stopped, last);
+      expect(stdout.replace('1 MiB\n', '')).toBe(
+        `blkdebug: Suspended request 'A'\nblkdebug: Resuming request 'A'\n${WROTE}`,
+      );
+      expect(status).toBe(0);
+    },
+  );
+});
+
+describe('requests beside the commands', () => {
+  test('end in their own order, and tell when they end (T-AIO-1)', () => {
+    const { stdout } = diskwrightIo(
+      BLKDEBUG,
+      'fault add none action=delay delay-ms=200 offset=0 length=512',
+      'aio_read 0 512',
+      'aio_read 4k 512',
+      'aio_flush',
+    );
+    expect(stdout).toBe(`rule 1\nread 512/512 bytes at offset 4096\n512 bytes, 1 ops\n${READ}`);
+  });
+
+  test('zero writes take the time they take (T-AIO-2)', () => {
+    const { stdout } = pair.runOurIo(['-c', 'aio_write -z 0 1M', '-f', 'raw', 'a.raw']);
+    expect(stdout).toMatch(/^wrote 1048576\/1048576 bytes at offset 0\n1 MiB, 1 ops; (00\.\d\d sec|0:00:0\d\.\d\d) \(/);
+  });
+});
+
+describe('numbers and options of the release that is followed', () => {
+  test('negative numbers are too large (T-ARG-1)', () => {
+    expect(qemuIo('-f raw a.raw', 'read -- -1 512', 'read 0 -- -1k').stdout).toBe(
+      'Parsing error: argument too large -- -1\n' +
+        'Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- -1k\n',
+    );
+  });
+
+  test('registered buffers make no difference, but with zeroes (T-IO-7, T-WRITE-1)', () => {
+    const plain = ['write -r 0 512', 'read -r 0 512', 'readv -r 0 512', 'writev -r 0 512'];
+    expect(qemuIo('-f raw a.raw', ...plain, 'write -zr 0 1', 'aio_write -zr 0 1').stdout).toBe(
+      WROTE + READ + READ + WROTE + 'cannot combine zero write with registered I/O buffer\n'.repeat(2),
+    );
+  });
+
+  test('truncate needs a size whatever the mode (T-TRUNC-1)', () => {
+    expect(qemuIo('-f raw a.raw', 'truncate -m off').stdout).toBe(
+      'truncate [-m prealloc_mode] off -- truncates the current file at the given offset\n',
+    );
+  });
+
+  test('version (T-IO-1, T-GEN-1)', () => {
+    expect(qemuIo('-V').stdout).toMatch(/^qemu-io version 8\.2\.7 \(diskwright .*\)\nCopyright /);
+  });
+});
+
+test('lines of any length (T-IO-3)', () => {
+  const line = `writev 0 ${'1 '.repeat(50_000)}`;
+  const { stdout } = pair.runOurIo(['-f', 'raw', 'a.raw'], Buffer.from(`${line}\nread -P 0xcd 0 50000\n`));
+  expect(stdout).toMatch(/^qemu-io> wrote 50000\/50000 bytes at offset 0\n.*\nqemu-io> read 50000\/50000 bytes/);
+});
+
+test('prompt, messages and usage bear the name it was called by (T-GEN-1)', () => {
+  const folder = join(pair.program('qemu-io'), '..');
+  symlinkSync('qemu-io', join(folder, 'my-io'));
+  const run = (args: readonly string[], input = '') => pair.runOurIo(args, Buffer.from(input), 'my-io');
+  expect(run(['-f', 'raw', 'a.raw'], 'length\n').stdout).toBe('my-io> 1 MiB\nmy-io> ');
+  expect(run(['nope']).stderr).toBe(
+    "my-io: can't open device nope: Could not open 'nope': No such file or directory\n",
+  );
+  expect(run(['-h']).stdout).toMatch(/^Usage: my-io \[OPTIONS\]/);
+});
+
+describe('temporary overlays (T-IO-1)', () => {
+  test.each(['raw', 'vdi'])('of %s images take what is written, and leave nothing', (format) => {
+    const name = `b.${format}`;
+    expect(pair.runDiskwright(['create', '-f', format, name, '1M']).status).toBe(0);
+    const before = readdirSync(pair.ours);
+    const words = `-s -f ${format} ${name}`;
+    expect(qemuIo(words, 'write -P 7 0 1k', 'read -P 7 0 1k', 'read -P 0 1k 1k').status).toBe(0);
+    expect(diskwrightIo(words, 'read -P 0 0 1M').status).toBe(0);
+    expect(readdirSync(pair.ours)).toEqual(before);
+  });
+});
+
+describe('diskwright io', () => {
+  test('changes rules while the image is open (BD-60)', () => {
+    const outcome = diskwrightIo(
+      BLKDEBUG,
+      'fault list',
+      'fault add pwritev errno=ENOSPC once',
+      'fault add set-state flush_to_os state=1 new_state=2',
+      'write 0 512',
+      'write 0 512',
+      'fault add none errno=5 sector=3 iotype=read',
+      'fault list',
+      'read 0 2k',
+      'fault list',
+      'fault remove 3',
+      'read 0 512',
+    );
+    expect(outcome).toEqual({
+      status: 1,
+      stdout: [
+        'rule 1',
+        'rule 2',
+        'write failed: No space left on device',
+        'wrote 512/512 bytes at offset 0',
+        '512 bytes, 1 ops',
+        'rule 3',
+        '2: set-state flush_to_os state=1 new_state=2, 1 hit',
+        '3: none errno=EIO offset=1536 length=1 iotype=read, 0 hits',
+        'read failed: Input/output error',
+        '2: set-state flush_to_os state=1 new_state=2, 1 hit',
+        '3: none errno=EIO offset=1536 length=1 iotype=read, 1 hit',
+        READ,
+      ].join('\n'),
+      stderr: '',
+    });
+  });
+
+  test('says what is wrong with a rule', () => {
+    const usage =
+      'fault (add [set-state] event [key=value..] | list | remove id) -- changes the rules by which blkdebug injects faults\n';
+    expect(
+      diskwrightIo(BLKDEBUG, 'fault add zork', 'fault add none foo=1', 'fault remove 7', 'fault add', 'fault zork'),
+    ).toEqual({
+      status: 1,
+      stdout: usage.repeat(2),
+      stderr: [
+        'diskwright: invalid parameter value: zork',
+        "diskwright: [inject-error] section doesn't support the option 'foo'",
+        'diskwright: There is no rule 7\n',
+      ].join('\n'),
+    });
+    expect(diskwrightIo('-f raw a.raw', 'fault list').stderr).toBe(
+      'diskwright: No blkdebug node is there to change: open the image as blkdebug::FILE\n',
+    );
+    expect(qemuIo(BLKDEBUG, 'fault list').stderr).toBe('command "fault" not found\n');
+  });
+
+  test('resizes VDIs, which qemu-io cannot', () => {
+    pair.runDiskwright(['create', '-f', 'vdi', 'b.vdi', '1M']);
+    expect(qemuIo('-f vdi b.vdi', 'truncate 2M', 'length')).toEqual({
+      status: 1,
+      stdout: '1 MiB\n',
+      stderr: 'qemu-io: Image format driver does not support resize\n',
+    });
+    expect(diskwrightIo('-f vdi b.vdi', 'truncate 2M', 'length').stdout).toBe('2 MiB\n');
+  });
+
+  test('knows what a differencing image itself stores (T-ALLOC-1, T-MAP-IO)', () => {
+    pair.runDiskwright(['create', '-f', 'vdi', 'base.vdi', '4M']);
+    pair.runDiskwright(['create', '-f', 'vdi', '-b', 'base.vdi', '-F', 'vdi', 'top.vdi']);
+    diskwrightIo('-f vdi base.vdi', 'write -P 1 0 1M');
+    expect(diskwrightIo('-f vdi top.vdi', 'write -P 2 1M 1M', 'alloc 0 4M', 'map', 'read -q -P 1 0 1M').stdout).toBe(
+      [
+        'wrote 1048576/1048576 bytes at offset 1048576',
+        '1 MiB, 1 ops',
+        '1048576/4194304 bytes allocated at offset 0 bytes',
+        '1 MiB (0x100000) bytes not allocated at offset 0 bytes (0x0)',
+        '1 MiB (0x100000) bytes     allocated at offset 1 MiB (0x100000)',
+        '2 MiB (0x200000) bytes not allocated at offset 2 MiB (0x200000)\n',
+      ].join('\n'),
+    );
+  });
+
+  test('copies on read (T-IO-1)', () => {
+    pair.runDiskwright(['create', '-f', 'vdi', 'base.vdi', '4M']);
+    pair.runDiskwright(['create', '-f', 'vdi', '-b', 'base.vdi', '-F', 'vdi', 'top.vdi']);
+    diskwrightIo('-f vdi base.vdi', 'write -P 1 0 1M');
+    expect(diskwrightIo('-C -f vdi top.vdi', 'read -q -P 1 0 1M', 'alloc 0 4M').stdout).toBe(
+      '1048576/4194304 bytes allocated at offset 0 bytes\n',
+    );
+  });
+
+  test('a mismatch of blkverify fails the request, and the shell goes on', () => {
+    const other = Buffer.alloc(MIB);
+    other[4096] = 1;
+    writeFileSync(join(pair.ours, 'other.raw'), other);
+    const { status, stdout, stderr } = diskwrightIo('-f raw blkverify:other.raw:a.raw', 'read 4k 512', 'length');
+    expect({ status, stdout }).toEqual({ status: 1, stdout: 'read failed: Input/output error\n1 MiB\n' });
+    expect(stderr).toContain('blkverify: read offset=4096 bytes=512 contents mismatch at offset 4096\n');
+  });
+
+  test('has a prompt of its own, and refuses two images', () => {
+    const { stdout } = pair.runDiskwright(['io', '-f', 'raw', 'a.raw'], Buffer.from('length\nquit\n'));
+    expect(stdout).toBe('diskwright io> 1 MiB\ndiskwright io> ');
+    expect(diskwrightIo('a.raw b.raw').stderr).toBe(
+      "diskwright: Expecting one image file name\nTry 'diskwright --help' for more information\n",
+    );
+  });
+
+  test('a write into the last sector of a file makes it no longer than it must be', () => {
+    writeFileSync(join(pair.ours, 'odd'), Buffer.alloc(1000));
+    expect(diskwrightIo('-f file odd', 'write -P 1 1000 4', 'length', 'read -q -P 1 1000 4').status).toBe(0);
+    expect(statSync(join(pair.ours, 'odd')).size).toBe(1004);
+  });
+});
