@@ -293,12 +293,15 @@ async function writeWhileWritable(
   reference: BackingReference | undefined,
 ): Promise<void> {
   const setWritable = (writable: boolean) => reopenNow(graph, [{ node: overlay, options: { 'read-only': !writable } }]);
-  const readOnly = !overlay.writable;
-  if (readOnly) await setWritable(true);
+  if (overlay.writable) return writeReference(graph, overlay, reference);
+  const { explicit } = overlay.origin;
+  await setWritable(true);
   try {
     await writeReference(graph, overlay, reference);
   } finally {
-    if (readOnly) await setWritable(false).catch((error) => noteNotUndone(graph, overlay, error));
+    await setWritable(false).catch((error) => noteNotUndone(graph, overlay, error));
+    // Nobody asked for it, so that later it takes on again what its parent is.
+    overlay.origin = { ...overlay.origin, explicit };
   }
 }
 
