@@ -106,5 +106,11 @@ test('what is executable in git: the commands and .ci/run', () => {
     .split('\n')
     .filter((line) => line.startsWith('100755'))
     .map((line) => line.split('\t')[1]);
-  expect(executable).toEqual(['.ci/run', 'bin/diskwright', 'bin/diskwright-img']);
+  expect(executable).toEqual([
+    '.ci/run',
+    'bin/diskwright',
+    'bin/diskwright-img',
+    'bin/diskwright-io',
+    'bin/diskwright-nbd',
+  ]);
 });

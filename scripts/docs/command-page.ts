@@ -1,6 +1,7 @@
 /** docs/commands.md, from the tables that the commands parse by. */
 import type { Command } from '../../src/tools/command.ts';
 import type { OptionSpec } from '../../src/tools/command-line/getopt.ts';
+import { type IoCommand, usageLine } from '../../src/tools/io/command.ts';
 
 const INTRODUCTION = `# Commands
 
@@ -11,6 +12,8 @@ Two programs with one set of commands:
 - **\`diskwright\`** is for people and new scripts. It guesses the format of a new image from its name, shows a progress bar on a terminal and says more.
 - **\`diskwright-img\`** takes the place of \`qemu-img\` in scripts: the same options, output, messages and exit statuses, to the letter. Called through a link, its messages
   begin with the link's name, as scripts that look for \`qemu-img: …\` need.
+
+**\`diskwright-io\`** takes the place of \`qemu-io\` in the same way; \`diskwright io\` is the same shell for people, see [io](#io).
 
 Both follow GNU conventions: options and operands in any order, \`--\` ends options, short options bundle, long ones may be abbreviated.
 
@@ -39,6 +42,36 @@ function optionCell({ short, long, argument }: OptionSpec): string {
   return `\`${names.join('`, `')}${argument === undefined ? '' : ` ${argument}`}\``;
 }
 
+/** The commands of the shell. */
+function shellSection(commands: readonly IoCommand[]): string {
+  const rows = commands.map((command) => {
+    const [words = '', text] = usageLine(command).split(' -- ');
+    const alias = command.alias === undefined ? '' : `, \`${command.alias}\``;
+    return `| \`${words.trim().replaceAll('|', '\\|')}\`${alias}${command.beyond ? ' ●' : ''} | ${text} |`;
+  });
+  return [
+    '### Commands of the shell',
+    '',
+    'Words are separated by blanks, and nothing is quoted. Requests of `aio_read` and `aio_write` run beside the commands',
+    'and tell what came of them when they end. `help COMMAND` tells more.',
+    '',
+    '| command | what it does |',
+    '| --- | --- |',
+    ...rows,
+    '',
+    'Breakpoints and `fault` need the image to be open through blkdebug:',
+    '',
+    '```console',
+    "$ diskwright io -f raw -c 'fault add pwritev errno=ENOSPC once' -c 'write 0 4k' -c 'fault list' blkdebug::disk.img",
+    'rule 1',
+    'write failed: No space left on device',
+    '```',
+    '',
+    'At the end, at `close` and at `aio_flush` requests that are still suspended at a breakpoint go on.',
+    '',
+  ].join('\n');
+}
+
 function section(command: Command): string {
   const { name, summary, operands, description, examples } = command;
   const rows = command.options
@@ -60,6 +93,9 @@ function section(command: Command): string {
   ].join('\n');
 }
 
-export function commandPage(commands: readonly Command[]): string {
-  return [INTRODUCTION, ...commands.map(section)].join('\n');
+export function commandPage(commands: readonly Command[], shell: readonly IoCommand[]): string {
+  const sections = commands.flatMap((command) =>
+    command.name === 'io' ? [section(command), shellSection(shell)] : [section(command)],
+  );
+  return [INTRODUCTION, ...sections].join('\n');
 }

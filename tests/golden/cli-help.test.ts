@@ -33,7 +33,7 @@ describe('help', () => {
     const { readFileSync } = await import('node:fs');
     for (const { name, load } of commands) {
       const command = await load();
-      const sources = [`src/tools/commands/${name}.ts`, ...(name === 'convert' ? CONVERT_SOURCES : [])]
+      const sources = [`src/tools/commands/${name}.ts`, ...(MORE_SOURCES[name] ?? [])]
         .concat(['src/tools/open-image.ts', 'src/tools/command.ts'])
         .map((path) => readFileSync(path, 'utf8'))
         .join('\n');
@@ -46,4 +46,7 @@ describe('help', () => {
   });
 });
 
-const CONVERT_SOURCES = ['src/tools/convert/images.ts', 'src/tools/convert/settings.ts'];
+const MORE_SOURCES: Readonly<Record<string, readonly string[]>> = {
+  convert: ['src/tools/convert/images.ts', 'src/tools/convert/settings.ts'],
+  io: ['src/tools/io/options.ts'],
+};
