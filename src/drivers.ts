@@ -9,6 +9,7 @@ import { preallocate } from './filters/preallocate.ts';
 import { throttle } from './filters/throttle/throttle.ts';
 import { raw } from './formats/raw.ts';
 import { vdi } from './formats/vdi/vdi.ts';
+import { nbd } from './nbd/client/driver.ts';
 import { file, hostDevice } from './protocols/file.ts';
 import { memory } from './protocols/memory.ts';
 import { nullAio, nullCo } from './protocols/null.ts';
@@ -19,6 +20,7 @@ export const DRIVERS: readonly DriverSpec[] = [
   nullCo,
   nullAio,
   memory,
+  nbd,
   raw,
   vdi,
   blkdebug,

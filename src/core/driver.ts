@@ -50,14 +50,16 @@ export interface Limits {
 /**
  * One run of a driver's own layer, at most as long as asked, never empty. The core walks on.
  * - `data`: stored; plainly at `at` if given. With `recurse`, holes of the child below may still make it zero.
- * - `zero`: reads as zeroes, decided by this layer; `at`: where the (unwritten) storage is, if there is any.
+ * - `zero`: reads as zeroes, decided by this layer; `at`: where the storage is, if there is any, unwritten or, with `stored`, not.
+ * - `unknown`: nothing stored here, and what is read is not known without reading.
  * - `unallocated`: nothing in this layer: zero, or what a backing child has.
  * - `encoded`: stored compressed or encrypted.
  * - `delegate`: whatever the child says at `at` (filters, raw).
  */
 export type Extent =
   | { readonly kind: 'data'; readonly length: number; readonly at?: ExtentPlace; readonly recurse?: boolean }
-  | { readonly kind: 'zero'; readonly length: number; readonly at?: ExtentPlace }
+  | { readonly kind: 'zero'; readonly length: number; readonly at?: ExtentPlace; readonly stored?: boolean }
+  | { readonly kind: 'unknown'; readonly length: number }
   | { readonly kind: 'unallocated'; readonly length: number }
   | { readonly kind: 'encoded'; readonly length: number }
   | { readonly kind: 'delegate'; readonly length: number; readonly at: ExtentPlace };
@@ -152,6 +154,11 @@ export interface DriverNode {
   status?(offset: number, length: number): Promise<Extent>;
   /** The same at once, or undefined where it must wait. Never throws. */
   tryStatusNow?(offset: number, length: number): Extent | undefined;
+  /**
+   * A job begins that may be told status as it was at its beginning or later, so that answers may be kept until the
+   * returned function is called. For drivers that are slow to ask, and not alone in writing.
+   */
+  holdStatus?(): () => void;
 
   limits?(): Partial<Limits>;
   /** Changes the disk's size (BL-SIZE-3). Protocols: the file's. */
@@ -281,6 +288,8 @@ export interface OpenContext<O> {
   readonly autoReadOnly: boolean;
   /** Another program has the image still: nothing may be written before `activate` (BL-OPEN-9). */
   readonly inactive: boolean;
+  /** An image names what is opened: it may be hostile, and must not choose files beyond it. */
+  readonly namedByImage: boolean;
   /** Only information is wanted: data will not be read, bulky metadata should not be loaded (V-4). */
   readonly noIO: boolean;
   /** Opened for a check: tolerate what the check will report. */
@@ -379,6 +388,8 @@ export interface ProtocolSpec<O = unknown, C = unknown> extends DriverBase<O> {
   exactFilename?(options: OptionTree): string | undefined;
   /** The driver needs a file name (BL-OPEN-18, step 2). */
   readonly needsFilename?: boolean;
+  /** Prefixes of file names that lead to it, besides its name; in lower case, told apart without regard to case. */
+  readonly prefixes?: readonly string[];
   /** Writes past the end make it longer. */
   readonly growable?: boolean;
   readonly create?: CreateSpec<C, ProtocolCreateContext<C>>;

@@ -34,10 +34,15 @@ export async function protocolFor(
   }
   if (best !== undefined) return best;
   const prefix = withPrefix ? protocolPrefix(filename) : undefined;
-  const driver = graph.driver(prefix ?? 'file');
+  const driver = graph.driver(prefix ?? 'file') ?? driverOfPrefix(graph, prefix?.toLowerCase());
   const named = driver?.kind === 'protocol' || (driver?.kind === 'filter' && driver.parseFilename !== undefined);
   if (!named) throw new BlockError('ENOENT', `Unknown protocol '${prefix ?? 'file'}'`);
   return driver;
+}
+
+function driverOfPrefix(graph: Graph, prefix: string | undefined): DriverSpec | undefined {
+  if (prefix === undefined) return undefined;
+  return graph.drivers.find((driver) => driver.kind === 'protocol' && driver.prefixes?.includes(prefix));
 }
 
 /**

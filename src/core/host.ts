@@ -2,7 +2,9 @@
  * What the engine needs from the world around it. The Node host, the simulated host and a browser's host
  * differ only here; nothing else in the core, the drivers or the jobs touches files, time or chance.
  */
+import type { ByteStream } from './byte-stream.ts';
 import type { BulkLanes } from './host-bulk.ts';
+import type { ClientTls, ClientTlsRequest, ConnectOptions, ServerAddress } from './host-network.ts';
 
 /** How a file is opened. */
 export interface HostFileMode {
@@ -160,8 +162,20 @@ export interface Host {
   readonly clock: HostClock;
   /** A context with threads of its own, started as they are needed. Absent: the host has none, and what waits for none. */
   createContext?(name: string, options?: HostContextOptions): HostContext;
+  /**
+   * Connects to a server; without delay of small packets, and kept alive, where it is TCP. Throws BlockError, with the
+   * system's text of what is wrong. Absent: the host has no network.
+   */
+  connect?(address: ServerAddress, options?: ConnectOptions): Promise<ByteStream>;
+  /** Loads credentials for {@link connect}'s streams. Throws BlockError. Absent: the host has no TLS. */
+  clientTls?(request: ClientTlsRequest): Promise<ClientTls>;
   /** Threads for large work on files. Absent: the host has none. */
   bulkLanes?(): BulkLanes | undefined;
+  /**
+   * Fills `target` from a raw deflate stream, ignoring whatever follows; false: the stream is bad or too short. Absent: bytes/inflate.ts
+   * does it on the event loop.
+   */
+  inflateRaw?(source: Uint8Array, target: Uint8Array): Promise<boolean>;
   /** Random bytes; from a seed in simulations. */
   random(target: Uint8Array): void;
   /** A warning for the user: whole lines, without a program's prefix. */

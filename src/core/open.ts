@@ -381,6 +381,7 @@ function openContext(level: Level, node: BlockNode, options: unknown, backingGiv
     writable: node.writable,
     autoReadOnly: settings.autoReadOnly,
     inactive: node.inactive,
+    namedByImage: asked.namedBy !== undefined,
     noIO: settings.noIO,
     checkOnly: settings.checkOnly,
     salvage: settings.salvage,

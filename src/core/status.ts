@@ -131,18 +131,32 @@ function ofExtent(node: BlockNode, extent: Extent): BlockStatus {
   switch (extent.kind) {
     case 'unallocated':
       return { length, allocated: false, data: false, zero: true, depth };
+    case 'unknown':
+      return { length, allocated: false, data: false, zero: false, depth };
     case 'encoded':
       return { length, allocated: true, data: true, zero: false, depth };
     case 'zero':
     case 'data': {
-      const data = extent.kind === 'data';
+      const zero = extent.kind === 'zero';
+      const data = !zero || extent.stored === true;
       const holder = extent.at?.child === undefined ? node : node.child(extent.at.child)?.node;
-      if (extent.at === undefined || holder === undefined) return { length, allocated: true, data, zero: !data, depth };
+      if (extent.at === undefined || holder === undefined) return { length, allocated: true, data, zero, depth };
       const at = { filename: holder.filename, offset: extent.at.offset };
       // Spelled out, not spread, which is ten times slower: walks over millions of blocks end here.
-      return { length, allocated: true, data, zero: !data, depth, at };
+      return { length, allocated: true, data, zero, depth, at };
     }
     case 'delegate':
       return { length, allocated: true, data: true, zero: false, depth };
   }
+}
+
+/** Lets drivers keep what they are told of status while a job runs; call what is returned when it ends. */
+export function holdStatus(node: BlockNode): () => void {
+  const found = new Set([node]);
+  // A set is walked in the order of adding, with what is added meanwhile.
+  for (const each of found) for (const { node: child } of each.children) found.add(child);
+  const releases = [...found].map(({ isOpen, impl }) => (isOpen ? impl.holdStatus?.() : undefined));
+  return () => {
+    for (const release of releases) release?.();
+  };
 }

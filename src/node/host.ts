@@ -1,9 +1,12 @@
 /** The engine's host on Node. */
 import diagnostics from 'node:diagnostics_channel';
+import { BlockError } from '../core/errors.ts';
 import type { Host, HostClock } from '../core/host.ts';
+import type { ClientTls, ClientTlsRequest } from '../core/host-network.ts';
 import { bulkLanes } from './bulk.ts';
 import { NodeContext } from './context.ts';
 import { NodeFiles } from './files.ts';
+import { inflateRaw } from './inflate.ts';
 import { type Koffi, loadKoffi } from './koffi.ts';
 import { Syscalls } from './syscalls.ts';
 
@@ -15,6 +18,8 @@ export interface NodeHostOptions {
   readonly verbose?: boolean;
   /** Loads the foreign-function library that system calls go through. What it throws is noted; files then do without. */
   readonly loadKoffi?: () => Koffi;
+  /** Names of disks may say which files of this machine hold keys and certificates for TLS (N-4). Default false. */
+  readonly allowNamedKeys?: boolean;
   /** Time, for tests. */
   readonly clock?: HostClock;
 }
@@ -31,7 +36,10 @@ export function nodeHost(options: NodeHostOptions = {}): Host & Required<Pick<Ho
     files: new NodeFiles(syscalls, () => clock.now()),
     clock,
     createContext: (name, settings) => new NodeContext(name, syscalls, settings),
+    connect: async (address, how) => (await import('./nbd/connect.ts')).connectSocket(address, how),
+    clientTls: (request) => loadTls(request, options.allowNamedKeys === true),
     bulkLanes,
+    inflateRaw,
     random,
     warn: options.warn ?? toStderr,
     notice,
@@ -42,6 +50,13 @@ export function nodeHost(options: NodeHostOptions = {}): Host & Required<Pick<Ho
     watched: (channel) => diagnostics.hasSubscribers(channel),
     publish: (channel, message) => diagnostics.channel(channel).publish(message),
   };
+}
+
+async function loadTls(request: ClientTlsRequest, allowed: boolean): Promise<ClientTls> {
+  if (!allowed && (request.certificates !== undefined || request.pskFile !== undefined)) {
+    throw new BlockError('EACCES', 'The name of a disk may not say which files hold keys: see allowNamedKeys');
+  }
+  return (await import('./nbd/tls-client.ts')).loadClientTls(request);
 }
 
 /** The most that one call of getRandomValues gives. */

@@ -106,6 +106,7 @@ describe('opening', () => {
       writable: true,
       autoReadOnly: true,
       inactive: false,
+      namedByImage: false,
       backingGiven: false,
       childInfo: () => undefined,
       noIO: false,

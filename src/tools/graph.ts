@@ -21,6 +21,8 @@ export function newGraph(context: Context): Graph {
 function programHost({ messages, out }: Context): Host {
   const host = nodeHost({
     warn: (message) => messages.raw(`${message}\n`),
+    // Whoever types a name may read the files in it.
+    allowNamedKeys: true,
     ...(process.env.DISKWRIGHT_DEBUG === '1' ? { notice: (message: string) => messages.raw(`${message}\n`) } : {}),
   });
   return {

@@ -21,6 +21,7 @@ export function qemuDrivers(drivers: readonly DriverSpec[]): DriverSpec[] {
   const known = drivers.filter(({ name }) => name !== 'memory');
   return known.map((driver) => {
     if (driver.kind === 'format' && driver.name === 'vdi') return restrictedVdi(driver);
+    if (driver.kind === 'protocol' && driver.name === 'nbd') return { ...driver, prefixes: ['nbd+tcp', 'nbd+unix'] };
     return driver.kind === 'filter' && driver.name === 'blkverify' ? exitingVerifier(driver) : driver;
   });
 }

@@ -1,11 +1,9 @@
 /** Where a server is, and names and options that say so (N-1 to N-6). */
 import { BlockError } from '../../core/errors.ts';
+import type { ServerAddress } from '../../core/host-network.ts';
 import { DEFAULT_PORT, STRING_MAX } from '../protocol.ts';
 
-export type ServerAddress =
-  | { readonly type: 'inet'; readonly host: string; readonly port: number }
-  /** A path, or with a leading NUL a name in Linux's abstract namespace. */
-  | { readonly type: 'unix'; readonly path: string };
+export type { ServerAddress };
 
 /** What a URI says. */
 export interface NbdTarget {
@@ -165,15 +163,31 @@ export function parseLegacyName(name: string): NbdTarget {
   return { address, export: exported, tls: 'off' };
 }
 
-/** As a node shows itself (N-5). */
-export function nbdName(address: ServerAddress, exported: string): string {
+/** As a node shows itself (N-5); undefined where no name leads there. */
+export function nbdName({ address, export: exported, ...tls }: NbdTarget): string | undefined {
+  if (address.type === 'fd') return undefined;
   const path = exported === '' ? '' : `/${encodeURIComponent(exported).replaceAll('%2F', '/')}`;
-  if (address.type === 'unix') return `nbd+unix://${path}?socket=${address.path}`;
+  const scheme = tls.tls === 'require' ? 'nbds' : 'nbd';
+  const user = tls.username === undefined ? '' : `${encodeURIComponent(tls.username)}@`;
+  const keys: string[] = address.type === 'unix' ? [`socket=${queryText(address.path)}`] : [];
+  if (tls.tlsCertificates !== undefined) keys.push(`tls-certificates=${queryText(tls.tlsCertificates)}`);
+  if (tls.tlsPskFile !== undefined) keys.push(`tls-psk-file=${queryText(tls.tlsPskFile)}`);
+  if (tls.tlsHostname !== undefined) keys.push(`tls-hostname=${queryText(tls.tlsHostname)}`);
+  if (tls.tlsVerifyPeer !== undefined) keys.push(`tls-verify-peer=${tls.tlsVerifyPeer ? 1 : 0}`);
+  const query = keys.length === 0 ? '' : `?${keys.join('&')}`;
+  if (address.type === 'unix') return `${scheme}+unix://${user}${path}${query}`;
   const host = address.host.includes(':') ? `[${address.host}]` : address.host;
-  return `nbd://${host}:${address.port}${path}`;
+  return `${scheme}://${user}${host}:${address.port}${path}${query}`;
+}
+
+/** As it is, but for what a query cannot hold. */
+function queryText(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what a name cannot hold
+  return text.replace(/[\u0000-\u0020%&;#+\u007f]/g, (char) => encodeURIComponent(char));
 }
 
 /** For messages: `host:port` or the path. */
 export function addressText(address: ServerAddress): string {
-  return address.type === 'unix' ? address.path : `${address.host}:${address.port}`;
+  if (address.type === 'fd') return `fd:${address.fd}`;
+  return address.type === 'unix' ? address.path.replace('\0', '@') : `${address.host}:${address.port}`;
 }

@@ -58,9 +58,17 @@ const REPLIES_MAX = 65536;
 const TEXT = new TextEncoder();
 const NOTHING = new Uint8Array(0);
 
-/** A violation of the protocol, which ends the connection. */
+const violations = new WeakSet<object>();
+
+/** A violation of the protocol, which ends the connection at once. */
 export function protocolError(text: string): BlockError {
-  return new BlockError('EINVAL', text);
+  const error = new BlockError('EINVAL', text);
+  violations.add(error);
+  return error;
+}
+
+export function isProtocolError(error: unknown): boolean {
+  return typeof error === 'object' && error !== null && violations.has(error);
 }
 
 function* take(bytes: number): Steps<Uint8Array> {
@@ -201,8 +209,11 @@ function* setContexts(options: ClientHandshakeOptions): Steps<Map<string, number
     const name = new TextDecoder().decode(data.subarray(4));
     if (!options.contexts.includes(name))
       throw protocolError(`The server chose the context '${serverText(data.subarray(4))}'`);
-    if (found.has(name)) throw protocolError(`The server chose the context '${name}' twice`);
-    found.set(name, viewOf(data).getUint32(0));
+    const id = viewOf(data).getUint32(0);
+    if (found.has(name) || [...found.values()].includes(id)) {
+      throw protocolError(`The server chose the context '${name}' twice, or gave its number to two`);
+    }
+    found.set(name, id);
   });
   if (last.type !== ReplyType.ack) {
     if (last.type === ReplyType.errTlsReqd) throw refused(Option.setMetaContext, last);
@@ -228,7 +239,7 @@ function* go(name: string): Steps<ExportFacts | undefined> {
     const kind = info.getUint16(0);
     if (kind === InfoType.export) {
       if (data.length !== 12) throw protocolError('The information about the export has the wrong length');
-      basics = { size: checkSize(readLength(info, 2)), flags: info.getUint16(10) };
+      basics = { size: checkSize(readLength(info, 2)), flags: usedFlags(info.getUint16(10)) };
     } else if (kind === InfoType.blockSize) blockSize = checkBlockSize(data);
     else if (kind === InfoType.description) description = serverText(data.subarray(2));
   });
@@ -241,6 +252,11 @@ function* go(name: string): Steps<ExportFacts | undefined> {
 export function checkSize(size: number): number {
   if (!Number.isFinite(size)) throw protocolError('The export is larger than 2^53 bytes');
   return size;
+}
+
+/** Without the flag that there are flags, there are none (N-135). */
+function usedFlags(flags: number): number {
+  return (flags & TransmissionFlag.hasFlags) === 0 ? 0 : flags;
 }
 
 function checkBlockSize(data: Uint8Array): NonNullable<Agreement['blockSize']> {
@@ -260,11 +276,9 @@ function* exportName(name: string, noZeroes: boolean): Steps<Agreement> {
   yield* send(optionFrame(Option.exportName, TEXT.encode(name)));
   const bytes = yield* take(noZeroes ? 10 : 134);
   const view = viewOf(bytes);
-  const size = checkSize(readLength(view, 0));
-  const flags = view.getUint16(8);
   return {
-    size,
-    flags: (flags & TransmissionFlag.hasFlags) === 0 ? 0 : flags,
+    size: checkSize(readLength(view, 0)),
+    flags: usedFlags(view.getUint16(8)),
     structured: false,
     extended: false,
     contexts: new Map(),
@@ -300,9 +314,4 @@ export function* listExports(tls: boolean): Steps<ListedExport[]> {
   });
   if (last.type !== ReplyType.ack) throw refused(Option.list, last);
   return exports;
-}
-
-/** Leaves politely. */
-export function* abort(): Steps<void> {
-  yield* send(optionFrame(Option.abort, NOTHING));
 }

@@ -7,7 +7,7 @@ import { releaseSocket, socketStream } from './socket-stream.ts';
 import type { TlsCredentials } from './tls-credentials.ts';
 
 /** GnuTLS offers shared keys with hashes of 256 bits only. */
-const PSK_CIPHERS =
+export const PSK_CIPHERS =
   'TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384:DHE-PSK-AES128-GCM-SHA256:PSK';
 
 /** Throws BlockError for credentials that are not a server's. */

@@ -1,7 +1,9 @@
 /** Objects for NBD (N-102, N-105): TLS credentials and who may connect. What they name is read when it is asked for. */
 import { readFile } from 'node:fs/promises';
 import { asBlockError, BlockError } from '../../core/errors.ts';
+import type { Host } from '../../core/host.ts';
 import type { JsonValue } from '../../core/json.ts';
+import { tlsCredentials } from '../../nbd/client/credentials.ts';
 import { type Authorization, authorizeByRules, parseRules } from '../../nbd/server/authorize.ts';
 import { loadPsk, loadX509, type TlsCredentials, type TlsEndpoint } from '../../node/nbd/tls-credentials.ts';
 import { Failure } from '../failure.ts';
@@ -54,6 +56,17 @@ export class NbdObjects {
     }
     if (type === 'authz-list') authorizeByRules(rulesOf(properties));
     this.#objects.set(id, { type, properties });
+  }
+
+  /** Makes TLS credentials known to what is opened on `host`. */
+  provideTo(host: Host): void {
+    for (const [id, { type }] of this.#objects) {
+      if (!type.startsWith('tls-creds-')) continue;
+      tlsCredentials(host).set(id, async () => {
+        const { clientTls } = await import('../../node/nbd/tls-client.ts');
+        return clientTls(await this.tlsCredentials(id, 'client'));
+      });
+    }
   }
 
   /** Reads the files. Throws BlockError. */

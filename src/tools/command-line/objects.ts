@@ -75,6 +75,7 @@ export class ObjectList {
   /** Makes the objects known to what is opened on `host`. */
   provideTo(host: Host): void {
     for (const [id, limits] of this.#groups) throttleGroups(host).add(id, limits);
+    this.nbd.provideTo(host);
   }
 
   #addGroup(id: string | undefined, limits: ThrottleLimits): void {

@@ -1,0 +1,33 @@
+/**
+ * A connection as a stream of bytes in both directions: a socket, a MessagePort, a WebSocket. The protocols above know no
+ * more of it than this.
+ */
+
+/** What is told of a stream; set by who uses it, before the first turn of the event loop. */
+export interface ByteStreamListener {
+  /** Bytes that stay as they are. Not called while the stream is paused. */
+  data(bytes: Uint8Array): void;
+  /** The other side sends no more, but may still receive. */
+  end(): void;
+  /** Nothing goes either way any more; called once. `error`: why, where it did not just end. */
+  close(error?: Error): void;
+}
+
+export interface ByteStream {
+  /** Whom to tell; another one takes over from then on. */
+  listen(listener: ByteStreamListener): void;
+  /**
+   * Sends pieces in order, as one portion where it can. They stay as they are until `done`, which is called later, when
+   * they are the system's or lost.
+   */
+  write(pieces: readonly Uint8Array[], done: () => void): void;
+  /** Sends no more, after what was written. */
+  end(): void;
+  /** Ends both directions at once; what was written and is not sent is lost. */
+  destroy(): void;
+  /** Stops and starts `data`. What comes meanwhile waits, at the other side at last. */
+  pause(): void;
+  resume(): void;
+  /** Who is at the other side, for messages and for who decides what it may do. */
+  readonly peer: string;
+}

@@ -1,0 +1,111 @@
+/** The options of the driver that say which server and export (N-5, N-6), and names as such options. */
+import { BlockError } from '../../core/errors.ts';
+import { type OptionTree, parseBoolOption } from '../../core/options.ts';
+import { DEFAULT_PORT } from '../protocol.ts';
+import {
+  checkExportName,
+  type NbdTarget,
+  parseLegacyName,
+  parseNbdUri,
+  parsePort,
+  type ServerAddress,
+} from './address.ts';
+
+/** `undefined`: not given. */
+export interface TargetOptions {
+  readonly server: ServerAddress | undefined;
+  readonly host: string | undefined;
+  readonly port: string | undefined;
+  readonly path: string | undefined;
+  readonly export: string;
+}
+
+/** Throws BlockError in the words of N-6. */
+export function addressOf({ server, host, port, path }: TargetOptions): ServerAddress {
+  if (path !== undefined && host !== undefined) {
+    throw new BlockError('EINVAL', 'path and host may not be used at the same time');
+  }
+  if (path !== undefined) {
+    if (port !== undefined) throw new BlockError('EINVAL', 'port may not be used without host');
+    return { type: 'unix', path };
+  }
+  if (host !== undefined) return inet(host, port ?? String(DEFAULT_PORT));
+  if (server === undefined) throw new BlockError('EINVAL', 'NBD server address missing');
+  return server;
+}
+
+function inet(host: string, port: string): ServerAddress {
+  if (!/^\d+$/.test(port)) {
+    const text = `address resolution failed for ${host}:${port}: Servname not supported for ai_socktype`;
+    throw new BlockError('EINVAL', text);
+  }
+  return { type: 'inet', host, port: parsePort(port) };
+}
+
+/** Keys of an address that make no difference to us. */
+const IGNORED: ReadonlySet<string> = new Set([
+  'ipv4',
+  'ipv6',
+  'to',
+  'numeric',
+  'keep-alive',
+  'mptcp',
+  'tight',
+  'abstract',
+]);
+const KEYS: Readonly<Record<string, readonly string[]>> = {
+  inet: ['host', 'port'],
+  unix: ['path'],
+  fd: ['str'],
+  vsock: ['cid', 'port'],
+};
+
+/** `server.*`. Undefined when nothing is given. Throws BlockError. */
+export function parseServer(tree: OptionTree): ServerAddress | undefined {
+  const { type, ...rest } = tree;
+  if (type === undefined && Object.keys(rest).length === 0) return undefined;
+  if (type === undefined) throw new BlockError('EINVAL', "Parameter 'type' is missing");
+  const keys = KEYS[String(type)];
+  if (keys === undefined) throw new BlockError('EINVAL', `Parameter 'type' does not accept value '${type}'`);
+  for (const key of keys) {
+    if (rest[key] === undefined) throw new BlockError('EINVAL', `Parameter '${key}' is missing`);
+  }
+  for (const key of Object.keys(rest)) {
+    if (!keys.includes(key) && !IGNORED.has(key)) throw new BlockError('EINVAL', `Parameter '${key}' is unexpected`);
+  }
+  const text = (key: string) => String(rest[key]);
+  if (type === 'vsock') throw new BlockError('ENOTSUP', 'NBD over vsock is not supported');
+  if (type === 'inet') return inet(text('host'), text('port'));
+  if (type === 'unix') {
+    const abstract = rest.abstract !== undefined && parseBoolOption(rest.abstract, 'abstract');
+    return { type: 'unix', path: abstract ? `\0${text('path')}` : text('path') };
+  }
+  if (!/^\d{1,9}$/.test(text('str'))) throw new BlockError('EINVAL', `'${text('str')}' is no file descriptor`);
+  return { type: 'fd', fd: Number(text('str')) };
+}
+
+/** A URI or a name of the old form as options, so that they can be told apart from others and shown again. */
+export function nameOptions(name: string): OptionTree {
+  const target = /^nbd:(?!\/\/)/i.test(name) ? parseLegacyName(`nbd:${name.slice(4)}`) : parseNbdUri(name);
+  const { address } = target;
+  return {
+    ...(address.type === 'unix' && { 'server.type': 'unix', 'server.path': address.path }),
+    ...(address.type === 'inet' && {
+      'server.type': 'inet',
+      'server.host': address.host,
+      'server.port': String(address.port),
+    }),
+    ...(target.export !== '' && { export: target.export }),
+    ...(target.tls === 'require' && { tls: true }),
+    ...(target.username !== undefined && { 'tls-username': target.username }),
+    ...(target.tlsCertificates !== undefined && { 'tls-certificates': target.tlsCertificates }),
+    ...(target.tlsPskFile !== undefined && { 'tls-psk-file': target.tlsPskFile }),
+    ...(target.tlsHostname !== undefined && { 'tls-hostname': target.tlsHostname }),
+    ...(target.tlsVerifyPeer !== undefined && { 'tls-verify-peer': target.tlsVerifyPeer }),
+  };
+}
+
+/** What an option tree leads to. Throws BlockError. */
+export function targetOf(options: TargetOptions): Pick<NbdTarget, 'address' | 'export'> {
+  return { address: addressOf(options), export: checkExportName(options.export) };
+}
