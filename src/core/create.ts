@@ -35,7 +35,8 @@ export async function creationDrivers(graph: Graph, format: string, filename: st
     throw new BlockError('ENOTSUP', `Format driver '${format}' does not support image creation`);
   }
   // Without names there is nothing that was there before and could take the image.
-  const reusable = spec.kind === 'format' && protocol?.needsFilename === true;
+  const named = protocol?.needsFilename === true || (protocol?.kind === 'protocol' && protocol.reusable === true);
+  const reusable = spec.kind === 'format' && named;
   if (protocol !== undefined && protocol.create === undefined && !reusable) {
     throw new BlockError('ENOTSUP', `Protocol driver '${protocol.name}' does not support image creation`);
   }
@@ -113,8 +114,9 @@ async function make(
     () => false,
   );
   try {
-    if (protocol.create === undefined) await reuseExisting(graph, filename, given);
-    else {
+    if (protocol.create === undefined) {
+      await reuseExisting(graph, filename, protocol.name, passOn ? Number(given.size ?? 0) : 0);
+    } else {
       // Only what the user gave reaches the protocol, not the format's defaults (BL-CREATE-2).
       const below = Object.entries(given).filter(([name]) => passOn || !Object.hasOwn(own, name));
       const options = parseOptions(protocol.create.options, Object.fromEntries(below)).values;
@@ -128,12 +130,13 @@ async function make(
 }
 
 /** A protocol that cannot create takes what is there, if it is large enough, and clears its first sector. */
-async function reuseExisting(graph: Graph, filename: string, given: OptionTree): Promise<void> {
-  await withFile(graph, filename, undefined, async (file) => {
-    const size = Number(given.size ?? 0);
-    if (file.length() < size) throw new BlockError('ENOTSUP', 'Cannot grow device files');
+async function reuseExisting(graph: Graph, filename: string, protocol: string, size: number): Promise<void> {
+  const refusal = `Protocol driver '${protocol}' does not support image creation, and opening the image failed`;
+  const clear = async (file: Child) => {
+    if (file.length() < size) await file.truncate(size);
     await file.writeZeroes(0, Math.min(512, file.length()));
-  });
+  };
+  await withFile(graph, filename, undefined, clear, refusal);
 }
 
 async function writeFormat(
@@ -151,17 +154,21 @@ async function writeFormat(
   );
 }
 
-/** Opens the file alone, writable, for as long as `work` runs. */
+/** Opens the file alone, writable, for as long as `work` runs. `refusal`: what is told when it cannot be opened. */
 async function withFile(
   graph: Graph,
   filename: string,
   signal: AbortSignal | undefined,
   work: (file: Child) => Promise<void>,
+  refusal?: string,
 ): Promise<void> {
   const user: GraphUser = { description: 'image creation' };
   const driver = (await protocolFor(graph, filename, true)).name;
   const tree = { driver };
-  const node = await openNode(graph, { filename, tree, options: { writable: true, signal } });
+  const opening = openNode(graph, { filename, tree, options: { writable: true, signal } });
+  const node = await opening.catch((error: unknown) => {
+    throw refusal === undefined ? error : addContext(refusal, error);
+  });
   const need = Permission.consistentRead | Permission.write | Permission.resize;
   const share = ALL_PERMISSIONS & ~(Permission.write | Permission.resize);
   let link: ReturnType<Graph['attach']>;

@@ -273,6 +273,11 @@ export interface OpenContext<O> {
   child(name: string): Child | undefined;
   /** What a child's driver tells of itself now, through filters; undefined: there is no such child. */
   childInfo(name: string): DriverInfo | undefined;
+  /**
+   * Opens a file that the image names as a child in `role`, by the policy for such names; the name is a plain one, whatever
+   * it looks like. Throws BlockError. Only while the driver opens.
+   */
+  openNamed(name: string, role: ChildRole, filename: string): Promise<void>;
   /** The caller says what the backing child is, or that there is none: what the image names need not be found. */
   readonly backingGiven: boolean;
   readonly host: Host;
@@ -390,6 +395,8 @@ export interface ProtocolSpec<O = unknown, C = unknown> extends DriverBase<O> {
   readonly needsFilename?: boolean;
   /** Prefixes of file names that lead to it, besides its name; in lower case, told apart without regard to case. */
   readonly prefixes?: readonly string[];
+  /** It makes nothing, but what a name leads to can take a new image. */
+  readonly reusable?: boolean;
   /** Writes past the end make it longer. */
   readonly growable?: boolean;
   readonly create?: CreateSpec<C, ProtocolCreateContext<C>>;

@@ -61,6 +61,7 @@ export const nbd = defineProtocol<NbdOptions>({
   name: 'nbd',
   summary: 'A disk on an NBD server, over TCP or a unix socket',
   prefixes: ['nbd', 'nbd+tcp', 'nbd+unix', 'nbd+vsock', 'nbds', 'nbds+tcp', 'nbds+unix', 'nbds+vsock'],
+  reusable: true,
   options: OPTIONS,
   strongOptions: [
     ...['server', 'host', 'port', 'path', 'export', 'tls-creds', 'tls-hostname'],
