@@ -139,16 +139,13 @@ export class ServerHandshake {
     }
     if (length > SKIP_MAX) return close(`Option ${option} of ${length} bytes is too long`);
     input.skip(OPTION_BYTES);
-    const answer = () => (known ? this.#tooBig(option) : this.#handle(option, NOTHING));
+    const answer = () => this.#handle(option, NOTHING, known);
     this.#skipping = { left: length, answer };
     return undefined;
   }
 
-  #tooBig(option: number): HandshakeStep {
-    return this.#refuse(option, ReplyType.errTooBig, `Option ${option} is too long`);
-  }
-
-  #handle(option: number, data: Uint8Array): HandshakeStep {
+  /** `tooLong`: the data were skipped. */
+  #handle(option: number, data: Uint8Array, tooLong = false): HandshakeStep {
     if (option === Option.abort) {
       this.#reply(option, ReplyType.ack);
       return { kind: 'close' };
@@ -160,6 +157,7 @@ export class ServerHandshake {
       const text = `Option 0x${option.toString(16)} not permitted before TLS`;
       return this.#refuse(option, ReplyType.errTlsReqd, text);
     }
+    if (tooLong) return this.#refuse(option, ReplyType.errTooBig, `Option ${option} is too long`);
     switch (option) {
       case Option.list:
         return this.#list(option, data);
