@@ -38,7 +38,13 @@ const isBelowImage = (node: BlockNode): boolean =>
   node.parents.some(
     ({ parent, role }) => role === 'image' || (parent instanceof BlockNode && isFilter(parent) && isBelowImage(parent)),
   );
-const isData = (node: BlockNode) => !isBelowImage(node);
+/** An image's file by itself, which a writer would spoil. */
+const isImageFile = (node: BlockNode): boolean => {
+  const { driver, filename, primary } = skipFilters(node);
+  if (driver.name === 'raw' && primary !== undefined) return isImageFile(primary.node);
+  return driver.name === 'file' && filename.endsWith('.layer');
+};
+const isData = (node: BlockNode) => !isBelowImage(node) && !isImageFile(node);
 
 function pickDisk(world: GraphWorld, writable: boolean): Disk | undefined {
   const disks = [...world.disks.keys()].filter((disk) => disk.isOpen && (!writable || disk.writable));
@@ -63,9 +69,9 @@ const openDisk: Operation = {
     const { random, graph } = world;
     if (world.disks.size >= 6) return undefined;
     const path = random.pick([...BASES, ...world.images]);
-    const writable = random.chance(0.5);
     const source = imageOptions(world, path);
     const reference = random.chance(0.3) ? pickNode(world) : undefined;
+    const writable = random.chance(0.5) && (reference === undefined || !isImageFile(reference));
     const text = `open ${reference?.name ?? JSON.stringify(source)}${writable ? ' writable' : ''}`;
     return {
       text,
@@ -212,7 +218,7 @@ const drop: Operation = {
     const active = pickNode(world, (node) => backingImage(node) !== undefined);
     if (active === undefined) return undefined;
     const top = world.random.pick(chainOf(active));
-    const base = world.random.pick(chainOf(top));
+    const base = world.random.pick(chainOf(top).filter((node) => node === top || isData(node)));
     const text = world.random.chance(0.2) ? 'x'.repeat(400) : undefined;
     return {
       text: `drop ${top.name} to above ${base.name} from ${active.name}`,
