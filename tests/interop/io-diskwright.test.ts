@@ -48,6 +48,23 @@ describe('breakpoints', () => {
     });
   });
 
+  test('several on one event stop a request together, and each is resumed by itself (BD-31)', () => {
+    const commands = ['break pwritev A', 'break pwritev B', 'aio_write 0 512', 'wait_break A', 'resume A'];
+    expect(qemuIo(BLKDEBUG, ...commands, 'sleep 20', 'wait_break B', 'resume B', 'aio_flush').stdout).toBe(
+      `${['Suspended', 'Suspended', 'Resuming', 'Resuming']
+        .map((what, index) => `blkdebug: ${what} request '${'BAAB'[index]}'\n`)
+        .join('')}${WROTE}`,
+    );
+  });
+
+  test('requests of raw images raise read_aio and write_aio (BD-40, BD-41)', () => {
+    const commands = ['break write_aio W', 'aio_write 0 512', 'wait_break W', 'resume W', 'aio_flush'];
+    expect(qemuIo(BLKDEBUG, ...commands, 'break read_aio R', 'aio_read 0 512', 'wait_break R').stdout).toBe(
+      `blkdebug: Suspended request 'W'\nblkdebug: Resuming request 'W'\n${WROTE}` +
+        `blkdebug: Suspended request 'R'\nblkdebug: Resuming request 'R'\n${READ}`,
+    );
+  });
+
   test('waiting for what cannot come fails (T-BRK-2)', () => {
     expect(qemuIo(BLKDEBUG, 'wait_break A', 'break pwritev B', 'wait_break B', 'length')).toEqual({
       status: 1,

@@ -149,7 +149,8 @@ export async function readAndTell(
   return { text: { head, rows: dump && !quiet ? dumpRows(buffer, offset) : [], tail }, matches };
 }
 
+/** Where all bytes equal their neighbours, the first tells of all. */
 function isFilled(bytes: Uint8Array, pattern: number): boolean {
-  for (const byte of bytes) if (byte !== pattern) return false;
-  return true;
+  if (bytes.length === 0) return true;
+  return bytes[0] === pattern && Buffer.compare(bytes.subarray(0, -1), bytes.subarray(1)) === 0;
 }

@@ -54,7 +54,7 @@ async function runLines(session: Session): Promise<boolean> {
   session.onInterruption = () => source.interrupted();
   let worked = true;
   try {
-    while (!session.quitting) {
+    while (!session.quitting && !session.context.out.broken) {
       const next = source.next();
       const line = next instanceof Promise ? await next : next;
       if (line === undefined) break;

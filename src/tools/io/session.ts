@@ -154,7 +154,7 @@ export class Session {
     const { cache: _cache, ...options } = this.#options;
     this.#disk = await Disk.attach(this.graph, node, { ...options, writable });
     // Reads that began there end there.
-    this.background(before.close());
+    this.background(before.close().catch((error) => this.explain(error)));
   }
 
   /** Notices of BD-31. */
