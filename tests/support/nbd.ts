@@ -27,6 +27,7 @@ export class ManualClock implements HostClock {
   }
 
   sleep(milliseconds: number, signal?: AbortSignal): Promise<void> {
+    if (milliseconds <= 0) return Promise.resolve();
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
       const sleeper = { at: this.#now + milliseconds, wake: resolve };
