@@ -1,8 +1,16 @@
 /**
  * The driver contract. A driver is one literal object made with {@link defineProtocol}, {@link defineFormat} or
- * {@link defineFilter}; what it has is what it can, and what a filter leaves out passes through (filter.ts). A driver sees only aligned, in-bounds, non-empty requests; the core (request.ts)
- * aligns, splits, bounds, falls back and tracks, and checks the contract on both sides of every call.
+ * {@link defineFilter}; what it has is what it can, and what a filter leaves out passes through (filter.ts). A driver sees
+ * only aligned, in-bounds, non-empty requests; the core (request.ts) aligns, splits, bounds, falls back and tracks, and
+ * checks the contract on both sides of every call.
  */
+import type {
+  CreateSpec,
+  FormatCreateContext,
+  MeasureContext,
+  Measurement,
+  ProtocolCreateContext,
+} from './driver-creation.ts';
 import type {
   AmendOptions,
   BlockSizes,
@@ -17,6 +25,7 @@ import type { NewStorage } from './new-storage.ts';
 import type { OptionTree, SchemaOf } from './options.ts';
 import type { ChildRole, Permissions } from './permissions.ts';
 
+export type * from './driver-creation.ts';
 export type * from './driver-reports.ts';
 
 export interface WriteFlags {
@@ -312,53 +321,6 @@ export interface CacheSettings {
   readonly direct: boolean;
   /** Flushes are ignored (done by the core). */
   readonly noFlush: boolean;
-}
-
-export interface ProtocolCreateContext<O> {
-  readonly filename: string;
-  readonly options: O;
-  readonly host: Host;
-  readonly signal: AbortSignal | undefined;
-}
-
-export interface FormatCreateContext<O> {
-  /** The new, empty file, writable and resizable. */
-  readonly file: Child;
-  readonly options: O;
-  readonly host: Host;
-  readonly signal: AbortSignal | undefined;
-}
-
-export interface MeasureContext<O> {
-  readonly options: O;
-  /** Disk size, bytes. */
-  readonly size: number;
-  /** Runs of the source's content in ascending order; absent: only a size is given, all of it might be written. */
-  readonly extents:
-    | AsyncIterable<{ readonly offset: number; readonly length: number; readonly zero: boolean }>
-    | undefined;
-}
-export interface Measurement {
-  /** Bytes the image file needs for the source's content. */
-  readonly required: number;
-  /** Bytes it can grow to when all is written. */
-  readonly fullyAllocated: number;
-}
-
-export interface BackingOptionNames {
-  readonly file: string;
-  /** Absent: the format is not recorded. */
-  readonly format?: string;
-  /** The only format that the image below can have. */
-  readonly only?: string;
-}
-
-/** Options that creation parses: those of the format or protocol. Names and order are those of the `Formatting` line. */
-export interface CreateSpec<C, X> {
-  readonly options: SchemaOf<C>;
-  /** Which options name the image below, where they are not `backing_file` and `backing_fmt` (BL-CREATE-6). */
-  readonly backing?: BackingOptionNames;
-  run(context: X): Promise<void>;
 }
 
 /** A child that a driver opens beside `file`, from the options `NAME.*` or a reference `NAME`. */

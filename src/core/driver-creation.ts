@@ -1,0 +1,51 @@
+/** What drivers are given to make images, and to tell how large one would be. */
+import type { Child } from './driver.ts';
+import type { Host } from './host.ts';
+import type { SchemaOf } from './options.ts';
+
+export interface ProtocolCreateContext<O> {
+  readonly filename: string;
+  readonly options: O;
+  readonly host: Host;
+  readonly signal: AbortSignal | undefined;
+}
+
+export interface FormatCreateContext<O> {
+  /** The new, empty file, writable and resizable. */
+  readonly file: Child;
+  readonly options: O;
+  readonly host: Host;
+  readonly signal: AbortSignal | undefined;
+}
+
+export interface MeasureContext<O> {
+  readonly options: O;
+  /** Disk size, bytes. */
+  readonly size: number;
+  /** Runs of the source's content in ascending order; absent: only a size is given, all of it might be written. */
+  readonly extents:
+    | AsyncIterable<{ readonly offset: number; readonly length: number; readonly zero: boolean }>
+    | undefined;
+}
+export interface Measurement {
+  /** Bytes the image file needs for the source's content. */
+  readonly required: number;
+  /** Bytes it can grow to when all is written. */
+  readonly fullyAllocated: number;
+}
+
+export interface BackingOptionNames {
+  readonly file: string;
+  /** Absent: the format is not recorded. */
+  readonly format?: string;
+  /** The only format that the image below can have. */
+  readonly only?: string;
+}
+
+/** Options that creation parses: those of the format or protocol. Names and order are those of the `Formatting` line. */
+export interface CreateSpec<C, X> {
+  readonly options: SchemaOf<C>;
+  /** Which options name the image below, where they are not `backing_file` and `backing_fmt` (BL-CREATE-6). */
+  readonly backing?: BackingOptionNames;
+  run(context: X): Promise<void>;
+}
