@@ -35,6 +35,8 @@ export {
   unblock,
 } from './core/blockers.ts';
 export type { CacheMode, DiscardMode } from './core/cache.ts';
+export { backingDepth, chainContains, findBackingImage, findBase, findOverlay, imagesOf } from './core/chain.ts';
+export { changeBackingFile, dropIntermediate, requireReplaceable, setBacking } from './core/chain-change.ts';
 export {
   addContextNotifier,
   type ContextNotifier,
@@ -131,6 +133,7 @@ export {
 } from './jobs/replay.ts';
 export { parseSizeChange, type ResizeOptions, resizeDisk, type SizeChange } from './jobs/resize.ts';
 export type { ByteStream, ByteStreamListener, TlsIdentity } from './nbd/byte-stream.ts';
+export { type PortLike, portStream } from './nbd/port-stream.ts';
 export {
   type Authorization,
   type AuthorizationRule,
