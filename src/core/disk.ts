@@ -241,7 +241,7 @@ export class Disk implements GraphUser, AsyncDisposable {
   /** One run of like status from `offset`, at most `length` long; `length` must not be 0. */
   async status(offset: number, length: number): Promise<BlockStatus> {
     this.#checkRange('tell the status of', offset, length);
-    if (this.node.drainDepth > 0) {
+    while (this.node.drainDepth > 0) {
       await this.#whenResumed();
       this.#checkRange('tell the status of', offset, length);
     }
@@ -344,8 +344,10 @@ export class Disk implements GraphUser, AsyncDisposable {
     this.#requireWritable();
     source.#checkRange('read', sourceOffset, length);
     this.#checkRange('write', offset, length);
-    if (source.node.drainDepth > 0) await source.#whenResumed();
-    if (this.node.drainDepth > 0) await this.#whenResumed();
+    while (source.node.drainDepth > 0 || this.node.drainDepth > 0) {
+      await source.#whenResumed();
+      await this.#whenResumed();
+    }
     const [from, to] = [source.node, this.node];
     const copy = () => copyRange(from, sourceOffset, to, offset, length);
     return source.#underWay.track(() => this.#underWay.track(() => from.tracker.track(() => to.tracker.track(copy))));
@@ -387,14 +389,14 @@ export class Disk implements GraphUser, AsyncDisposable {
   }
 
   async #begin(kind: RequestEvent['kind'], offset: number, length: number, work: () => Promise<void>): Promise<void> {
-    if (this.node.drainDepth > 0) await this.#whenResumed();
+    while (this.node.drainDepth > 0) await this.#whenResumed();
     const { graph, node } = this;
     return this.#underWay.track(() => observed(graph, { node: node.name, kind, offset, length }, work));
   }
 
-  /** The node may become another while this waits, and that may be drained too. */
+  /** Ask again afterwards: there may be another node then, and another drain may have begun before its caller goes on. */
   async #whenResumed(): Promise<void> {
-    while (this.node.drainDepth > 0) await this.node.whenResumed();
+    await this.node.whenResumed();
     this.#requireAttached();
   }
 

@@ -68,6 +68,27 @@ test('BL-CTX-5: a request that waits goes to the node that is there then, when t
   await graph.release(overlay);
 });
 
+test('BL-CTX-5: a request that a drain lets go does not slip into the next one, which begins at once', async () => {
+  const storage = new Storage(8192);
+  const graph = graphOf([storageProtocol(storage)]);
+  const disk = await graph.open({ driver: 'store' }, { writable: true });
+  for (let gap = 0; gap < 12; gap++) {
+    const hold = gate();
+    storage.before = ({ kind }) => (kind === 'write' ? hold.wait() : undefined);
+    const first = await graph.drain(disk.node);
+    const writing = disk.write(0, filled(1, 512));
+    first.end();
+    for (let turn = 0; turn < gap; turn++) await undefined;
+    // One that has begun is waited for.
+    const ending = graph.host.clock.sleep(1).then(() => hold.open());
+    const second = await graph.drain(disk.node);
+    expect(disk.node.tracker.idle, `${gap} turns later`).toBe(true);
+    second.end();
+    await Promise.all([writing, ending]);
+  }
+  await disk.close();
+});
+
 test('BL-CTX-5: a disk opened on a drained node waits, status and copies too', async () => {
   const storage = new Storage(8192);
   storage.without = [];
