@@ -36,7 +36,7 @@ test('is what was put last, everywhere; copies go their own way', () => {
     expect(flattened(map)).toEqual(model);
     expect(flattened(copy)).toEqual(then);
     const [from, to] = [random.below(SIZE / 2), SIZE / 2 + random.below(SIZE / 2)];
-    const part = map.runs(from, to).flatMap(({ start, end, piece }) => {
+    const part = [...map.runs(from, to)].flatMap(({ start, end, piece }) => {
       return Array.from({ length: end - start }, (_, i) =>
         piece === undefined ? -1 : piece.at + start - piece.start + i,
       );

@@ -54,22 +54,20 @@ export class PieceMap {
   }
 
   /** The whole range in ascending order. */
-  runs(start: number, end: number): Run[] {
-    const found: Run[] = [];
+  *runs(start: number, end: number): Generator<Run, void> {
     let at = start;
     for (let i = this.#firstEndingBehind(start); i < this.#chunks.length && at < end; i++) {
       for (const piece of this.#chunks[i] ?? []) {
         if (piece.end <= at) continue;
         if (piece.start >= end) break;
-        if (piece.start > at) found.push({ start: at, end: piece.start, piece: undefined });
+        if (piece.start > at) yield { start: at, end: piece.start, piece: undefined };
         const from = Math.max(at, piece.start);
         at = Math.min(end, piece.end);
-        found.push({ start: from, end: at, piece });
+        yield { start: from, end: at, piece };
       }
       if (startOf(this.#chunks[i]) >= end) break;
     }
-    if (at < end) found.push({ start: at, end, piece: undefined });
-    return found;
+    if (at < end) yield { start: at, end, piece: undefined };
   }
 
   /** Where there are pieces, neighbours as one; ascending. */

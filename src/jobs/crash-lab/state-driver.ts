@@ -26,6 +26,8 @@ export interface StateContent {
 }
 
 const DRIVER = 'crash-state';
+/** Pieces are told as one run up to about so many bytes. */
+const STATUS_MAX = 1 << 20;
 
 /** A graph like `graph` that opens crash states besides. */
 export class StateGraph {
@@ -103,7 +105,8 @@ class StateNode {
 
   async read(offset: number, target: Uint8Array): Promise<void> {
     const { base, log } = this.#source;
-    for (const { start, end, piece } of this.#pieces.runs(offset, offset + target.length)) {
+    // Writes may come while this waits: it reads what was there when it began.
+    for (const { start, end, piece } of [...this.#pieces.runs(offset, offset + target.length)]) {
       const part = target.subarray(start - offset, end - offset);
       if (piece === undefined) {
         const stored = Math.max(0, Math.min(end, base.length) - start);
@@ -140,10 +143,22 @@ class StateNode {
   }
 
   async #status(offset: number, length: number): Promise<Extent> {
-    const [run] = this.#pieces.runs(offset, offset + length);
-    if (run === undefined) return { kind: 'data', length };
-    const { start, end, piece } = run;
-    if (piece !== undefined) return { kind: piece.kind === 'zero' ? 'zero' : 'data', length: end - start };
+    let kind: 'data' | 'zero' | undefined;
+    let known = offset;
+    for (const { start, end, piece } of this.#pieces.runs(offset, offset + length)) {
+      if (piece === undefined) {
+        if (kind !== undefined) break;
+        return this.#baseStatus(start, end);
+      }
+      const own = piece.kind === 'zero' ? 'zero' : 'data';
+      kind ??= own;
+      if (own !== kind || start - offset >= STATUS_MAX) break;
+      known = end;
+    }
+    return { kind: kind ?? 'data', length: known - offset };
+  }
+
+  async #baseStatus(start: number, end: number): Promise<Extent> {
     const { base } = this.#source;
     if (start >= base.length) return { kind: 'zero', length: end - start };
     const found = await base.status(start, Math.min(end, base.length) - start);
