@@ -150,8 +150,36 @@ async function writeFormat(
   const { values } = parseOptions(create.options, given);
   const { host } = graph;
   await withFile(graph, asked.filename, asked.signal, (file) =>
-    create.run({ file, options: values as never, host, signal: asked.signal }),
+    create.run({
+      file,
+      options: values as never,
+      host,
+      signal: asked.signal,
+      withNewFile: (filename, use) => withNewFile(graph, filename, asked.signal, use),
+    }),
   );
+}
+
+/** A file beside the image that is made with it; whatever its name looks like, it is a local one. */
+async function withNewFile(
+  graph: Graph,
+  filename: string,
+  signal: AbortSignal | undefined,
+  work: (file: Child) => Promise<void>,
+): Promise<void> {
+  const { host } = graph;
+  const existed = await host.files.stat(filename).then(
+    () => true,
+    () => false,
+  );
+  try {
+    const made = await host.files.open(filename, { write: true, create: 'truncate' });
+    await made.close();
+    await withFile(graph, filename, signal, work, 'file');
+  } catch (error) {
+    if (!existed) await host.files.remove(filename).catch(() => {});
+    throw error;
+  }
 }
 
 /** Opens the file alone, writable, for as long as `work` runs. `refusal`: what is told when it cannot be opened. */

@@ -16,6 +16,8 @@ export interface FormatCreateContext<O> {
   readonly options: O;
   readonly host: Host;
   readonly signal: AbortSignal | undefined;
+  /** Makes another plain file beside the image, empty, for as long as `work` runs; removed if that fails, unless it was there. */
+  withNewFile(filename: string, work: (file: Child) => Promise<void>): Promise<void>;
 }
 
 export interface MeasureContext<O> {

@@ -14,6 +14,8 @@ export interface Events {
   readonly 'diskwright:fault': FaultEvent;
   /** The two sides of a blkverify node do not agree (BV-8); the message is a MismatchDetails. */
   readonly 'diskwright:mismatch': object;
+  /** An image's metadata turned out to be wrong (Q-CORR-1); the members are those of the event BLOCK_IMAGE_CORRUPTED. */
+  readonly 'diskwright:image-corrupted': ImageCorruptedEvent;
   /** A request of a disk's user has ended. While watched, none takes the fast path. */
   readonly 'diskwright:request': RequestEvent;
 }
@@ -39,6 +41,17 @@ export interface FaultEvent {
   readonly length: number;
   /** `error`, `delay`, `torn`, … */
   readonly action: string;
+}
+
+export interface ImageCorruptedEvent {
+  readonly device: string;
+  readonly 'node-name': string;
+  readonly msg: string;
+  /** Of what could not be accessed, where that is known. Bytes. */
+  readonly offset?: number;
+  readonly size?: number;
+  /** The image cannot be used any more. */
+  readonly fatal: boolean;
 }
 
 export interface RequestEvent {

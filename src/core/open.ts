@@ -10,6 +10,7 @@ import { completeFilter } from './filter.ts';
 import { allowedSettings, type NamedDriver, protocolFor, requireDriver } from './find-driver.ts';
 import type { Graph } from './graph.ts';
 import { driverInfo } from './info.ts';
+import { openNamedChild } from './named-child.ts';
 import { BlockNode, type NodeOrigin, type NodeSettings } from './node.ts';
 import {
   childProtocolLevel,
@@ -370,6 +371,7 @@ function openContext(level: Level, node: BlockNode, options: unknown, backingGiv
     },
     child: (name) => node.child(name),
     childInfo: (name) => openInfo(node.child(name)?.node),
+    openNamed: (name, role, filename) => openNamedChild(level, node, { name, role, filename }),
     backingGiven,
     event(name) {
       const below = node.child(primary)?.node;

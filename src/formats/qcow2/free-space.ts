@@ -1,0 +1,84 @@
+/** Finding free clusters, and taking them (Q-REF-3). */
+import { BlockError } from '../../core/errors.ts';
+import { createBlock } from './refcount-growth.ts';
+import type { Refcounts } from './refcounts.ts';
+import type { HostOffset } from './tables.ts';
+
+/**
+ * The first run of `count` clusters that nothing uses, from the lowest that may be free. The caller holds the lock.
+ * Resolves with the number of its first cluster.
+ */
+export async function findFree(refcounts: Refcounts, count: number): Promise<number> {
+  const { refcountsPerBlock } = refcounts.image.layout;
+  let start = refcounts.hint;
+  let firstFree = -1;
+  let cluster = start;
+  while (cluster < start + count) {
+    const index = refcounts.blockIndex(cluster);
+    const end = (index + 1) * refcountsPerBlock;
+    const isThere = (refcounts.table[index] ?? 0) !== 0;
+    if (!isThere) {
+      if (firstFree < 0) firstFree = cluster;
+      cluster = end;
+      continue;
+    }
+    const block = refcounts.isKnownFull(index) ? undefined : await refcounts.block(index);
+    if (block === undefined || refcounts.freeIn(index, block) === 0) {
+      cluster = end;
+      start = end;
+      continue;
+    }
+    for (const { view } = block; cluster < end && cluster < start + count; cluster++) {
+      if (refcounts.width.get(view, cluster % refcountsPerBlock) !== 0) start = cluster + 1;
+      else if (firstFree < 0) firstFree = cluster;
+    }
+  }
+  refcounts.hint = firstFree < 0 ? start : firstFree;
+  if ((start + count) * refcounts.image.layout.clusterSize > Number.MAX_SAFE_INTEGER) {
+    throw new BlockError('EFBIG', 'File too large', { node: refcounts.image.node });
+  }
+  return start;
+}
+
+/** Takes `count` clusters side by side, each with a count of 1 then. Resolves with their place. Throws BlockError. */
+export function allocateClusters(refcounts: Refcounts, count: number): Promise<HostOffset> {
+  return refcounts.lock.run(async () => {
+    const { image } = refcounts;
+    await image.raise('cluster_alloc');
+    for (;;) {
+      const first = await findFree(refcounts, count);
+      if (await makeBlocks(refcounts, first, count)) continue;
+      const offset = first * image.layout.clusterSize;
+      await refcounts.changeLocked(offset, count * image.layout.clusterSize, 1);
+      image.preallocated = undefined;
+      return offset;
+    }
+  });
+}
+
+/** Takes as many of `count` clusters from `offset` on as are free, up to the first that is not. Resolves with their number. */
+export function allocateClustersAt(refcounts: Refcounts, offset: HostOffset, count: number): Promise<number> {
+  return refcounts.lock.run(async () => {
+    const { clusterSize } = refcounts.image.layout;
+    const first = offset / clusterSize;
+    for (;;) {
+      let free = 0;
+      while (free < count && (await refcounts.get(first + free)) === 0) free++;
+      if (free === 0) return 0;
+      if (await makeBlocks(refcounts, first, free)) continue;
+      await refcounts.changeLocked(offset, free * clusterSize, 1);
+      return free;
+    }
+  });
+}
+
+/** Whether a block had to be made, for which the places may be taken now. */
+async function makeBlocks(refcounts: Refcounts, first: number, count: number): Promise<boolean> {
+  const last = refcounts.blockIndex(first + count - 1);
+  for (let index = refcounts.blockIndex(first); index <= last; index++) {
+    if ((refcounts.table[index] ?? 0) !== 0) continue;
+    await createBlock(refcounts, index);
+    return true;
+  }
+  return false;
+}

@@ -1,0 +1,107 @@
+/** Opening an image: everything in the order of Q-HDR-5. */
+import type { Child, OpenContext } from '../../core/driver.ts';
+import { BlockError, codeOf, withErrno } from '../../core/errors.ts';
+import { noExtensions } from './extensions.ts';
+import { CryptMethod, type Qcow2Header } from './header.ts';
+import { Qcow2Image } from './image.ts';
+import { L1_ENTRY_BYTES, L1Table } from './l1-table.ts';
+import { layoutOf } from './layout.ts';
+import { type Qcow2Options, settingsFor } from './options.ts';
+import { readBackingName, readExtensions, readHeader } from './read-header.ts';
+import { readSnapshotTable } from './snapshot-table.ts';
+import { becomeWritable } from './writability.ts';
+import { attachWriteBack } from './write-back.ts';
+
+/** Bytes of a table that are read at a time. */
+const PIECE = 1 << 20;
+
+/** `writable`: as it is to be opened now. Throws BlockError. */
+export async function openImage(context: OpenContext<Qcow2Options>, writable: boolean): Promise<Qcow2Image> {
+  const { file, host, node, noIO, checkOnly } = context;
+  const read = await readHeader(file, { checkOnly, writable });
+  const { header } = read;
+  const l1 = noIO ? undefined : await readL1(file, header);
+  const image = new Qcow2Image({
+    file,
+    host,
+    node,
+    header,
+    settings: settingsFor(context.options, header, layoutOf(header)),
+    writable,
+    extensions: noExtensions(),
+    backingName: undefined,
+    child: (name) => context.child(name),
+    event: (name) => context.event(name),
+  });
+  attachWriteBack(image);
+  if (l1 !== undefined) image.l1 = l1;
+  checkEncryption(context, header);
+  if (!noIO) await loadRefcounts(image, checkOnly);
+  image.extensions = readExtensions(read);
+  await openDataFile(context, image);
+  image.backingName = readBackingName(read);
+  image.snapshots = await readSnapshotTable(file, header, checkOnly);
+  if (writable && !noIO) await becomeWritable(image, { checkOnly });
+  return image;
+}
+
+/** The active L1 table, as far as the file has it: the last cluster may be cut short, and is zero behind that. */
+export async function readL1(file: Child, header: Qcow2Header): Promise<L1Table> {
+  const length = header.l1Entries * L1_ENTRY_BYTES;
+  const offset = Number(header.l1Offset);
+  const clusterSize = 2 ** header.clusterBits;
+  const held = Math.ceil(file.length() / clusterSize) * clusterSize;
+  try {
+    if (length > 0 && offset + length > held) throw new BlockError('EIO', 'The table is past the end of the file');
+    const bytes = new Uint8Array(length);
+    for (let done = 0; done < length; done += PIECE) await file.read(offset + done, bytes.subarray(done, done + PIECE));
+    return new L1Table(offset, bytes);
+  } catch (error) {
+    throw withErrno(codeOf(error), 'Could not read L1 table', { cause: error });
+  }
+}
+
+async function loadRefcounts(image: Qcow2Image, checkOnly: boolean): Promise<void> {
+  try {
+    await image.refcounts.load();
+  } catch (error) {
+    // A check says what is wrong, and can build them anew.
+    if (checkOnly) return;
+    throw withErrno(codeOf(error), 'Could not initialize refcount handling', { cause: error });
+  }
+}
+
+/** Q-OPT-5. */
+function checkEncryption({ options, noIO }: OpenContext<Qcow2Options>, { cryptMethod }: Qcow2Header): void {
+  const given = options['encrypt.format'];
+  if (cryptMethod === CryptMethod.none) {
+    if (given === undefined) return;
+    throw new BlockError('EINVAL', `No encryption in image header, but options specified format '${given}'`);
+  }
+  if (cryptMethod > CryptMethod.luks) throw new BlockError('EINVAL', `Unsupported encryption method ${cryptMethod}`);
+  const format = cryptMethod === CryptMethod.aes ? 'aes' : 'luks';
+  if (given !== undefined && given !== format) {
+    const text = `Header reported '${format}' encryption format but options specify '${given}'`;
+    throw new BlockError('EINVAL', text);
+  }
+  if (noIO) return;
+  if (options['encrypt.key-secret'] === undefined) {
+    throw new BlockError('EINVAL', "Parameter 'encrypt.key-secret' is required for cipher");
+  }
+  throw new BlockError('ENOTSUP', 'Encrypted qcow2 images cannot be read or written yet');
+}
+
+/** Q-DATA-2. */
+async function openDataFile(context: OpenContext<Qcow2Options>, image: Qcow2Image): Promise<void> {
+  const given = context.child('data-file') !== undefined;
+  const { extensions, layout } = image;
+  if (!layout.hasDataFile) {
+    if (given) {
+      throw new BlockError('EINVAL', "'data-file' can only be set for images with an external data file");
+    }
+    return;
+  }
+  if (given || context.noIO) return;
+  if (extensions.dataFile === undefined) throw new BlockError('EINVAL', "'data-file' is required for this image");
+  await context.openNamed('data-file', 'data', extensions.dataFile);
+}

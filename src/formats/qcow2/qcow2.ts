@@ -1,0 +1,109 @@
+/** The qcow2 format (specification: the Q rules). */
+import { type DriverNode, defineFormat, type OpenContext } from '../../core/driver.ts';
+import { BlockError, errorText } from '../../core/errors.ts';
+import { discard, writeZeroes } from './clear.ts';
+import { create } from './create.ts';
+import { createOptions, type Qcow2CreateOptions } from './create-options.ts';
+import { CryptMethod, hasMagic } from './header.ts';
+import type { Qcow2Image } from './image.ts';
+import { info } from './info.ts';
+import { openImage } from './open.ts';
+import { type Qcow2Options, qcow2Options } from './options.ts';
+import { read, tryReadNow } from './read.ts';
+import { changeBacking, makeEmpty } from './rebase.ts';
+import { finishSession, prepareReopen } from './reopen.ts';
+import { resize } from './resize.ts';
+import { place, status, tryStatusNow } from './status.ts';
+import { tryWriteNow, write } from './write.ts';
+import { flush } from './write-back.ts';
+
+export const qcow2 = defineFormat<Qcow2Options, Qcow2CreateOptions>({
+  name: 'qcow2',
+  summary: 'QEMU disk images: sparse, with backing files, compression, external data files',
+  options: qcow2Options,
+  children: { 'data-file': { role: 'data', optional: true } },
+  supportsBacking: true,
+  temporaryOverlay: {},
+  probe: (head) => (hasMagic(head) ? 100 : 0),
+  create: { options: createOptions, run: create },
+  open: openQcow2,
+});
+
+async function openQcow2(context: OpenContext<Qcow2Options>): Promise<DriverNode> {
+  const image = await openImage(context, context.writable && !context.inactive);
+  return context.noIO ? headerOnly(image) : qcow2Node(image, context);
+}
+
+function qcow2Node(opened: Qcow2Image, context: OpenContext<Qcow2Options>): DriverNode {
+  let image = opened;
+  let writable = context.writable;
+  return {
+    length: () => image.length,
+    read: (offset, target) => read(image, offset, target),
+    tryReadNow: (offset, target) => tryReadNow(image, offset, target),
+    write: (offset, source) => write(image, offset, source),
+    tryWriteNow: (offset, source) => tryWriteNow(image, offset, source),
+    writeZeroes: (offset, length, flags) => writeZeroes(image, offset, length, flags),
+    discard: (offset, length) => discard(image, offset, length),
+    flush: () => flush(image),
+    status: (offset, length) => status(image, offset, length),
+    tryStatusNow: (offset, length) => tryStatusNow(image, offset, length),
+    place: (offset, length) => place(image, offset, length),
+    limits: () => limits(image),
+    truncate: (length, options) => resize(image, length, options),
+    info: () => info(image.header, image.extensions),
+    zeroInit: () => zeroInit(image),
+    backing: () => backingOf(image),
+    changeBacking: (reference) => changeBacking(image, reference),
+    makeEmpty: () => makeEmpty(image),
+    async prepareReopen(next) {
+      const step = await prepareReopen(image, next.options as Qcow2Options, next.writable);
+      return { ...step, commit: () => (step.commit(), (writable = next.writable), undefined) };
+    },
+    async inactivate() {
+      await finishSession(image);
+    },
+    async activate() {
+      try {
+        image = await openImage(context, writable);
+      } catch (error) {
+        if (!(error instanceof BlockError)) throw error;
+        const text = `Could not reopen qcow2 layer: ${error.message}`;
+        throw new BlockError(error.code, text, { node: context.node, cause: error });
+      }
+    },
+    close: () => finishSession(image),
+  };
+}
+
+function limits({ layout, header }: Qcow2Image) {
+  return {
+    zeroAlign: layout.subclusterSize,
+    discardAlign: layout.clusterSize,
+    preferred: layout.clusterSize,
+    ...(header.cryptMethod === CryptMethod.none ? {} : { requestAlign: 512 }),
+  };
+}
+
+function backingOf({ backingName, extensions }: Qcow2Image) {
+  return backingName === undefined ? undefined : { filename: backingName, format: extensions.backingFormat ?? '' };
+}
+
+/** Q-READ-5. */
+function zeroInit({ l1, header, data }: Qcow2Image): boolean {
+  if (l1.entries === 0 || l1.l2Offset(0) === 0) return true;
+  return header.cryptMethod === CryptMethod.none && data.zeroInit();
+}
+
+/** Enough to tell of the image, without its tables. */
+function headerOnly(image: Qcow2Image): DriverNode {
+  return {
+    length: () => image.length,
+    async read() {
+      throw new BlockError('EIO', errorText('EIO'));
+    },
+    info: () => info(image.header, image.extensions),
+    backing: () => backingOf(image),
+    zeroInit: () => false,
+  };
+}

@@ -1,0 +1,126 @@
+/** Reading (Q-READ-1, Q-READ-2): a request in runs, several at a time. */
+import { settled } from '../../core/gate.ts';
+import { corruption } from './corruption.ts';
+import type { Qcow2Image } from './image.ts';
+import { findRun, loadRun, type Run } from './map.ts';
+import { Kind } from './tables.ts';
+
+/** Parts of one request that are read at a time. */
+const AT_ONCE = 8;
+
+export async function read(image: Qcow2Image, offset: number, target: Uint8Array): Promise<void> {
+  image.requireUsable();
+  const { gate } = image;
+  const ticket = gate.closed ? await gate.enterWhenOpen() : gate.enter();
+  try {
+    await readInside(image, offset, target);
+  } finally {
+    gate.leave(ticket);
+  }
+}
+
+/** The same for who is inside the gate, or behind it. */
+export async function readInside(image: Qcow2Image, offset: number, target: Uint8Array): Promise<void> {
+  let pieces: Promise<void>[] = [];
+  try {
+    for (let done = 0; done < target.length; ) {
+      const run = await loadRun(image, offset + done, target.length - done);
+      const part = run.length === target.length ? target : target.subarray(done, done + run.length);
+      if (run.length === target.length) return await readRun(image, run, offset, part);
+      pieces.push(readRun(image, run, offset + done, part));
+      done += run.length;
+      if (pieces.length < AT_ONCE) continue;
+      const batch = pieces;
+      pieces = [];
+      await settled(batch);
+    }
+  } finally {
+    await settled(pieces);
+  }
+}
+
+async function readRun(image: Qcow2Image, run: Run, guest: number, target: Uint8Array): Promise<void> {
+  switch (run.kind) {
+    case Kind.normal:
+      return readStored(image, run, guest, target);
+    case Kind.unallocated:
+    case Kind.unallocatedAllocated:
+      return readBacking(image, guest, target);
+    case Kind.compressed: {
+      if (run.compressed === undefined) break;
+      const bytes = await image.decompressed.get(run.compressed);
+      const start = guest % image.layout.clusterSize;
+      target.set(bytes.subarray(start, start + target.length));
+      return;
+    }
+    case Kind.invalid:
+      throw await corruption(image, { fatal: true, text: run.problem ?? 'Invalid cluster entry found' });
+  }
+  target.fill(0);
+}
+
+async function readStored(image: Qcow2Image, { host }: Run, guest: number, target: Uint8Array): Promise<void> {
+  const { data, file, cipher, layout } = image;
+  if (data === file && host - (host % layout.clusterSize) >= file.length()) {
+    const text = `Cluster at host offset 0x${host.toString(16)} is beyond the end of the image file`;
+    throw await corruption(image, { fatal: false, text, offset: host, length: target.length });
+  }
+  const event = image.raise('read_aio');
+  if (event !== undefined) await event;
+  if (!data.tryReadNow(host, target)) await data.read(host, target);
+  if (cipher !== undefined) await cipher.decrypt(target, host, guest);
+}
+
+async function readBacking(image: Qcow2Image, guest: number, target: Uint8Array): Promise<void> {
+  const { backing } = image;
+  if (backing === undefined) {
+    target.fill(0);
+    return;
+  }
+  const event = image.raise('read_backing_aio');
+  if (event !== undefined) await event;
+  await backing.read(guest, target);
+}
+
+/** At once or not at all: tables must be in memory. */
+export function tryReadNow(image: Qcow2Image, offset: number, target: Uint8Array): boolean {
+  if (image.broken !== undefined || image.gate.closed) return false;
+  for (let done = 0; done < target.length; ) {
+    const run = findRun(image, offset + done, target.length - done);
+    if (run === undefined) return false;
+    const part = run.length === target.length ? target : target.subarray(done, done + run.length);
+    if (!readRunNow(image, run, offset + done, part)) return false;
+    done += run.length;
+  }
+  return true;
+}
+
+function readRunNow(image: Qcow2Image, run: Run, guest: number, target: Uint8Array): boolean {
+  switch (run.kind) {
+    case Kind.normal:
+      return image.cipher === undefined && image.data.tryReadNow(run.host, target);
+    case Kind.unallocated:
+    case Kind.unallocatedAllocated:
+      return readBackingNow(image, guest, target);
+    case Kind.compressed: {
+      const bytes = run.compressed && image.decompressed.peek(run.compressed);
+      if (bytes === undefined) return false;
+      const start = guest % image.layout.clusterSize;
+      target.set(bytes.subarray(start, start + target.length));
+      return true;
+    }
+    case Kind.invalid:
+      return false;
+  }
+  target.fill(0);
+  return true;
+}
+
+function readBackingNow({ backing }: Qcow2Image, guest: number, target: Uint8Array): boolean {
+  const inside = Math.max(0, Math.min(target.length, (backing?.length() ?? 0) - guest));
+  if (backing !== undefined && inside > 0) {
+    if (!backing.tryReadNow(guest, inside === target.length ? target : target.subarray(0, inside))) return false;
+  }
+  if (inside < target.length) target.fill(0, inside);
+  return true;
+}

@@ -1,0 +1,234 @@
+/**
+ * How often each cluster of the image file is used (Q-REF). Counts change in cached blocks, which may be written at any
+ * time: what raises a count comes before what refers to the cluster, and what lowers it after that is gone for good.
+ */
+import { alignUp } from '../../bytes/align.ts';
+import { viewOf } from '../../bytes/big-endian.ts';
+import { BlockError } from '../../core/errors.ts';
+import { Mutex } from '../../core/gate.ts';
+import { type CacheEntry, MetadataCache } from './cache.ts';
+import { corruption } from './corruption.ts';
+import type { Qcow2Image } from './image.ts';
+import { writeMetadata } from './metadata-io.ts';
+import { MetadataClass } from './overlap.ts';
+import { createBlock } from './refcount-growth.ts';
+import { type RefcountWidth, refcountWidth } from './refcount-width.ts';
+import type { HostOffset } from './tables.ts';
+
+export const REFCOUNT_ENTRY_BYTES = 8;
+/** Free clusters of a block that nobody has counted yet. */
+const UNKNOWN = -1;
+/** Bytes of the refcount table that are read at a time. */
+const TABLE_PIECE = 1 << 20;
+
+export class Refcounts {
+  readonly image: Qcow2Image;
+  readonly cache: MetadataCache;
+  readonly width: RefcountWidth;
+  /** Offsets of blocks, 0: none. */
+  table = new Float64Array(0);
+  /** No cluster below is free. */
+  hint = 0;
+  readonly lock = new Mutex();
+  readonly #writeLock = new Mutex();
+  /** Free clusters by block. */
+  #free = new Int32Array(0);
+
+  constructor(image: Qcow2Image, cacheEntries: number) {
+    this.image = image;
+    this.width = refcountWidth(image.layout.refcountOrder);
+    this.cache = new MetadataCache(image.layout.clusterSize, cacheEntries, {
+      load: (offset, bytes) => image.loadMetadata(undefined, offset, bytes),
+      writeBack: () => this.writeBack(),
+    });
+  }
+
+  /** Reads the table. Throws BlockError. */
+  async load(): Promise<void> {
+    const { image } = this;
+    const { header, layout, file } = image;
+    const bytes = header.refcountTableClusters * layout.clusterSize;
+    const offset = Number(header.refcountTableOffset);
+    if (bytes > 0) await image.raise('reftable_load');
+    // What lies in a cluster that is not there at all is no table; the tail of the last cluster is zero.
+    const held = alignUp(file.length(), layout.clusterSize);
+    if (bytes > 0 && offset + bytes > held) {
+      throw new BlockError('EIO', 'Input/output error', { node: image.node });
+    }
+    const table = new Float64Array(bytes / REFCOUNT_ENTRY_BYTES);
+    for (let done = 0; done < bytes; done += TABLE_PIECE) {
+      const piece = new Uint8Array(Math.min(TABLE_PIECE, bytes - done));
+      await file.read(offset + done, piece);
+      const view = viewOf(piece);
+      for (let at = 0; at < piece.length; at += REFCOUNT_ENTRY_BYTES) {
+        const low = (view.getUint32(at + 4) & 0xfffffe00) >>> 0;
+        table[(done + at) / REFCOUNT_ENTRY_BYTES] = view.getUint32(at) * 2 ** 32 + low;
+      }
+    }
+    this.useTable(table);
+  }
+
+  useTable(table: Float64Array<ArrayBuffer>): void {
+    this.table = table;
+    this.#free = new Int32Array(table.length).fill(UNKNOWN);
+  }
+
+  indexMetadata(): void {
+    const { metadata, header, layout } = this.image;
+    const bytes = header.refcountTableClusters * layout.clusterSize;
+    metadata.add(MetadataClass.refcountTable, Number(header.refcountTableOffset), bytes);
+    for (const offset of this.table) {
+      if (offset !== 0) metadata.add(MetadataClass.refcountBlock, offset, layout.clusterSize);
+    }
+  }
+
+  blockIndex(cluster: number): number {
+    return Math.floor(cluster / this.image.layout.refcountsPerBlock);
+  }
+
+  /** The block of an index; undefined: all its counts are zero. Throws what {@link corruption} makes of a bad entry. */
+  async block(index: number): Promise<CacheEntry | undefined> {
+    const offset = this.table[index] ?? 0;
+    if (offset === 0) return undefined;
+    const cached = this.cache.peek(offset);
+    if (cached !== undefined) return cached;
+    if (offset % this.image.layout.clusterSize !== 0) {
+      const text = `Refblock offset 0x${offset.toString(16)} unaligned (reftable index: 0x${index.toString(16)})`;
+      throw await corruption(this.image, { fatal: true, text });
+    }
+    return this.cache.get(offset);
+  }
+
+  async get(cluster: number): Promise<number> {
+    const block = await this.block(this.blockIndex(cluster));
+    return block === undefined ? 0 : this.width.get(block.view, cluster % this.image.layout.refcountsPerBlock);
+  }
+
+  /**
+   * Adds `delta` to the counts of all clusters that a range touches. Resolves with the ranges that nothing uses any more.
+   * Throws BlockError EINVAL where a count cannot be (Q-REF-4), and then has changed nothing.
+   */
+  change(offset: HostOffset, length: number, delta: number): Promise<FreedRange[]> {
+    return this.lock.run(() => this.changeLocked(offset, length, delta));
+  }
+
+  /** The same for who holds the lock. */
+  async changeLocked(offset: HostOffset, length: number, delta: number): Promise<FreedRange[]> {
+    const { clusterSize, refcountsPerBlock } = this.image.layout;
+    const end = Math.ceil((offset + length) / clusterSize);
+    const first = Math.floor(offset / clusterSize);
+    const freed: FreedRange[] = [];
+    let cluster = first;
+    try {
+      while (cluster < end) {
+        const index = this.blockIndex(cluster);
+        const stop = Math.min(end, (index + 1) * refcountsPerBlock);
+        await this.image.raise('refblock_alloc');
+        const block = await this.#blockToChange(index, delta);
+        this.#changeIn(block, cluster, stop, delta, freed);
+        cluster = stop;
+      }
+    } catch (error) {
+      if (cluster > first) await this.changeLocked(first * clusterSize, (cluster - first) * clusterSize, -delta);
+      throw error;
+    }
+    return freed;
+  }
+
+  async #blockToChange(index: number, delta: number): Promise<CacheEntry> {
+    for (;;) {
+      const block = await this.block(index);
+      if (block !== undefined) {
+        const event = this.image.raise('refblock_load');
+        if (event === undefined) return block;
+        await event;
+        return this.cache.get(block.offset);
+      }
+      if (delta < 0) throw this.#underflow();
+      await createBlock(this, index);
+    }
+  }
+
+  /** Clusters [from, to) of one block: all of them or none. */
+  #changeIn(block: CacheEntry, from: number, to: number, delta: number, freed: FreedRange[]): void {
+    const { width } = this;
+    const { refcountsPerBlock, refcountBits, clusterSize } = this.image.layout;
+    const { view } = block;
+    for (let cluster = from; cluster < to; cluster++) {
+      const count = width.get(view, cluster % refcountsPerBlock) + delta;
+      if (count < 0) throw this.#underflow();
+      if (count > width.max) {
+        const text = `refcount width of ${refcountBits} bits cannot hold another reference`;
+        throw new BlockError('EINVAL', text, { node: this.image.node });
+      }
+    }
+    for (let cluster = from; cluster < to; cluster++) {
+      const index = cluster % refcountsPerBlock;
+      const count = width.get(view, index) + delta;
+      width.set(view, index, count);
+      if (count === 0) {
+        this.#noteFree(cluster, 1);
+        const last = freed.at(-1);
+        if (last !== undefined && last.offset + last.length === cluster * clusterSize) last.length += clusterSize;
+        else freed.push({ offset: cluster * clusterSize, length: clusterSize });
+      } else if (count === delta) this.#noteFree(cluster, -1);
+    }
+    block.dirty = true;
+  }
+
+  #underflow(): BlockError {
+    return new BlockError('EINVAL', 'A refcount would fall below zero', { node: this.image.node });
+  }
+
+  #noteFree(cluster: number, change: 1 | -1): void {
+    const index = this.blockIndex(cluster);
+    const known = this.#free[index] ?? UNKNOWN;
+    if (known !== UNKNOWN) this.#free[index] = known + change;
+    if (change > 0 && cluster < this.hint) this.hint = cluster;
+  }
+
+  /** Forgets what was known of free clusters; counts were changed past it. */
+  forgetFree(): void {
+    this.#free.fill(UNKNOWN);
+    this.hint = 0;
+  }
+
+  /** Free clusters of a block that is there. */
+  freeIn(index: number, block: CacheEntry): number {
+    const known = this.#free[index] ?? UNKNOWN;
+    if (known !== UNKNOWN) return known;
+    const { refcountsPerBlock } = this.image.layout;
+    let free = 0;
+    for (let i = 0; i < refcountsPerBlock; i++) if (this.width.get(block.view, i) === 0) free++;
+    this.#free[index] = free;
+    return free;
+  }
+
+  /** What is known to be full without a look. */
+  isKnownFull(index: number): boolean {
+    return this.#free[index] === 0;
+  }
+
+  /** Writes all dirty blocks; they are not durable then. */
+  writeBack(): Promise<void> {
+    return this.#writeLock.run(async () => {
+      const taken = this.cache.takeDirty();
+      let written = false;
+      try {
+        for (const { entry, bytes } of taken) {
+          await this.image.raise('refblock_update_part');
+          await writeMetadata(this.image, MetadataClass.refcountBlock, entry.offset, bytes);
+        }
+        written = true;
+      } finally {
+        this.cache.settle(taken, written);
+      }
+    });
+  }
+}
+
+/** Bytes of whole clusters. */
+export interface FreedRange {
+  readonly offset: HostOffset;
+  length: number;
+}

@@ -1,0 +1,40 @@
+/** Changing options and writability of an open image (Q-OPT-6), and ending a session (Q-ORD-9). */
+import type { ReopenStep } from '../../core/driver.ts';
+import { BlockError } from '../../core/errors.ts';
+import type { Qcow2Image } from './image.ts';
+import { markClean } from './lazy.ts';
+import { type Qcow2Options, settingsFor } from './options.ts';
+import { becomeWritable } from './writability.ts';
+import { flushAll } from './write-back.ts';
+
+/** No request is under way until the step is over. */
+export async function prepareReopen(image: Qcow2Image, options: Qcow2Options, writable: boolean): Promise<ReopenStep> {
+  const settings = settingsFor(options, image.header, image.layout);
+  if (writable && !image.writable && image.isMarkedCorrupt) {
+    throw new BlockError('EACCES', 'qcow2: Image is corrupt; cannot be opened read/write', { node: image.node });
+  }
+  if (image.writable && image.broken === undefined) {
+    if (!writable || (image.settings.lazyRefcounts && !settings.lazyRefcounts)) await markClean(image);
+    else await flushAll(image);
+  }
+  const becomes = writable && !image.writable;
+  return {
+    commit() {
+      image.useSettings(settings);
+      if (!writable) image.writable = false;
+    },
+    abort() {},
+    async finish() {
+      if (becomes) await becomeWritable(image, { checkOnly: false });
+    },
+  };
+}
+
+/** Writes back all that is cached and marks the image as cleanly closed; what was opened for reading is left alone. */
+export async function finishSession(image: Qcow2Image): Promise<void> {
+  if (!image.writable || image.broken !== undefined) return;
+  await markClean(image);
+  image.writable = false;
+  image.l2.dropClean(false);
+  image.refcounts.cache.dropClean(false);
+}

@@ -1,0 +1,139 @@
+/** Changing the disk's size (Q-SIZE). */
+import { alignUp } from '../../bytes/align.ts';
+import { setU64, viewOf } from '../../bytes/big-endian.ts';
+import type { TruncateOptions } from '../../core/driver.ts';
+import { BlockError, codeOf, withErrno } from '../../core/errors.ts';
+import { dropClusters } from './clear.ts';
+import { allocateClusters } from './free-space.ts';
+import { Autoclear, FIELD_AT } from './header.ts';
+import type { Qcow2Image } from './image.ts';
+import { L1_ENTRY_BYTES, L1Table } from './l1-table.ts';
+import { L1_BYTES_MAX, l1EntriesFor } from './layout.ts';
+import { writeHeaderField, writeMetadata } from './metadata-io.ts';
+import { MetadataClass } from './overlap.ts';
+import { preallocate } from './preallocate.ts';
+import { shrinkFile } from './shrink-file.ts';
+import { flushAll } from './write-back.ts';
+
+export async function resize(image: Qcow2Image, length: number, options: TruncateOptions): Promise<void> {
+  image.requireUsable();
+  const { preallocation = 'off' } = options;
+  if (length % 512 !== 0) throw new BlockError('EINVAL', 'The new size must be a multiple of 512');
+  if (image.snapshots.length > 0 && image.header.version < 3) {
+    throw new BlockError('ENOTSUP', "Can't resize a v2 image which has snapshots");
+  }
+  if (image.extensions.bitmaps !== undefined) {
+    throw new BlockError('ENOTSUP', 'Cannot resize qcow2 with persistent bitmaps that were not loaded into memory');
+  }
+  if (length < image.length) {
+    if (preallocation !== 'off') throw new BlockError('EINVAL', "Preallocation can't be used for shrinking an image");
+    await shrink(image, length);
+  } else await grow(image, length, options);
+  image.preallocated = undefined;
+}
+
+async function grow(image: Qcow2Image, length: number, { preallocation = 'off' }: TruncateOptions): Promise<void> {
+  const old = image.length;
+  await growL1(image, l1EntriesFor(image.layout, length));
+  const raw = (image.header.autoclear & Autoclear.rawDataFile) !== 0n;
+  const mode = raw && preallocation === 'off' ? 'metadata' : preallocation;
+  if (image.layout.hasDataFile) {
+    const { data } = image;
+    const below = preallocation === 'metadata' ? 'off' : preallocation;
+    if (data.length() < length) await data.truncate(length, { preallocation: below });
+  }
+  if (mode !== 'off') await preallocate(image, old, length, mode);
+  await flushAll(image);
+  try {
+    await setSize(image, length);
+  } catch (error) {
+    throw withErrno(codeOf(error), 'Failed to update the image size', { cause: error, node: image.node });
+  }
+}
+
+async function setSize(image: Qcow2Image, length: number): Promise<void> {
+  const field = new Uint8Array(8);
+  setU64(viewOf(field), 0, length);
+  await writeHeaderField(image, FIELD_AT.size, field);
+  image.header.size = length;
+}
+
+/** An L1 table of at least so many entries, in a new place (Q-ORD-7). */
+export async function growL1(image: Qcow2Image, entries: number): Promise<void> {
+  const { l1, layout, refcounts, file } = image;
+  if (entries <= l1.entries) return;
+  const text = 'Failed to grow the L1 table';
+  try {
+    if (entries * L1_ENTRY_BYTES > L1_BYTES_MAX) throw new BlockError('EFBIG', 'File too large');
+    await image.raise('l1_grow_alloc_table');
+    const bytes = new Uint8Array(entries * L1_ENTRY_BYTES);
+    bytes.set(l1.bytes);
+    const clusters = alignUp(bytes.length, layout.clusterSize) / layout.clusterSize;
+    const place = await allocateClusters(refcounts, clusters);
+    try {
+      await refcounts.writeBack();
+      await file.flush();
+      await image.raise('l1_grow_write_table');
+      await writeMetadata(image, MetadataClass.activeL1, place, bytes);
+      await file.flush();
+    } catch (error) {
+      await refcounts.change(place, bytes.length, -1).catch(() => {});
+      throw error;
+    }
+    await image.raise('l1_grow_activate_table');
+    await switchL1(image, new L1Table(place, bytes));
+  } catch (error) {
+    throw withErrno(codeOf(error), text, { cause: error, node: image.node });
+  }
+}
+
+/** Points the header to another L1 table, durably, and gives up the one before. */
+export async function switchL1(image: Qcow2Image, table: L1Table): Promise<void> {
+  const { l1, metadata, header, layout, releases } = image;
+  const field = new Uint8Array(12);
+  viewOf(field).setUint32(0, table.entries);
+  setU64(viewOf(field), 4, table.offset);
+  await writeHeaderField(image, FIELD_AT.l1, field);
+  image.l1 = table;
+  header.l1Entries = table.entries;
+  header.l1Offset = table.offset;
+  metadata.remove(MetadataClass.activeL1, l1.offset, l1.bytes.length);
+  metadata.add(MetadataClass.activeL1, table.offset, table.bytes.length);
+  if (l1.entries > 0) releases.add(l1.offset, alignUp(l1.bytes.length, layout.clusterSize), 'other');
+}
+
+async function shrink(image: Qcow2Image, length: number): Promise<void> {
+  const { layout } = image;
+  try {
+    const from = alignUp(length, layout.clusterSize);
+    const to = alignUp(image.length, layout.clusterSize);
+    if (from < to) await dropClusters(image, from, to, 'always', true);
+  } catch (error) {
+    throw withErrno(codeOf(error), 'Failed to discard cropped clusters', { cause: error, node: image.node });
+  }
+  await flushAll(image);
+  await cutL1(image, l1EntriesFor(layout, length));
+  await flushAll(image);
+  await setSize(image, length);
+  if (layout.hasDataFile) await image.data.truncate(length, { shrink: true });
+  await shrinkFile(image);
+}
+
+/** Drops the L2 tables from an entry on: their entries become zero first, durably. */
+async function cutL1(image: Qcow2Image, keep: number): Promise<void> {
+  const { l1, layout, file, metadata, releases, l2 } = image;
+  if (keep >= l1.entries) return;
+  await image.raise('l1_shrink_write_table');
+  const at = keep * L1_ENTRY_BYTES;
+  await writeMetadata(image, MetadataClass.activeL1, l1.offset + at, new Uint8Array(l1.bytes.length - at));
+  await file.flush();
+  await image.raise('l1_shrink_free_l2_clusters');
+  for (let index = keep; index < l1.entries; index++) {
+    const offset = l1.l2Offset(index);
+    if (offset === 0 || offset % layout.clusterSize !== 0) continue;
+    for (let byte = 0; byte < layout.clusterSize; byte += l2.entryBytes) l2.drop(offset + byte);
+    metadata.remove(MetadataClass.activeL2, offset, layout.clusterSize);
+    releases.add(offset, layout.clusterSize, 'always');
+  }
+  l1.bytes.fill(0, at);
+}

@@ -1,0 +1,39 @@
+/** What is done to an image when it becomes writable, and when it stops to be (Q-FEAT-3, Q-FEAT-7, Q-OPT-6). */
+import { BlockError, codeOf, withErrno } from '../../core/errors.ts';
+import { Autoclear, Incompatible } from './header.ts';
+import type { Qcow2Image } from './image.ts';
+import { repairDirty } from './repair.ts';
+import { rewriteHeader } from './write-header.ts';
+
+const KNOWN_AUTOCLEAR = Autoclear.bitmaps | Autoclear.rawDataFile;
+
+export async function becomeWritable(image: Qcow2Image, { checkOnly }: { checkOnly: boolean }): Promise<void> {
+  const { header } = image;
+  image.writable = true;
+  image.indexMetadata();
+  image.dirtyBitSet = (header.incompatible & Incompatible.dirty) !== 0n;
+  const unknown = header.autoclear & ~KNOWN_AUTOCLEAR;
+  const staleBitmaps = image.extensions.bitmaps !== undefined && (header.autoclear & Autoclear.bitmaps) === 0n;
+  if (staleBitmaps) {
+    image.host.warn(
+      'a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent',
+    );
+    image.extensions.bitmaps = undefined;
+  }
+  if ((unknown !== 0n || staleBitmaps) && !checkOnly) {
+    header.autoclear &= KNOWN_AUTOCLEAR;
+    await rewriteHeader(image);
+  }
+  if (image.dirtyBitSet && !checkOnly) await mendDirty(image);
+}
+
+async function mendDirty(image: Qcow2Image): Promise<void> {
+  try {
+    await repairDirty(image);
+  } catch (error) {
+    throw withErrno(codeOf(error), 'Could not repair dirty image', { cause: error, node: image.node });
+  }
+  if ((image.header.incompatible & Incompatible.dirty) !== 0n) {
+    throw new BlockError('EIO', 'Could not repair dirty image: Input/output error', { node: image.node });
+  }
+}

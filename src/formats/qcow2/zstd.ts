@@ -1,0 +1,100 @@
+/** zstd frames (RFC 8878): how long each is, and decoding them in bounded memory (Q-MAP-6). */
+import { viewOf } from '../../bytes/big-endian.ts';
+
+const FRAME_MAGIC = 0xfd2fb528;
+const SKIPPABLE_MAGIC = 0x184d2a50;
+/** The largest window that is decoded; encoders of clusters, at most 2 MiB long, have no use for larger ones. */
+const WINDOW_MAX = 8 << 20;
+
+interface Frame {
+  /** Bytes of the frame. */
+  readonly length: number;
+  readonly skippable: boolean;
+}
+
+/** The frame at the beginning of `bytes`; undefined: there is none that is whole, or it needs too much memory. */
+export function frameAt(bytes: Uint8Array): Frame | undefined {
+  if (bytes.length < 6) return undefined;
+  const view = viewOf(bytes);
+  const magic = view.getUint32(0, true);
+  if ((magic & 0xfffffff0) >>> 0 === SKIPPABLE_MAGIC) {
+    if (bytes.length < 8) return undefined;
+    const length = 8 + view.getUint32(4, true);
+    return length <= bytes.length ? { length, skippable: true } : undefined;
+  }
+  if (magic !== FRAME_MAGIC) return undefined;
+  const descriptor = view.getUint8(4);
+  const single = (descriptor & 0x20) !== 0;
+  const sizeFlag = descriptor >>> 6;
+  const sizeBytes = sizeFlag === 0 ? (single ? 1 : 0) : 2 ** sizeFlag;
+  const dictionaryBytes = [0, 1, 2, 4][descriptor & 3] ?? 0;
+  let at = 5 + (single ? 0 : 1) + dictionaryBytes + sizeBytes;
+  if (at > bytes.length) return undefined;
+  if (windowOf(view, single, at - sizeBytes, sizeBytes) > WINDOW_MAX) return undefined;
+  for (let last = false; !last; ) {
+    if (at + 3 > bytes.length) return undefined;
+    const header = view.getUint8(at) | (view.getUint8(at + 1) << 8) | (view.getUint8(at + 2) << 16);
+    last = (header & 1) !== 0;
+    const type = (header >>> 1) & 3;
+    if (type === 3) return undefined;
+    at += 3 + (type === 1 ? 1 : header >>> 3);
+  }
+  if ((descriptor & 4) !== 0) at += 4;
+  return at <= bytes.length ? { length: at, skippable: false } : undefined;
+}
+
+/** Bytes that a decoder keeps; a frame without a window of its own keeps all of its content. */
+function windowOf(view: DataView, single: boolean, sizeAt: number, sizeBytes: number): number {
+  if (!single) {
+    const descriptor = view.getUint8(5);
+    const base = 2 ** (10 + (descriptor >>> 3));
+    return base + (base / 8) * (descriptor & 7);
+  }
+  switch (sizeBytes) {
+    case 1:
+      return view.getUint8(sizeAt);
+    case 2:
+      return view.getUint16(sizeAt, true) + 256;
+    case 4:
+      return view.getUint32(sizeAt, true);
+    default:
+      return Number(view.getBigUint64(sizeAt, true));
+  }
+}
+
+type Zstd = Awaited<ReturnType<typeof import('@hpcc-js/wasm-zstd')['Zstd']['load']>>;
+let loading: Promise<Zstd> | undefined;
+
+/** The codec, loaded when first needed. */
+export function zstdCodec(): Promise<Zstd> {
+  loading ??= import('@hpcc-js/wasm-zstd').then(({ Zstd }) => Zstd.load());
+  return loading;
+}
+
+/**
+ * Fills `target` from one or more whole frames; what follows is ignored. False: a bad or incomplete frame, or frames that
+ * hold fewer bytes, or more.
+ */
+export async function decodeZstd(source: Uint8Array, target: Uint8Array): Promise<boolean> {
+  const codec = await zstdCodec();
+  let done = 0;
+  for (let at = 0; done < target.length; ) {
+    const frame = frameAt(source.subarray(at));
+    if (frame === undefined) return false;
+    if (!frame.skippable) {
+      let part: Uint8Array;
+      try {
+        codec.reset();
+        // One byte more would show a frame that does not end where it must.
+        part = codec.decompressChunk(source.subarray(at, at + frame.length), target.length - done + 1);
+      } catch {
+        return false;
+      }
+      if (part.length > target.length - done) return false;
+      target.set(part, done);
+      done += part.length;
+    }
+    at += frame.length;
+  }
+  return true;
+}
