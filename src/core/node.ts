@@ -167,9 +167,8 @@ export class BlockNode {
 
   /** What holds this node's data, where one child does: the filtered child, or the file of a format (BL-TERM-5). */
   get primary(): Link | undefined {
-    return (
-      this.filtered ?? this.children.find(({ role }) => role === 'image' || role === 'filtered' || role === 'data')
-    );
+    const plain = this.children.find(({ role }) => role === 'image' || role === 'filtered');
+    return this.filtered ?? plain ?? this.children.find(({ role }) => role === 'data');
   }
 
   /** The name of the device it is in; empty: in none (BL-INFO-9). */
