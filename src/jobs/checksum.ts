@@ -14,6 +14,7 @@ import type { Disk } from '../core/disk.ts';
 import type { Progress } from '../core/driver.ts';
 import { BlockError, withErrno } from '../core/errors.ts';
 import { BufferPool } from './buffer-pool.ts';
+import { withHeldStatus } from './held-status.ts';
 
 const CHECKSUM_SCHEME = 'diskwright-tree-sha256-1';
 
@@ -39,7 +40,7 @@ const PARALLEL = 8;
 /** Throws BlockError `error while reading at byte …` when content cannot be read, or the signal's reason. */
 export async function checksum(disk: Disk, options: ChecksumOptions = {}): Promise<Checksum> {
   const size = alignUp(disk.length, SECTOR);
-  const top = await new Tree(disk, size, options).top();
+  const top = await withHeldStatus([disk], () => new Tree(disk, size, options).top());
   const name = new TextEncoder().encode(`${CHECKSUM_SCHEME}\0`);
   const sizeBytes = new Uint8Array(8);
   new DataView(sizeBytes.buffer).setBigUint64(0, BigInt(size), true);

@@ -8,6 +8,7 @@ import type { Progress } from '../core/driver.ts';
 import { BlockError, codeOf, withErrno } from '../core/errors.ts';
 import type { BlockStatus } from '../core/status.ts';
 import { type ComparedPiece, compareInBulk } from './bulk-compare.ts';
+import { withHeldStatus } from './held-status.ts';
 
 export interface CompareOptions {
   /** Sizes and block status must agree too, run by run (T-CMP-2). */
@@ -39,7 +40,11 @@ export const STATUS_FAILURE = 'Sector allocation test failed for';
  * Whether two disks have the same content; what the longer one has more must be zero. Throws BlockError when one of
  * them cannot be read (`Error while reading offset …`) or asked for its status (see {@link STATUS_FAILURE}).
  */
-export async function compare(a: Disk, b: Disk, options: CompareOptions = {}): Promise<Comparison> {
+export function compare(a: Disk, b: Disk, options: CompareOptions = {}): Promise<Comparison> {
+  return withHeldStatus([a, b], () => compareAll(a, b, options));
+}
+
+async function compareAll(a: Disk, b: Disk, options: CompareOptions): Promise<Comparison> {
   if (options.strict === true && a.length !== b.length) return { kind: 'size' };
   const common = Math.min(a.length, b.length);
   const total = Math.max(a.length, b.length);

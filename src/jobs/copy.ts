@@ -9,6 +9,7 @@ import { BlockError, withErrno } from '../core/errors.ts';
 import type { HostClock } from '../core/host.ts';
 import { copyInBulk } from './bulk-copy.ts';
 import { CHUNK, CopyPlan, type Piece } from './copy-plan.ts';
+import { withHeldStatus } from './held-status.ts';
 import { type RateLimit, rateLimit } from './rate-limit.ts';
 import { Source } from './source.ts';
 import { type SparseRule, sparseRule, sparseRuns } from './zero-runs.ts';
@@ -50,7 +51,7 @@ interface Turn {
 
 /** Copies. Throws BlockError in the words of T-CONV-6, or the signal's reason; then no request is under way. */
 export async function copyDisks(options: CopyOptions): Promise<void> {
-  await new Copy(options).run();
+  await withHeldStatus(options.sources, () => new Copy(options).run());
 }
 
 class Copy {

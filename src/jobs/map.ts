@@ -1,7 +1,7 @@
 /** What is where: the runs of a disk (T-MAP-1). */
 import type { Disk } from '../core/disk.ts';
 import { BlockError, withErrno } from '../core/errors.ts';
-import type { BlockStatus } from '../core/status.ts';
+import { type BlockStatus, holdStatus } from '../core/status.ts';
 
 export interface MapOptions {
   /** Bytes. Default 0. */
@@ -42,6 +42,15 @@ export async function* map(disk: Disk, options: MapOptions = {}): AsyncGenerator
     yield [{ start, length: 0, depth: 0, present: false, zero: false, data: false }];
     return;
   }
+  const release = holdStatus(disk.node);
+  try {
+    yield* runsOf(disk, start, end, options.signal);
+  } finally {
+    release();
+  }
+}
+
+async function* runsOf(disk: Disk, start: number, end: number, signal: AbortSignal | undefined) {
   const merger = new Merger();
   let runs = 0;
   for (let offset = start; offset < end; runs++) {
@@ -50,11 +59,11 @@ export async function* map(disk: Disk, options: MapOptions = {}): AsyncGenerator
     offset += status.length;
     if (merger.ready.length >= BATCH) yield merger.take();
     if (runs % RUN_OF_RUNS === RUN_OF_RUNS - 1) {
-      options.signal?.throwIfAborted();
+      signal?.throwIfAborted();
       await disk.graph.host.clock.sleep(0);
     }
   }
-  options.signal?.throwIfAborted();
+  signal?.throwIfAborted();
   merger.finish();
   yield merger.take();
 }

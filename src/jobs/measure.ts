@@ -4,6 +4,7 @@ import type { Measurement } from '../core/driver.ts';
 import { BlockError } from '../core/errors.ts';
 import type { Graph } from '../core/graph.ts';
 import { type OptionTree, parseOptions } from '../core/options.ts';
+import { withHeldStatus } from './held-status.ts';
 import { Source } from './source.ts';
 
 export interface MeasureOptions {
@@ -31,7 +32,10 @@ export async function measure(graph: Graph, asked: MeasureOptions): Promise<Meas
   const { values, rest } = parseOptions<unknown>(spec.create.options, { ...asked.options, size });
   const [unknown] = Object.keys(rest);
   if (unknown !== undefined) throw new BlockError('EINVAL', `Invalid parameter '${unknown}'`);
-  return spec.measure({ options: values as never, size, extents: source && extentsOf(source) });
+  const run = spec.measure;
+  return withHeldStatus(typeof content === 'number' ? [] : [content], () =>
+    run.call(spec, { options: values as never, size, extents: source && extentsOf(source) }),
+  );
 }
 
 async function* extentsOf(source: Source) {

@@ -76,7 +76,7 @@ function limitsOf({ facts: { minimum, maximum, preferred } }: NbdClient): Partia
 /** An export has the size it has; what need not be exact may be longer than asked. */
 function refuseResize(size: number, length: number, { exact }: TruncateOptions): void {
   if (exact === true && length !== size) throw new BlockError('ENOTSUP', 'Cannot resize NBD nodes');
-  if (length > size) throw new BlockError('EINVAL', 'Cannot grow NBD nodes');
+  if (length > size) throw new BlockError('ENOTSUP', 'Cannot grow NBD nodes');
 }
 
 /** Trims may be long, unless a server turns out not to take them (N-131). */
