@@ -7,6 +7,7 @@ import { copyOnRead } from './filters/copy-on-read.ts';
 import { blklogwrites, log } from './filters/log/log.ts';
 import { preallocate } from './filters/preallocate.ts';
 import { throttle } from './filters/throttle/throttle.ts';
+import { qcow2 } from './formats/qcow2/qcow2.ts';
 import { raw } from './formats/raw.ts';
 import { vdi } from './formats/vdi/vdi.ts';
 import { nbd } from './nbd/client/driver.ts';
@@ -23,6 +24,7 @@ export const DRIVERS: readonly DriverSpec[] = [
   nbd,
   raw,
   vdi,
+  qcow2,
   blkdebug,
   blkverify,
   log,

@@ -58,7 +58,13 @@ function qcow2Node(opened: Qcow2Image, context: OpenContext<Qcow2Options>): Driv
     makeEmpty: () => makeEmpty(image),
     async prepareReopen(next) {
       const step = await prepareReopen(image, next.options as Qcow2Options, next.writable);
-      return { ...step, commit: () => (step.commit(), (writable = next.writable), undefined) };
+      return {
+        ...step,
+        commit() {
+          step.commit();
+          writable = next.writable;
+        },
+      };
     },
     async inactivate() {
       await finishSession(image);
