@@ -16,16 +16,19 @@ export interface Run {
   readonly piece: Piece | undefined;
 }
 
-/** Pieces that are kept in one array; an array is never changed once it is there, so that copies may have it too. */
-const CHUNK = 256;
+/** About so many pieces are kept in one array. */
+const CHUNK = 128;
 
 export class PieceMap {
-  #chunks: (readonly Piece[])[] = [];
+  #chunks: Piece[][] = [];
+  /** Arrays that no copy has too, and which therefore may be changed. */
+  #own = new Set<Piece[]>();
 
   /** A copy that goes its own way. */
   fork(): PieceMap {
     const copy = new PieceMap();
     copy.#chunks = this.#chunks.slice();
+    this.#own = new Set();
     return copy;
   }
 
@@ -41,16 +44,36 @@ export class PieceMap {
       first = Math.min(first, chunks.length - 1);
       last = first + 1;
     }
-    const touched = chunks.slice(first, last).flat();
-    const before = touched
-      .filter(({ start }) => start < piece.start)
-      .map((other) => cut(other, other.start, piece.start));
-    const after = touched.filter(({ end }) => end > piece.end).map((other) => cut(other, piece.end, other.end));
-    const merged = [...before, piece, ...after];
-    const parts: Piece[][] = [];
-    const size = merged.length > 2 * CHUNK ? CHUNK : merged.length;
-    for (let i = 0; i < merged.length; i += size) parts.push(merged.slice(i, i + size));
-    chunks.splice(first, last - first, ...parts);
+    if (last - first > 1) this.#join(first, last);
+    const chunk = this.#changeable(first);
+    const low = countWhile(chunk, ({ end }) => end <= piece.start);
+    const high = countWhile(chunk, ({ start }) => start < piece.end);
+    const parts = [piece];
+    const [left, right] = [chunk[low], chunk[high - 1]];
+    if (low < high && left !== undefined && left.start < piece.start) parts.unshift(cut(left, left.start, piece.start));
+    if (low < high && right !== undefined && right.end > piece.end) parts.push(cut(right, piece.end, right.end));
+    chunk.splice(low, Math.max(0, high - low), ...parts);
+    if (chunk.length > 2 * CHUNK) {
+      const behind = chunk.splice(CHUNK);
+      this.#own.add(behind);
+      chunks.splice(first + 1, 0, behind);
+    }
+  }
+
+  /** Makes one array of those from `first` to before `last`, whose middle a piece is about to replace. */
+  #join(first: number, last: number): void {
+    const ends = [...(this.#chunks[first] ?? []), ...(this.#chunks[last - 1] ?? [])];
+    this.#chunks.splice(first, last - first, ends);
+    this.#own.add(ends);
+  }
+
+  #changeable(index: number): Piece[] {
+    const found = this.#chunks[index];
+    if (found !== undefined && this.#own.has(found)) return found;
+    const copy = found?.slice() ?? [];
+    this.#chunks[index] = copy;
+    this.#own.add(copy);
+    return copy;
   }
 
   /** The whole range in ascending order. */
@@ -92,6 +115,19 @@ export class PieceMap {
     }
     return low;
   }
+}
+
+/** How many pieces from the first on fulfil a condition that none fulfils again after one that does not. */
+function countWhile(pieces: readonly Piece[], condition: (piece: Piece) => boolean): number {
+  let low = 0;
+  let high = pieces.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    const piece = pieces[middle];
+    if (piece !== undefined && condition(piece)) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 function startOf(chunk: readonly Piece[] | undefined): number {
