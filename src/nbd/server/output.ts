@@ -5,7 +5,9 @@
 
 /** Data up to this many bytes go into the shared buffer, behind their header. */
 export const INLINE_MAX = 32 * 1024;
-const SLAB = 128 * 1024;
+/** Holds the answers to a usual batch of small reads, so that they go out by one call. */
+const SLAB = 256 * 1024;
+const SMALLEST = 16 * 1024;
 /** Buffers kept for reuse, bytes. */
 const POOL_MAX = 64 * 1024 * 1024;
 
@@ -18,7 +20,7 @@ export class BufferPool {
 
   /** At least `length` bytes, whose content is anything. */
   take(length: number): Uint8Array {
-    const size = 2 ** Math.ceil(Math.log2(Math.max(length, SLAB)));
+    const size = 2 ** Math.ceil(Math.log2(Math.max(length, SMALLEST)));
     const found = this.#free.get(size)?.pop();
     if (found === undefined) return new Uint8Array(size);
     this.#bytes -= size;

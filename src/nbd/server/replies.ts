@@ -4,6 +4,7 @@ import {
   CHUNK_BYTES,
   EXTENDED_CHUNK_BYTES,
   putChunk,
+  putLength,
   putSimpleReply,
   type Request,
   SIMPLE_REPLY_BYTES,
@@ -129,6 +130,6 @@ export class Replies {
       return;
     }
     const header = { type: ChunkType.offsetData, done, length: length + 8 };
-    writeLength(viewOf(place), putChunk(place, 0, header, request, this.#extended), offset);
+    putLength(place, putChunk(place, 0, header, request, this.#extended), offset);
   }
 }
