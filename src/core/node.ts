@@ -73,6 +73,8 @@ export class BlockNode {
   /** Changes begun, and how many of them the last completed flush covered. */
   writeGeneration = 0;
   flushedGeneration = 0;
+  /** How many of them the last flush of which events told could cover (BD-41). */
+  raisedGeneration = 0;
   /** Links from parents and users, and links to children; newest first (BL-TERM-4). Replaced, never changed in place. */
   parents: readonly Link[] = [];
   children: readonly Link[] = [];
@@ -200,6 +202,8 @@ export interface GraphUser {
   readonly description: string;
   /** Of a device: its name, by which messages about its node call it. */
   readonly deviceName?: string | undefined;
+  /** It works with this very node: its links stay when those of others are moved (BL-CHAIN-12, BL-CHAIN-13). */
+  readonly stays?: boolean;
   /** It keeps its node in the context that it is in (BL-CTX-4). */
   readonly fixedContext?: boolean;
   /** The node that it uses has another length now. */

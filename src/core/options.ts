@@ -76,9 +76,12 @@ export function parseSizeOption(value: OptionValue, name: string): number {
   return Number(parsed);
 }
 
+const TRUE: readonly OptionValue[] = [true, 'on', 'yes', 'true', 'y'];
+const FALSE: readonly OptionValue[] = [false, 'off', 'no', 'false', 'n'];
+
 export function parseBoolOption(value: OptionValue, name: string): boolean {
-  if (value === true || value === 'on') return true;
-  if (value === false || value === 'off') return false;
+  if (TRUE.includes(value)) return true;
+  if (FALSE.includes(value)) return false;
   throw badValue(`Parameter '${name}' expects 'on' or 'off'`);
 }
 

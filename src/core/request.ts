@@ -4,9 +4,10 @@
  * of overlapping requests, FUA and flush live here once, for all drivers.
  */
 import { isZero } from '../bytes/zero.ts';
+import { down, PROBED_BYTES, readPieces, up, writeAligned } from './aligned-request.ts';
 import { debugEvent } from './debug.ts';
-import type { DriverNode, Limits, TruncateOptions, WriteFlags, ZeroFlags } from './driver.ts';
-import { BlockError, codeOf, notSupported } from './errors.ts';
+import type { Limits, TruncateOptions, WriteFlags, ZeroFlags } from './driver.ts';
+import { BlockError, codeOf, notSupported, withErrno } from './errors.ts';
 import { invariant } from './invariant.ts';
 import type { BlockNode } from './node.ts';
 import type { TrackedRequest } from './tracker.ts';
@@ -29,9 +30,6 @@ export const DEFAULT_LIMITS: Limits = Object.freeze({
 /** Zeroes are written as data in pieces of this many bytes. */
 const ZERO_PIECE = 1 << 20;
 let zeroes: Uint8Array | undefined;
-
-/** The first 512 bytes are what formats are probed on (BL-OPEN-13). */
-const PROBED_BYTES = 512;
 
 /** Fills in a driver's limits and checks them; throws BlockError EINVAL for limits that make no sense (BL-SIZE-7). */
 export function completeLimits(partial: Partial<Limits>, node: string): Limits {
@@ -66,14 +64,6 @@ export function refreshLimits(node: BlockNode): void {
     };
     node.limits = completeLimits({ ...limits, ...widened }, node.name);
   }
-}
-
-function down(value: number, align: number): number {
-  return value - (value % align);
-}
-
-function up(value: number, align: number): number {
-  return down(value + align - 1, align);
 }
 
 /** Reads; what lies past the node's end is zero (BL-OPEN-18, step 5). Copies to the node what is read, if that is on. */
@@ -136,19 +126,9 @@ async function readAligned(node: BlockNode, offset: number, target: Uint8Array):
   ]);
 }
 
-async function readPieces(node: BlockNode, offset: number, target: Uint8Array): Promise<void> {
-  const { transferMax } = node.limits;
-  checkShape(node, offset, target.length);
-  if (target.length <= transferMax) return node.impl.read(offset, target);
-  for (let done = 0; done < target.length; done += transferMax) {
-    await node.impl.read(offset + done, target.subarray(done, done + transferMax));
-  }
-}
-
 /** Writes. Past the end only where the node can grow, else ENOSPC. With `fua`, durable when it resolves. */
 export async function write(node: BlockNode, offset: number, source: Uint8Array, flags: WriteFlags): Promise<void> {
   if (source.length === 0) return;
-  const { impl } = node;
   requireRoom(node, offset + source.length);
   const { detectZeroes, discard: discardSetting } = node.settings;
   if (detectZeroes !== 'off' && isZero(source)) {
@@ -157,12 +137,12 @@ export async function write(node: BlockNode, offset: number, source: Uint8Array,
   }
   const request = node.tracker.begin(offset, source.length, true);
   try {
-    await writeAligned(node, impl, request, offset, source);
+    await writeAligned(node, request, offset, source);
   } finally {
     noteChange(node, offset, source.length);
     node.tracker.end(request);
   }
-  if (flags.fua) await flush(node);
+  if (flags.fua) await flush(node, 1);
 }
 
 /** Something was written, or may have been: for the next flush, and for those who keep track (BL-BITMAP-7). */
@@ -188,59 +168,6 @@ export function tryWrite(node: BlockNode, offset: number, source: Uint8Array): b
   return true;
 }
 
-/** Unaligned ends are merged with what is there; such a request runs beside no overlapping one. */
-async function writeAligned(
-  node: BlockNode,
-  impl: DriverNode,
-  request: TrackedRequest,
-  offset: number,
-  source: Uint8Array,
-): Promise<void> {
-  const { requestAlign: align } = node.limits;
-  const end = offset + source.length;
-  const start = down(offset, align);
-  const stop = up(end, align);
-  if (start === offset && stop === end) {
-    if (node.tracker.mustWait(request)) await node.tracker.wait(request);
-    return writePieces(node, impl, offset, source);
-  }
-  node.tracker.serialise(request, start, stop);
-  await node.tracker.wait(request);
-  const merged = new Uint8Array(stop - start);
-  if (start < offset) {
-    await impl.debugEvent?.('pwritev_rmw_head');
-    await readPart(node, start, merged.subarray(0, align));
-    await impl.debugEvent?.('pwritev_rmw_after_head');
-  }
-  if (stop > end && (stop - align > start || start === offset)) {
-    await impl.debugEvent?.('pwritev_rmw_tail');
-    await readPart(node, stop - align, merged.subarray(merged.length - align));
-    await impl.debugEvent?.('pwritev_rmw_after_tail');
-  }
-  merged.set(source, offset - start);
-  await writePieces(node, impl, start, merged);
-}
-
-/** A block for read-modify-write; past the end it is zero. */
-async function readPart(node: BlockNode, offset: number, target: Uint8Array): Promise<void> {
-  if (offset < node.impl.length()) await readPieces(node, offset, target);
-  else target.fill(0);
-}
-
-async function writePieces(node: BlockNode, impl: DriverNode, offset: number, source: Uint8Array): Promise<void> {
-  if (impl.write === undefined) throw notSupported(node, 'writing');
-  const { transferMax } = node.limits;
-  checkShape(node, offset, source.length);
-  guardBlockZero(node, offset, source);
-  const { debugEvent } = impl;
-  if (debugEvent === undefined && source.length <= transferMax) return impl.write(offset, source, NO_FLAGS);
-  await debugEvent?.call(impl, 'pwritev');
-  for (let done = 0; done < source.length; done += transferMax) {
-    await impl.write(offset + done, source.subarray(done, done + transferMax), NO_FLAGS);
-  }
-  await debugEvent?.call(impl, 'pwritev_done');
-}
-
 /** Makes a range read as zeroes: by the driver where it can, else by writing zeroes, unless `noFallback` (ENOTSUP). */
 export async function writeZeroes(node: BlockNode, offset: number, length: number, flags: ZeroFlags): Promise<void> {
   if (length === 0) return;
@@ -256,10 +183,10 @@ export async function writeZeroes(node: BlockNode, offset: number, length: numbe
     noteChange(node, offset, length);
     node.tracker.end(request);
   }
-  if (flags.fua) await flush(node);
+  if (flags.fua) await flush(node, 1);
 }
 
-/** What is not aligned for the driver's zeroing is written as data. */
+/** What is not aligned for requests is written as data, with what is around it. */
 async function zeroRange(
   node: BlockNode,
   request: TrackedRequest,
@@ -268,20 +195,42 @@ async function zeroRange(
   flags: ZeroFlags,
 ): Promise<void> {
   const { impl, limits } = node;
-  const bodyStart = Math.min(up(offset, limits.zeroAlign), end);
+  const { requestAlign, zeroAlign } = limits;
   // The disk's own end counts as aligned: there is nothing behind it to keep.
-  const bodyEnd = end === impl.length() ? end : Math.max(bodyStart, down(end, limits.zeroAlign));
-  const aligned = bodyStart === offset && bodyEnd === end;
+  const atEnd = end === impl.length();
+  const aligned = offset % zeroAlign === 0 && (atEnd || end % zeroAlign === 0);
   if (!aligned && flags.noFallback) throw notSupported(node, 'unaligned zero writes');
-  if (!aligned) node.tracker.serialise(request, down(offset, limits.requestAlign), up(end, limits.requestAlign));
+  if (!aligned) node.tracker.serialise(request, down(offset, requestAlign), up(end, requestAlign));
   if (node.tracker.mustWait(request)) await node.tracker.wait(request);
-  await zeroesAsData(node, request, offset, bodyStart);
-  for (let at = bodyStart; at < bodyEnd; ) {
-    const piece = Math.min(limits.zeroMax, bodyEnd - at);
-    await zeroPiece(node, request, at, piece, flags);
-    at += piece;
+  const start = Math.min(up(offset, requestAlign), end);
+  const stop = atEnd ? end : Math.max(start, down(end, requestAlign));
+  await zeroesAsData(node, request, offset, start);
+  if (start < stop) await zeroAligned(node, request, start, stop, flags);
+  await zeroesAsData(node, request, stop, end);
+}
+
+async function zeroAligned(
+  node: BlockNode,
+  request: TrackedRequest,
+  offset: number,
+  end: number,
+  flags: ZeroFlags,
+): Promise<void> {
+  const { impl, limits } = node;
+  await impl.debugEvent?.('pwritev_zero');
+  try {
+    const start = Math.min(up(offset, limits.zeroAlign), end);
+    const stop = end === impl.length() ? end : Math.max(start, down(end, limits.zeroAlign));
+    await zeroesAsData(node, request, offset, start, true);
+    for (let at = start; at < stop; ) {
+      const piece = Math.min(limits.zeroMax, stop - at);
+      await zeroPiece(node, request, at, piece, flags);
+      at += piece;
+    }
+    await zeroesAsData(node, request, stop, end, true);
+  } finally {
+    await impl.debugEvent?.('pwritev_done');
   }
-  await zeroesAsData(node, request, bodyEnd, end);
 }
 
 async function zeroPiece(
@@ -294,22 +243,27 @@ async function zeroPiece(
   const { impl } = node;
   if (impl.writeZeroes !== undefined) {
     try {
-      await impl.debugEvent?.('pwritev_zero');
       await impl.writeZeroes(offset, length, flags);
-      await impl.debugEvent?.('pwritev_done');
       return;
     } catch (error) {
       if (codeOf(error) !== 'ENOTSUP' || flags.noFallback) throw error;
     }
   } else if (flags.noFallback) throw notSupported(node, 'zero writes');
-  await zeroesAsData(node, request, offset, offset + length);
+  await zeroesAsData(node, request, offset, offset + length, true);
 }
 
-async function zeroesAsData(node: BlockNode, request: TrackedRequest, start: number, end: number): Promise<void> {
+async function zeroesAsData(
+  node: BlockNode,
+  request: TrackedRequest,
+  start: number,
+  end: number,
+  quiet = false,
+): Promise<void> {
+  if (start >= end) return;
   zeroes ??= new Uint8Array(ZERO_PIECE);
   for (let at = start; at < end; ) {
     const piece = Math.min(ZERO_PIECE - (at % ZERO_PIECE), end - at);
-    await writeAligned(node, node.impl, request, at, zeroes.subarray(0, piece));
+    await writeAligned(node, request, at, zeroes.subarray(0, piece), quiet);
     at += piece;
   }
 }
@@ -339,15 +293,16 @@ export async function discard(node: BlockNode, offset: number, length: number): 
 /**
  * Makes every write that was completed before the call durable. A format always gets the call, since it may hold
  * metadata back; a protocol only when something was written since the last one, and never with `cache.no-flush`.
+ * `own`: changes that the flush is a part of.
  */
-export async function flush(node: BlockNode): Promise<void> {
+export async function flush(node: BlockNode, own = 0): Promise<void> {
   const generation = node.writeGeneration;
   if (node.driver.kind === 'protocol') {
     if (node.settings.cache.noFlush || generation === node.flushedGeneration) return;
   }
   const request = node.tracker.begin(0, 0, false);
   try {
-    await raiseFlush(node);
+    await raiseFlush(node, generation - own);
     if (node.impl.flush !== undefined) await node.impl.flush();
     else await Promise.all(node.children.map((link) => flush(link.node)));
     node.flushedGeneration = Math.max(node.flushedGeneration, generation);
@@ -356,12 +311,14 @@ export async function flush(node: BlockNode): Promise<void> {
   }
 }
 
-/** On the primary child, before what is cached goes to it and before it is made durable (BD-41). */
-async function raiseFlush(node: BlockNode): Promise<void> {
+/** On the primary child: the second one only where an earlier change was not flushed yet (BD-41). */
+async function raiseFlush(node: BlockNode, generation: number): Promise<void> {
   if (node.children.length === 0) return;
   const below = node.primary?.node;
   if (below?.impl.debugEvent === undefined) return;
   await debugEvent(below, 'flush_to_os');
+  if (node.settings.cache.noFlush || generation <= node.raisedGeneration) return;
+  node.raisedGeneration = generation;
   await debugEvent(below, 'flush_to_disk');
 }
 
@@ -371,7 +328,8 @@ export async function truncate(node: BlockNode, length: number, options: Truncat
   if (impl.truncate === undefined) {
     throw new BlockError('ENOTSUP', 'Image format driver does not support resize', { node: node.name });
   }
-  const old = impl.length();
+  const old = lengthOf(node, node, 'Failed to get old image size');
+  const below = node.backing && lengthOf(node.backing.node, node, 'Could not get backing file size');
   const from = Math.min(length, old);
   const request = node.tracker.begin(from, Number.MAX_SAFE_INTEGER - from, true);
   node.tracker.serialise(request, request.offset, request.end);
@@ -379,7 +337,7 @@ export async function truncate(node: BlockNode, length: number, options: Truncat
     await node.tracker.wait(request);
     for (const tracker of node.trackers) tracker.checkResize(length);
     await impl.truncate(length, options);
-    await hideBacking(node, request, old);
+    await hideBacking(node, request, old, below ?? 0);
   } finally {
     node.writeGeneration++;
     noteLength(node);
@@ -388,10 +346,17 @@ export async function truncate(node: BlockNode, length: number, options: Truncat
 }
 
 /** What a longer backing image has behind the old end must not come to light (BL-SIZE-4). */
-async function hideBacking(node: BlockNode, request: TrackedRequest, old: number): Promise<void> {
-  const { backing } = node;
-  const end = backing === undefined ? 0 : Math.min(backing.length(), node.impl.length());
+async function hideBacking(node: BlockNode, request: TrackedRequest, old: number, below: number): Promise<void> {
+  const end = Math.min(below, node.impl.length());
   if (end > old) await zeroRange(node, request, old, end, NO_FLAGS);
+}
+
+function lengthOf(asked: BlockNode, { name }: BlockNode, text: string): number {
+  try {
+    return asked.impl.length();
+  } catch (cause) {
+    throw withErrno(codeOf(cause), text, { cause, node: name });
+  }
 }
 
 /** Tells of a new length: those who keep track of changes, and the users of this node and of those that show its size. */
@@ -416,17 +381,4 @@ function requireRoom(node: BlockNode, end: number): void {
       },
     );
   }
-}
-
-/** A guest must not turn a raw image of guessed format into something else (BL-OPEN-16); such a node is aligned to 512. */
-function guardBlockZero(node: BlockNode, offset: number, source: Uint8Array): void {
-  if (offset === 0 && node.probesAsOther?.(source.subarray(0, PROBED_BYTES))) {
-    throw new BlockError('EPERM', 'Operation not permitted', { node: node.name });
-  }
-}
-
-function checkShape(node: BlockNode, offset: number, length: number): void {
-  const { requestAlign } = node.limits;
-  invariant(length > 0 && offset >= 0 && Number.isSafeInteger(offset + length), 'a request is non-empty and in range');
-  invariant(offset % requestAlign === 0 && length % requestAlign === 0, 'a request is aligned');
 }

@@ -49,7 +49,8 @@ export const blkdebug = defineFilter<BlkdebugOptions>({
     const rest = filename.slice(prefix.length);
     const colon = rest.indexOf(':');
     if (colon < 0) throw new BlockError('EINVAL', 'blkdebug requires both config file and image path');
-    return { options: { config: rest.slice(0, colon) }, children: { image: rest.slice(colon + 1) } };
+    const config = rest.slice(0, colon);
+    return { options: config === '' ? {} : { config }, children: { image: rest.slice(colon + 1) } };
   },
   exactFilename(given, child) {
     const image = child('image');
@@ -72,14 +73,15 @@ export const blkdebug = defineFilter<BlkdebugOptions>({
 
 /** All inject-error rules, then all set-state rules; those of the file first (BD-12). */
 async function allRules({ options: given, host }: OpenContext<BlkdebugOptions>): Promise<Rule[]> {
-  const fromFile = given.config ? parseConfig(await readConfig(host, given.config), given.config) : [];
+  const { config } = given;
+  const fromFile = config === undefined ? [] : parseConfig(await readConfig(host, config), config);
   const rules = [...fromFile, ...given['inject-error'], ...given['set-state']];
   return [...rules.filter(({ kind }) => kind === 'inject-error'), ...rules.filter(({ kind }) => kind === 'set-state')];
 }
 
 async function readConfig(host: Host, filename: string): Promise<string> {
   try {
-    if ((await host.files.stat(filename)).kind === 'directory') throw new BlockError('EISDIR', 'Is a directory');
+    if ((await host.files.stat(filename)).kind === 'directory') throw withErrno('EISDIR', 'Cannot read config file');
     const file = await host.files.open(filename, { write: false });
     try {
       if (file.size() > CONFIG_MAX) throw withErrno('EFBIG', `'${filename}'`);
@@ -90,6 +92,7 @@ async function readConfig(host: Host, filename: string): Promise<string> {
       await file.close();
     }
   } catch (cause) {
+    if (codeOf(cause) === 'EISDIR') throw cause;
     throw withErrno(codeOf(cause), 'Could not read blkdebug config file', { cause });
   }
 }
@@ -140,16 +143,27 @@ function filterMethods({ options: given, file }: OpenContext<BlkdebugOptions>, c
   };
 }
 
-/** A list of names of permissions: `write` or `0.write` ways (BD-50). */
+/** A list of names of permissions (BD-50), refused in the words of QEMU, which names no parameter here. */
 function parsePermissions(tree: OptionTree): PermissionSet {
+  const fail = (message: string) => new BlockError('EINVAL', message);
+  const keys = Object.keys(tree);
+  const index = (key: string) => key.split('.', 1)[0] ?? '';
+  if (!keys.every((key) => /^(0|[1-9]\d*)$/.test(index(key)))) {
+    throw fail("Invalid parameter type for '<anonymous>', expected: array");
+  }
+  const count = new Set(keys.map(index)).size;
+  const largest = Math.max(-1, ...keys.map((key) => Number(index(key))));
+  if (largest !== count - 1) {
+    throw fail(`List indices are not contiguous, saw ${count} elements but ${largest} largest index`);
+  }
   let set = 0;
-  for (const value of Object.values(tree)) {
-    const found = PERMISSION_NAMES.find(([, name]) => name.replaceAll(' ', '-') === value);
-    // Older rules name a permission that there is no more.
-    if (found === undefined && value !== 'graph-mod') {
-      throw new BlockError('EINVAL', `Parameter 'permissions' does not accept value '${value}'`);
+  for (const [key, value] of Object.entries(tree)) {
+    if (key !== index(key) || typeof value !== 'string') {
+      throw fail(`Invalid parameter type for '[${index(key)}]', expected: string`);
     }
-    set |= found?.[0] ?? 0;
+    const found = PERMISSION_NAMES.find(([, name]) => name.replaceAll(' ', '-') === value);
+    if (found === undefined) throw fail(`Parameter 'null' does not accept value '${value}'`);
+    set |= found[0];
   }
   return set;
 }

@@ -130,7 +130,8 @@ export class Engine {
       if (rule.kind !== 'inject-error' || !rule.ioTypes.has(type) || !concerns(rule, offset, length)) continue;
       if (!this.#takes(entry, rule)) continue;
       entry.hits++;
-      if (rule.once) this.#forget((other) => other === entry);
+      // One that lets requests succeed is not used up, as in QEMU (BD-25).
+      if (rule.once && (rule.action !== 'error' || rule.errno !== undefined)) this.#forget((other) => other === entry);
       return rule;
     }
     return undefined;

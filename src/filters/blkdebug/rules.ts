@@ -98,14 +98,27 @@ function invalid(value: unknown): BlockError {
 type Fields = { readonly [key: string]: Option<unknown> };
 
 const number = (fallback?: number) => option.number<number | undefined>({ help: '', fallback });
+
+/** A whole number of C, which wraps to so many bits: -1 is what it is there. */
+const integer = (bits: number, fallback: number) => ({
+  ...option.number({ help: '', fallback }),
+  parse(value: OptionValue, name: string): number {
+    const [, sign, hex, octal, decimal] = INTEGER.exec(String(value)) ?? [];
+    if (sign === undefined) throw new BlockError('EINVAL', `Parameter '${name}' expects a number`);
+    const size = BigInt(hex ?? (octal === undefined ? (decimal ?? 0) : `0o${octal}`));
+    if (size >= 2n ** 64n) throw new BlockError('EINVAL', `Value '${value}' is out of range for parameter '${name}'`);
+    return Number(BigInt.asIntN(bits, sign === '-' ? -size : size));
+  },
+});
+const INTEGER = /^\s*([-+]?)(?:(0[xX][0-9a-fA-F]+)|0([0-7]+)|(0|[1-9]\d*))$/;
 const text = option.text<string | undefined>({ help: '', fallback: undefined });
 const flag = option.boolean({ help: '', fallback: false });
 
 const INJECT_FIELDS: Fields = {
   event: text,
-  state: number(0),
-  errno: text,
-  sector: text,
+  state: integer(32, 0),
+  errno: { ...text, parse: parseErrno },
+  sector: integer(64, -1),
   once: flag,
   immediately: flag,
   iotype: option.choice<IoType, IoType | undefined>(IO_TYPES, { help: '', fallback: undefined }),
@@ -122,7 +135,7 @@ const INJECT_FIELDS: Fields = {
   length: option.size<number | undefined>({ help: '', fallback: undefined }),
 };
 
-const STATE_FIELDS: Fields = { event: text, state: number(0), new_state: number(0) };
+const STATE_FIELDS: Fields = { event: text, state: integer(32, 0), new_state: integer(32, 0) };
 
 export type Section = 'inject-error' | 'set-state';
 
@@ -154,7 +167,7 @@ export function parseRule(section: Section, tree: OptionTree): Rule {
     kind: 'inject-error',
     event,
     state: value('state'),
-    errno: parseErrno(tree.errno),
+    errno: 'errno' in tree ? value('errno') : 'EIO',
     range: parseRange(value('sector'), value('offset'), value('length')),
     once: value('once'),
     immediately: value('immediately'),
@@ -171,26 +184,22 @@ export function parseRule(section: Section, tree: OptionTree): Rule {
   };
 }
 
-/** A number or a symbolic name; 0: no error. */
-function parseErrno(given: OptionValue | undefined): ErrorCode | undefined {
-  if (given === undefined) return 'EIO';
+/** A number or a symbolic name. 0, and what is below it: no error. */
+function parseErrno(given: OptionValue): ErrorCode | undefined {
   const name = String(given);
   if (/^E[A-Z0-9]+$/.test(name)) {
     const code = name as ErrorCode;
     if (errorText(code) === undefined) throw invalid(given);
     return code;
   }
-  if (!/^\d+$/.test(name)) throw new BlockError('EINVAL', "Parameter 'errno' expects a number");
-  return Number(name) === 0 ? undefined : errnoCode(Number(name));
+  const number = integer(32, 0).parse(given, 'errno');
+  return number <= 0 ? undefined : errnoCode(number);
 }
 
-function parseRange(sector: string | undefined, offset: number | undefined, length: number | undefined) {
+/** Sectors below 0 are none, save -1, which is any. */
+function parseRange(sector: number, offset: number | undefined, length: number | undefined) {
   if (offset !== undefined) return { offset, length: length ?? 1 };
-  if (sector === undefined || sector === '-1') return undefined;
-  if (!/^\d+$/.test(sector) || !Number.isSafeInteger(Number(sector) * 512)) {
-    throw new BlockError('EINVAL', "Parameter 'sector' expects a number");
-  }
-  return { offset: Number(sector) * 512, length: 1 };
+  return sector === -1 ? undefined : { offset: sector * 512, length: 1 };
 }
 
 function parseProbability(given: string | undefined): number {
@@ -206,27 +215,26 @@ function parseProbability(given: string | undefined): number {
  */
 export function parseSection(section: Section, tree: OptionTree): Rule[] {
   const keys = Object.keys(tree);
-  if (keys.length === 0) return [];
-  const [unnumbered] = keys.filter((key) => !/^\d+\./.test(key));
-  const [numbered] = keys.filter((key) => /^\d+\./.test(key));
-  if (unnumbered !== undefined) {
-    if (numbered !== undefined) throw new BlockError('EINVAL', `Unknown option '${numbered}' for [${section}]`);
-    return [parseRule(section, tree)];
-  }
+  const [known, other] = [keys.find((key) => hasField(section, key)), keys.find((key) => !hasField(section, key))];
+  if (known === undefined) return parseList(section, tree);
+  if (other !== undefined) throw new BlockError('EINVAL', `Unknown option '${other}' for [${section}]`);
+  return [parseRule(section, tree)];
+}
+
+function parseList(section: Section, tree: OptionTree): Rule[] {
+  const left = new Map(Object.entries(tree));
   const rules: Rule[] = [];
-  const used = new Set<string>();
-  for (let index = 0; ; index++) {
-    const own = keys.filter((key) => key.startsWith(`${index}.`));
+  for (;;) {
+    const index = String(rules.length);
+    if (left.has(index)) {
+      throw new BlockError('EINVAL', `[${section}] section (index ${index}) does not consist of keys`);
+    }
+    const own = [...left].filter(([key]) => key.startsWith(`${index}.`));
     if (own.length === 0) break;
-    for (const key of own) used.add(key);
-    rules.push(
-      parseRule(
-        section,
-        Object.fromEntries(own.map((key) => [key.slice(`${index}.`.length), tree[key] as OptionValue])),
-      ),
-    );
+    for (const [key] of own) left.delete(key);
+    rules.push(parseRule(section, Object.fromEntries(own.map(([key, value]) => [key.slice(index.length + 1), value]))));
   }
-  const unused = keys.find((key) => !used.has(key));
+  const [unused] = left.keys();
   if (unused !== undefined) throw new BlockError('EINVAL', `Unused option '${unused}' for [${section}]`);
   return rules;
 }
