@@ -355,3 +355,80 @@ describe('changes of the node', () => {
     );
   });
 });
+
+describe('what a bitmap is', () => {
+  test('BL-BITMAP-1: it is of one node; names are unique there, and another node has its own', () => {
+    const [here, there] = [listOf(MiB), listOf(MiB)];
+    const bitmap = here.create({ name: 'b0' });
+    const other = there.create({ name: 'b0' });
+    here.changed(0, 1);
+    expect([bitmap.count, other.count]).toEqual([65536, 0]);
+    expect(failure(() => here.create({ name: 'b0' })).code).toBe('EEXIST');
+    // Any number may do without a name.
+    expect([here.create().name, here.create().name]).toEqual([undefined, undefined]);
+    there.release(bitmap);
+    expect([here.find('b0'), there.find('b0')]).toEqual([bitmap, other]);
+  });
+
+  test('BL-BITMAP-1: sizes, granularities, offsets and counts are bytes', () => {
+    const list = listOf(MiB + 1);
+    const bitmap = list.create({ granularity: 512 });
+    expect([bitmap.size, bitmap.granularity]).toEqual([MiB + 1, 512]);
+    list.changed(511, 1);
+    list.changed(MiB, 1);
+    expect(areas(bitmap.content)).toEqual([
+      [0, 512],
+      [MiB, MiB + 1],
+    ]);
+    expect(bitmap.count).toBe(1024);
+  });
+
+  // Name, what is done to it, then: recording, busy, marked as disabled, has a successor.
+  test.each<[string, (list: BitmapList, bitmap: DirtyBitmap) => void, readonly boolean[]]>([
+    ['active', () => {}, [true, false, false, false]],
+    ['disabled', (list, bitmap) => list.disable(bitmap), [false, false, true, false]],
+    ['frozen while active', (list, bitmap) => list.createSuccessor(bitmap), [true, true, true, true]],
+    [
+      'frozen while disabled',
+      (list, bitmap) => {
+        list.disable(bitmap);
+        list.createSuccessor(bitmap);
+      },
+      [false, true, true, true],
+    ],
+    [
+      'frozen, the successor disabled since',
+      (list, bitmap) => list.disable(list.createSuccessor(bitmap)),
+      [false, true, true, true],
+    ],
+    [
+      'abdicated',
+      (list, bitmap) => {
+        list.createSuccessor(bitmap);
+        list.abdicate(bitmap);
+      },
+      [true, false, false, false],
+    ],
+  ])('BL-BITMAP-2: %s', (_state, bring, expected) => {
+    const list = listOf(MiB);
+    bring(list, list.create({ name: 'b0' }));
+    const bitmap = list.require('b0');
+    const [info] = list.query();
+    expect([info?.recording, info?.busy, bitmap.disabled, bitmap.successor !== undefined]).toEqual(expected);
+    expect([info?.persistent, info?.inconsistent]).toEqual([false, undefined]);
+    // What is told of it is what a write does.
+    list.changed(0, 1);
+    expect(list.all.some(({ count }) => count > 0)).toBe(info?.recording);
+  });
+
+  test('BL-BITMAP-2: persistent and inconsistent are told beside; read-only is a further mark that is not', () => {
+    const list = listOf(MiB);
+    const bitmap = list.create({ name: 'b0', persistent: true });
+    bitmap.readOnly = true;
+    expect(list.query()).toEqual([
+      { name: 'b0', count: 0, granularity: 65536, recording: true, busy: false, persistent: true },
+    ]);
+    bitmap.markInconsistent();
+    expect(list.query()).toMatchObject([{ recording: false, persistent: true, inconsistent: true }]);
+  });
+});
