@@ -81,10 +81,15 @@ export async function replaceNode(graph: Graph, from: BlockNode, to: BlockNode):
   );
 }
 
+/** Not where that would be a loop, nor away from where its user works. */
+function mayMove({ parent }: Link, to: BlockNode): boolean {
+  return parent instanceof BlockNode ? !reaches(to, parent) : parent.stays !== true;
+}
+
 function moveParents(transaction: Transaction, from: BlockNode, to: BlockNode): void {
   // The newest last, which is first again then (BL-TERM-4).
   for (const link of [...from.parents].reverse()) {
-    if (link.parent instanceof BlockNode && reaches(to, link.parent)) continue;
+    if (!mayMove(link, to)) continue;
     moveLink(transaction, link, to);
   }
 }
@@ -248,6 +253,9 @@ async function moveDown(graph: Graph, top: BlockNode, base: BlockNode, reference
 function repoint(transaction: Transaction, links: readonly Link[], node: BlockNode): void {
   const before = new Set(links.map((link) => link.node));
   for (const link of [...links].reverse()) {
+    if (!mayMove(link, node)) {
+      throw new BlockError('EINVAL', `Should not change '${link.name}' link to '${node.name}'`, { node: node.name });
+    }
     if (link.frozen) {
       throw new BlockError('EPERM', `Cannot change '${link.name}' link to '${node.name}'`, { node: node.name });
     }
