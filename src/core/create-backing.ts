@@ -2,8 +2,9 @@
 import { resolveBackingName } from './backing-name.ts';
 import type { CreateRequest } from './create.ts';
 import type { BackingOptionNames, DriverSpec } from './driver.ts';
-import { asBlockError, BlockError } from './errors.ts';
+import { asBlockError, BlockError, codeOf, withErrno } from './errors.ts';
 import type { Graph } from './graph.ts';
+import type { BlockNode } from './node.ts';
 import { openNode } from './open.ts';
 import type { AnySchema, OptionTree, OptionValue } from './options.ts';
 
@@ -89,13 +90,23 @@ async function lookAt(
   try {
     const tree: OptionTree = format === undefined ? {} : { driver: format };
     const node = await openNode(graph, { filename, tree, options: { noIO: true, forceShare: true, signal } });
-    const found = { size: node.impl.length(), format: node.driver.name };
-    await graph.unpin(node);
-    return found;
+    try {
+      return { size: sizeOf(node, filename), format: node.driver.name };
+    } finally {
+      await graph.unpin(node);
+    }
   } catch (error) {
     if (signal?.aborted) throw error;
     const { code, message, node, hint } = asBlockError(error);
     const hints = [...(hint === undefined ? [] : [hint]), 'Could not open backing image.'].join('\n');
     throw new BlockError(code, message, { node, cause: error, hint: hints });
+  }
+}
+
+function sizeOf(node: BlockNode, filename: string): number {
+  try {
+    return node.impl.length();
+  } catch (cause) {
+    throw withErrno(codeOf(cause), `Could not get size of '${filename}'`, { cause });
   }
 }

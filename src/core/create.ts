@@ -1,7 +1,7 @@
 /** Making images (BL-CREATE). */
 import { backingAsOptions, checkBacking } from './create-backing.ts';
 import type { Child, DriverSpec, FormatSpec } from './driver.ts';
-import { addContext, BlockError } from './errors.ts';
+import { addContext, BlockError, errorText, withErrno } from './errors.ts';
 import { type NamedDriver, protocolFor } from './find-driver.ts';
 import type { Graph } from './graph.ts';
 import type { GraphUser } from './node.ts';
@@ -120,7 +120,8 @@ async function make(
       // Only what the user gave reaches the protocol, not the format's defaults (BL-CREATE-2).
       const below = Object.entries(given).filter(([name]) => passOn || !Object.hasOwn(own, name));
       const options = parseOptions(protocol.create.options, Object.fromEntries(below)).values;
-      await protocol.create.run({ filename, options: options as never, host, signal });
+      const { run } = protocol.create;
+      await telling(() => run({ filename, options: options as never, host, signal }));
     }
     if (spec.kind === 'format' && !passOn) await writeFormat(graph, asked, spec, given);
   } catch (error) {
@@ -150,14 +151,26 @@ async function writeFormat(
   const { values } = parseOptions(create.options, given);
   const { host } = graph;
   await withFile(graph, asked.filename, asked.signal, (file) =>
-    create.run({
-      file,
-      options: values as never,
-      host,
-      signal: asked.signal,
-      withNewFile: (filename, use) => withNewFile(graph, filename, asked.signal, use),
-    }),
+    telling(() =>
+      create.run({
+        file,
+        options: values as never,
+        host,
+        signal: asked.signal,
+        withNewFile: (filename, use) => withNewFile(graph, filename, asked.signal, use),
+      }),
+    ),
   );
+}
+
+/** A failure that only carries the system's text says what failed (BL-CREATE-1). */
+async function telling(work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    if (!(error instanceof BlockError) || error.message !== errorText(error.code)) throw error;
+    throw withErrno(error.code, 'Could not create image', { cause: error });
+  }
 }
 
 /** A file beside the image that is made with it; whatever its name looks like, it is a local one. */

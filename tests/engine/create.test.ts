@@ -129,6 +129,37 @@ describe('creation', () => {
     ]);
   });
 
+  test('BL-CREATE-1: a failure without words of its own says what failed; words of the driver stay', async () => {
+    const { make, host } = setUp(failing('EIO'));
+    expect(await failureOf(make({ size: 512 }))).toEqual({
+      code: 'EIO',
+      message: 'Could not create image: Input/output error',
+    });
+    host.faults.inject({ operation: 'open', code: 'EACCES' });
+    expect(await failureOf(make({ size: 512 }))).toEqual({
+      code: 'EACCES',
+      message: 'Could not create image: Permission denied',
+    });
+    const { make: other } = setUp(async () => {
+      throw new BlockError('EIO', 'The moon is full');
+    });
+    expect(await failureOf(other({ size: 512 }))).toEqual({ code: 'EIO', message: 'The moon is full' });
+  });
+
+  test('BL-CREATE-1, BL-CREATE-3: a protocol that makes nothing and has nothing there', async () => {
+    const { make, graph } = setUp();
+    expect(graph.driver('net')?.create).toBeUndefined();
+    const bare = storageProtocol(new Storage(2048), 'bare');
+    const { needsFilename: _needed, ...unnamed } = bare as DriverSpec & { needsFilename?: boolean };
+    const named = { ...unnamed, prefixes: ['bare'] } as DriverSpec;
+    const other = new Graph({ host: new SimHost(), drivers: [fileProtocol(), named, madeFormat(writeMark)] });
+    expect(await failureOf(createImage(other, { filename: 'bare:x', format: 'made', size: 512 }))).toEqual({
+      code: 'ENOTSUP',
+      message: "Protocol driver 'bare' does not support image creation",
+    });
+    expect((await failureOf(make({ filename: 'bare:x', size: 512 }))).message).toBe("Unknown protocol 'bare'");
+  });
+
   test('BL-CREATE-9: too large', async () => {
     const { make } = setUp(failing('EFBIG'));
     expect(await failureOf(make({ size: 512 }))).toEqual({

@@ -1,8 +1,11 @@
 /** Sizes and what they take: BL-SIZE. */
 import { describe, expect, test } from 'vitest';
 import type { OpenOptions } from '../../src/core/disk.ts';
+import { type DriverSpec, defineFormat } from '../../src/core/driver.ts';
 import { Permission } from '../../src/core/permissions.ts';
+import { truncate } from '../../src/core/request.ts';
 import { raw } from '../../src/formats/raw.ts';
+import { overlay } from '../support/overlay.ts';
 import { failing, failureOf, gate, graphOf, plainFormat, Storage, storageProtocol } from './storage.ts';
 
 async function opened(length: number, options: OpenOptions = { writable: true }) {
@@ -37,6 +40,43 @@ describe('truncate', () => {
     await disk.write(12287, new Uint8Array([1]));
     await disk.truncate(4096, { shrink: true });
     expect((await failureOf(disk.read(4096, 1))).code).toBe('EIO');
+  });
+
+  test('BL-SIZE-4: lengths that cannot be told, of the disk and of what is below it', async () => {
+    const top = new Storage(4096);
+    const below = new Storage(8192);
+    const lost = new Set<string>();
+    const moody = (name: string, storage: Storage): DriverSpec => ({
+      ...storageProtocol(storage, name),
+      open: async () => ({
+        ...storage.node(),
+        length: () => (lost.has(name) ? failing('EIO')() : storage.bytes.length),
+      }),
+    });
+    const resizable = defineFormat({
+      ...overlay,
+      name: 'resizable',
+      open: async (context) => ({
+        ...(await overlay.open(context as never)),
+        truncate: (length, options) => context.file.truncate(length, options),
+      }),
+    });
+    const graph = graphOf([moody('store', top), moody('below', below), resizable]);
+    const tree = { driver: 'resizable', file: { driver: 'store' }, backing: { driver: 'below' } };
+    const disk = await graph.open(tree, { writable: true });
+    lost.add('below');
+    expect(await failureOf(truncate(disk.node, 8192, {}))).toEqual({
+      code: 'EIO',
+      message: 'Could not get backing file size: Input/output error',
+    });
+    lost.add('store');
+    expect(await failureOf(truncate(disk.node, 8192, {}))).toEqual({
+      code: 'EIO',
+      message: 'Failed to get old image size: Input/output error',
+    });
+    expect(top.bytes.length).toBe(4096);
+    lost.clear();
+    await disk.close();
   });
 
   test('resizing is held only while it lasts, however it ends', async () => {
