@@ -1,9 +1,12 @@
 /** Overlays put on top of an image: one that stays (an external snapshot), and one that goes (BL-OPEN-28). */
+import { combineNames, isAbsoluteName } from './backing-name.ts';
+import { skipFilters } from './chain.ts';
 import { append } from './chain-change.ts';
 import { createImage } from './create.ts';
 import type { OpenOptions } from './disk.ts';
 import type { FormatSpec } from './driver.ts';
-import { addContext, BlockError, withErrno } from './errors.ts';
+import { addContext, BlockError, codeOf, withErrno } from './errors.ts';
+import { protocolPrefix } from './filename.ts';
 import type { Graph } from './graph.ts';
 import type { BlockNode } from './node.ts';
 import { type OpenRequest, openNode } from './open.ts';
@@ -34,11 +37,13 @@ export async function snapshot(
   filename: string,
   options: SnapshotOptions = {},
 ): Promise<BlockNode> {
-  const format = options.format ?? top.driver.name;
+  // Filters are of this session; the header names the image below them.
+  const image = skipFilters(top);
+  const format = options.format ?? image.driver.name;
   if (top.parents.length === 0) {
     throw new BlockError('EINVAL', `Node '${top.name}' has no user that an overlay could come between`);
   }
-  const named = top.filename;
+  const named = await nameFrom(graph, filename, image.filename);
   const drain = await graph.drain(top);
   let overlay: BlockNode | undefined;
   let made = false;
@@ -47,7 +52,7 @@ export async function snapshot(
     if (top.writable) await request.flush(top);
     if (options.existing !== true) {
       // It is open, and so needs no look.
-      const backing = { backingFile: named, backingFormat: top.driver.name, unchecked: true };
+      const backing = { backingFile: named, backingFormat: image.driver.name, unchecked: true };
       await createImage(graph, {
         filename,
         format,
@@ -60,8 +65,9 @@ export async function snapshot(
     const tree = { ...options.open, driver: format, file: { driver: 'file', filename }, backing: null };
     overlay = await graph.add(tree);
     await append(graph, overlay, top);
-    // Where the header tells it by other means than a name, this is what it tells.
-    overlay.automaticBackingName ||= named;
+    // What the header tells, by this name, by another of the same file, or by other means.
+    if (made) overlay.automaticBackingName = image.filename;
+    else overlay.automaticBackingName ||= image.filename;
     graph.refreshNames([overlay]);
   } catch (error) {
     if (overlay !== undefined) await graph.release(overlay).catch(() => {});
@@ -73,6 +79,14 @@ export async function snapshot(
   await setReadOnly(graph, top, true).catch((error) => graph.host.notice(`'${top.filename}' stays writable: ${error}`));
   await graph.release(overlay);
   return overlay;
+}
+
+/** How an image in the file `from` names the file `name`, which is as seen from here: another folder needs the whole path. */
+async function nameFrom({ host }: Graph, from: string, name: string): Promise<string> {
+  if (name.startsWith('json:') || protocolPrefix(name) !== undefined || isAbsoluteName(name)) return name;
+  const base = name.slice(name.lastIndexOf('/') + 1);
+  if (combineNames(from, base) === name) return base;
+  return host.files.resolve(name);
 }
 
 /**
@@ -113,8 +127,7 @@ async function temporaryOverlay(
   options: OpenOptions,
 ): Promise<BlockNode> {
   const { files } = graph.host;
-  const size = bottom.impl.length();
-  if (!Number.isSafeInteger(size)) throw withErrno('EFBIG', 'Could not get image size');
+  const size = sizeOf(bottom);
   const filename = await makeTemporaryFile(graph.host);
   try {
     await createImage(graph, { filename, format, size, options: createOptions }).catch((error) => {
@@ -137,5 +150,13 @@ async function temporaryOverlay(
     return overlay;
   } finally {
     await files.remove(filename).catch(() => {});
+  }
+}
+
+function sizeOf({ impl, name }: BlockNode): number {
+  try {
+    return impl.length();
+  } catch (cause) {
+    throw withErrno(codeOf(cause), 'Could not get image size', { cause, node: name });
   }
 }
