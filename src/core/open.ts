@@ -1,6 +1,7 @@
 /** From a name or an option tree to opened nodes (BL-OPEN). */
 import { refuseInactive } from './activation.ts';
 import { openBacking } from './backing-open.ts';
+import { skipFilters } from './chain.ts';
 import { debugEvent } from './debug.ts';
 import type { OpenOptions } from './disk.ts';
 import type { Child, ChildSpec, DriverInfo, DriverNode, DriverSpec, FilterSpec, OpenContext } from './driver.ts';
@@ -392,8 +393,11 @@ function openContext(level: Level, node: BlockNode, options: unknown, backingGiv
   };
 }
 
+/** With what only the child's format has, also where filters are between. */
 function openInfo(node: BlockNode | undefined): DriverInfo | undefined {
-  return node?.isOpen ? (driverInfo(node) ?? {}) : undefined;
+  if (!node?.isOpen) return undefined;
+  const { specific } = driverInfo(skipFilters(node)) ?? {};
+  return { ...driverInfo(node), ...(specific && { specific }) };
 }
 
 /** A failure that only carries the system's text is told with the name (BL-OPEN-19). */
