@@ -9,7 +9,8 @@ import {
   type TrialSubject,
 } from '../../src/testing/index.ts';
 import { longMode, testSeed } from '../set-up/seed.ts';
-import { type DiskKind, graphOn, openKind, PATH, RAW_KINDS, VDI_KINDS } from '../support/sim-disks.ts';
+import { readQcow2 } from '../support/qcow2-bytes.ts';
+import { type DiskKind, graphOn, openKind, PATH, QCOW2_KINDS, RAW_KINDS, VDI_KINDS } from '../support/sim-disks.ts';
 import { readVdi } from '../support/vdi-bytes.ts';
 
 /** A host in a mood that the seed decides: late, unwilling to answer at once, without some features. */
@@ -49,6 +50,11 @@ async function subject(kind: DiskKind, seed: number): Promise<TrialSubject> {
     finish(model) {
       expect(host.openFiles).toEqual([]);
       expect(graph.nodes()).toEqual([]);
+      if (kind.format === 'qcow2') {
+        const view = readQcow2(host.contents(PATH), kind.dataFile && host.contents(kind.dataFile));
+        expect([view.problems, view.leaks, view.size]).toEqual([[], [], model.length]);
+        expect(differsAt(view.content(), model.bytes)).toBe(-1);
+      }
       if (kind.format !== 'vdi') return;
       const image = readVdi(host.contents(PATH));
       expect(image.problems).toEqual([]);
@@ -76,8 +82,8 @@ function search(kind: DiskKind, sequences: number, count: number): Promise<numbe
 const factor = longMode ? 20 : 1;
 
 describe('random operations against plain bytes', () => {
-  for (const kind of [...RAW_KINDS, ...VDI_KINDS]) {
-    const large = kind.blockSize >= 1 << 20;
+  for (const kind of [...RAW_KINDS, ...VDI_KINDS, ...QCOW2_KINDS]) {
+    const large = kind.blockSize >= 1 << 16;
     const sequences = (large ? 15 : 250) * factor;
     test(`${kind.name}: ${sequences} sequences`, async () => {
       expect(await search(kind, sequences, large ? 25 : 40)).toBeGreaterThan(0);

@@ -20,7 +20,9 @@ export interface DiskKind {
   make(host: SimHost, length: number): Promise<void>;
   /** Options to open it with; absent: by name, with `format`. */
   readonly tree?: (length: number) => NestedOptions;
-  readonly format: 'raw' | 'vdi';
+  readonly format: 'raw' | 'vdi' | 'qcow2';
+  /** The file beside the image that holds its data. */
+  readonly dataFile?: string;
   readonly blockSize: number;
   readonly lengthUnit: number;
   readonly resizable: boolean;
@@ -33,7 +35,7 @@ export function openKind(graph: Graph, kind: DiskKind, length: number, options: 
 
 function created(
   name: string,
-  format: 'raw' | 'vdi',
+  format: 'raw' | 'vdi' | 'qcow2',
   options: OptionTree,
   traits: Partial<DiskKind> & { readonly blockSize: number },
 ): DiskKind {
@@ -106,4 +108,52 @@ export const VDI_KINDS: readonly DiskKind[] = [
   written('vdi with offsets between sectors', 8192, { mapOffset: 0x1f1, dataOffset: 0x1235 }),
   differencing('vdi over a parent of zeroes', 4096, false),
   differencing('vdi that hides its parent', 4096, true),
+];
+
+/** A file of data below, and an image that hides all of it or shows zeroes. */
+const BELOW = '/below.raw';
+
+function overlay(name: string, options: OptionTree, traits: { readonly blockSize: number }): DiskKind {
+  const all = { ...options, backing_file: BELOW, backing_fmt: 'raw' };
+  return {
+    ...created(name, 'qcow2', all, traits),
+    async make(host, length) {
+      host.put(BELOW, length + 3 * 512);
+      await createImage(graphOn(host), { filename: PATH, format: 'qcow2', size: length, options: all });
+    },
+  };
+}
+
+const DATA_FILE = '/disk.data';
+
+export const QCOW2_KINDS: readonly DiskKind[] = [
+  created('qcow2', 'qcow2', {}, { blockSize: 65536 }),
+  created('qcow2, 512-byte clusters', 'qcow2', { cluster_size: 512 }, { blockSize: 512 }),
+  created('qcow2, 1-bit counts', 'qcow2', { cluster_size: 512, refcount_bits: 1 }, { blockSize: 512 }),
+  created('qcow2, 64-bit counts', 'qcow2', { cluster_size: 512, refcount_bits: 64 }, { blockSize: 512 }),
+  created('qcow2, version 2', 'qcow2', { cluster_size: 1024, compat: '0.10' }, { blockSize: 1024 }),
+  created('qcow2, subclusters', 'qcow2', { cluster_size: '16k', extended_l2: true }, { blockSize: 16384 }),
+  created('qcow2, lazy refcounts', 'qcow2', { cluster_size: 4096, lazy_refcounts: true }, { blockSize: 4096 }),
+  created('qcow2, preallocated', 'qcow2', { cluster_size: 4096, preallocation: 'metadata' }, { blockSize: 4096 }),
+  created(
+    'qcow2, subclusters, preallocated',
+    'qcow2',
+    { cluster_size: '16k', extended_l2: true, preallocation: 'metadata' },
+    { blockSize: 16384 },
+  ),
+  {
+    ...created('qcow2, data file', 'qcow2', { cluster_size: 4096, data_file: DATA_FILE }, { blockSize: 4096 }),
+    dataFile: DATA_FILE,
+  },
+  {
+    ...created(
+      'qcow2, raw data file',
+      'qcow2',
+      { cluster_size: 4096, data_file: DATA_FILE, data_file_raw: true },
+      { blockSize: 4096 },
+    ),
+    dataFile: DATA_FILE,
+  },
+  overlay('qcow2 over zeroes', { cluster_size: 4096 }, { blockSize: 4096 }),
+  overlay('qcow2 over zeroes, subclusters', { cluster_size: '16k', extended_l2: true }, { blockSize: 16384 }),
 ];

@@ -114,7 +114,8 @@ async function zeroRange(image: Qcow2Image, from: number, to: number, unmap: boo
   const bodyTo = Math.max(bodyFrom, alignDown(to, clusterSize));
   if (from < bodyFrom) await zeroSubclusters(image, from, bodyFrom);
   const empty = zeroEntry(image);
-  await changeEntries(image, { from: bodyFrom, to: bodyTo, skipsEmpty: false }, (old) => {
+  const body = { from: bodyFrom, to: bodyTo, skipsEmpty: false };
+  await changeEntries(image, body, (old) => {
     const keeps = isStored(image, old) && (!unmap || image.settings.discardNoUnref);
     return keeps ? { entry: keptZero(image, old) } : { entry: empty, cause: 'request' };
   });
@@ -146,13 +147,14 @@ interface EntryChange {
   readonly cause?: ReleaseCause;
 }
 
-/** Changes each entry of a range, once nobody gives its cluster storage. */
+/** Changes each entry of a range that is not empty, once nobody gives its cluster storage. */
 async function changeEntries(
   image: Qcow2Image,
   { from, to, skipsEmpty }: EntryRange,
   change: (old: EntryWords) => EntryChange,
 ): Promise<void> {
   const { clusterSize, l2Reach } = image.layout;
+  if (from >= to) return;
   for (let at = alignDown(from, clusterSize); at < to; ) {
     if (skipsEmpty && image.l1.l2Offset(Math.floor(at / l2Reach)) === 0) {
       at = alignDown(at, l2Reach) + l2Reach;

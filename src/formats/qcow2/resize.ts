@@ -9,10 +9,13 @@ import { Autoclear, FIELD_AT } from './header.ts';
 import type { Qcow2Image } from './image.ts';
 import { L1_ENTRY_BYTES, L1Table } from './l1-table.ts';
 import { L1_BYTES_MAX, l1EntriesFor } from './layout.ts';
+import { loadRun } from './map.ts';
 import { writeHeaderField, writeMetadata } from './metadata-io.ts';
 import { MetadataClass } from './overlap.ts';
 import { preallocate } from './preallocate.ts';
 import { shrinkFile } from './shrink-file.ts';
+import { Kind } from './tables.ts';
+import { write } from './write.ts';
 import { flushAll } from './write-back.ts';
 
 export async function resize(image: Qcow2Image, length: number, options: TruncateOptions): Promise<void> {
@@ -42,12 +45,24 @@ async function grow(image: Qcow2Image, length: number, { preallocation = 'off' }
     const below = preallocation === 'metadata' ? 'off' : preallocation;
     if (data.length() < length) await data.truncate(length, { preallocation: below });
   }
+  await zeroTail(image, length);
   if (mode !== 'off') await preallocate(image, old, length, mode);
   await flushAll(image);
   try {
     await setSize(image, length);
   } catch (error) {
     throw withErrno(codeOf(error), 'Failed to update the image size', { cause: error, node: image.node });
+  }
+}
+
+/** What the last cluster holds behind the old end must not come to light. */
+async function zeroTail(image: Qcow2Image, length: number): Promise<void> {
+  const end = Math.min(length, alignUp(image.length, image.layout.clusterSize));
+  for (let at = image.length; at < end; ) {
+    const run = await loadRun(image, at, end - at);
+    const isStored = run.kind === Kind.normal || run.kind === Kind.compressed;
+    if (isStored) await write(image, at, new Uint8Array(run.length));
+    at += run.length;
   }
 }
 
