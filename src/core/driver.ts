@@ -84,6 +84,8 @@ export type Preallocation = 'off' | 'metadata' | 'falloc' | 'full';
 
 export interface TruncateOptions {
   readonly preallocation?: Preallocation;
+  /** ENOTSUP where storage can only be reserved by writing to it. */
+  readonly noFallback?: boolean;
   /** Allow cutting data off. The core refuses shrinking without it where the driver's data would be lost. */
   readonly shrink?: boolean;
   /** The size must be this afterwards: what cannot be cut (a device) fails, instead of being larger than asked. */

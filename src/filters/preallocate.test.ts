@@ -97,6 +97,17 @@ describe('preallocate', () => {
     expect(await close()).toBe(KIB + 4106);
   });
 
+  test('nothing is reserved by writing zeroes, where a file system can only do that', async () => {
+    const host = new SimHost();
+    host.faults.inject({ operation: 'allocate', code: 'ENOTSUP' });
+    const { link, stored, close } = await setUp({}, KIB, host);
+    for (const offset of [KIB, 2 * KIB]) await link.write(offset, data(KIB));
+    expect([link.length(), stored()]).toEqual([3 * KIB, 3 * KIB]);
+    const { allocate, write } = host.counters.operations;
+    expect([allocate, write]).toEqual([1, 2]);
+    expect(await close()).toBe(3 * KIB);
+  });
+
   test('zero writes past the end reserve too, writes inside do not', async () => {
     const { link, stored, close } = await setUp({ 'prealloc-size': 0 });
     await link.write(0, data(KIB));

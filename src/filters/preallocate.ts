@@ -130,7 +130,7 @@ class Reserve {
       if (!Number.isSafeInteger(wanted)) return;
       this.#end ??= before;
       try {
-        await file.truncate(wanted, { preallocation: 'falloc' });
+        await file.truncate(wanted, { preallocation: 'falloc', noFallback: true });
       } catch (error) {
         if (!(error instanceof BlockError)) throw error;
         if (codeOf(error) === 'ENOTSUP') this.#able = false;

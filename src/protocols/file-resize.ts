@@ -10,7 +10,7 @@ const FILL_PIECE = 1 << 20;
 export async function resizeFile(
   file: HostFile,
   length: number,
-  { preallocation = 'off', exact = false }: TruncateOptions,
+  { preallocation = 'off', exact = false, noFallback = false }: TruncateOptions,
   signal?: AbortSignal,
 ): Promise<void> {
   const before = file.size();
@@ -22,6 +22,7 @@ export async function resizeFile(
   if (preallocation === 'off' || length === before) return truncate(file, length);
   try {
     if (preallocation === 'falloc' && (await allocate(file, before, length))) return;
+    if (noFallback) throw withErrno('ENOTSUP', 'Could not preallocate new data');
     // First, so that a size no file can have is refused before the storage is full.
     await truncate(file, length);
     await fill(file, before, length, signal);
