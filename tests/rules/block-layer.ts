@@ -50,5 +50,5 @@ export const BLOCK_LAYER: RuleBook = {
     'BL-INFO-11': GONE,
     'BL-FILTER-1': 'BL-FILTER-3 stands in its place today',
   },
-  pending: ['BL-BITMAP-1', 'BL-BITMAP-2', 'BL-CREATE-1', 'BL-MISC-1'],
+  pending: [],
 };
