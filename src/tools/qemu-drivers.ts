@@ -45,14 +45,14 @@ export function overlayDrivers(drivers: readonly DriverSpec[]): DriverSpec[] {
 /** No resize, no repair, no measure, no parents, nothing specific in info, QEMU's own check. */
 function restrictedVdi({
   measure: _measure,
-  temporaryOverlay: _overlay,
+  temporaryOverlay = {},
   ...spec
 }: FormatSpec<never, never>): FormatSpec<never, never> {
   const { create } = spec;
   return {
     ...spec,
     supportsBacking: false,
-    ...(create && { create: { ...withoutBacking(create) } }),
+    ...(create && { create: withoutBacking(create, Object.keys(temporaryOverlay)) }),
     async open(context) {
       await refuseParent(context);
       // What it is based on is not looked for.
@@ -77,8 +77,12 @@ function restrictedVdi({
   };
 }
 
-function withoutBacking({ backing, ...create }: NonNullable<FormatSpec<never, never>['create']>) {
-  const options = Object.entries(create.options).filter(([name]) => name !== backing?.file);
+/** Neither images over others nor those that will be. */
+function withoutBacking(
+  { backing, ...create }: NonNullable<FormatSpec<never, never>['create']>,
+  overlay: readonly string[],
+) {
+  const options = Object.entries(create.options).filter(([name]) => name !== backing?.file && !overlay.includes(name));
   return { ...create, options: Object.fromEntries(options) };
 }
 

@@ -447,6 +447,8 @@ export const MAKING: readonly CaseGroup[] = [
       'create -f vdi t.vdi -o size=1000',
       'create -f vdi t.vdi -o size=1000 1000',
       'create -f vdi t.vdi -o zork=1 1000',
+      'create -f vdi t.vdi -o differencing=on 1000',
+      'create -f vdi t.vdi -o parent=x 1000',
       'create -f vdi t.vdi -o zork=1,size=1 1M',
       'create -f vdi t.vdi -o size=1z,nocow=on,extent_size_hint=1M 1000',
       'create -f vdi t.vdi -o nocow=on,extent_size_hint=1M 1000',
