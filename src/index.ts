@@ -61,6 +61,7 @@ export {
 export type { Events, NodeEvent, RequestEvent, TrayEvent } from './core/events.ts';
 export type { GraphOptions, ReopenChange, Target } from './core/graph.ts';
 export type * from './core/host.ts';
+export type * from './core/host-network.ts';
 export { blockSizes, diskGeometry, nodeInfo } from './core/info.ts';
 export type { IoLimiter, IoLimits, LimitedKind } from './core/io-limiter.ts';
 export { type ImageRecord, type NodeRecord, namedNodes } from './core/named-nodes.ts';
@@ -133,6 +134,11 @@ export {
 } from './jobs/replay.ts';
 export { parseSizeChange, type ResizeOptions, resizeDisk, type SizeChange } from './jobs/resize.ts';
 export type { ByteStream, ByteStreamListener, TlsIdentity } from './nbd/byte-stream.ts';
+export { NbdClient as NbdConnection, type NbdClientOptions as NbdConnectionOptions } from './nbd/client/client.ts';
+export { type TlsCredentialsById, tlsCredentials } from './nbd/client/credentials.ts';
+export type { ExportFacts } from './nbd/client/facts.ts';
+export type { Agreement } from './nbd/client/handshake.ts';
+export type { ContextExtents } from './nbd/client/pending.ts';
 export { type PortLike, portStream } from './nbd/port-stream.ts';
 export {
   type Authorization,

@@ -31,5 +31,6 @@ export {
 } from './images.ts';
 export { type ListenAddress, type Listening, listen } from './nbd/listen.ts';
 export { type Servable, type ServeOptions, type Serving, serve } from './nbd/serve.ts';
+export { clientTls } from './nbd/tls-client.ts';
 export { loadPsk, loadX509, type TlsCredentials, type TlsEndpoint, type X509Options } from './nbd/tls-credentials.ts';
 export { serverTls } from './nbd/tls-server.ts';
