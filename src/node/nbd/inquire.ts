@@ -1,6 +1,7 @@
 /** A conversation with a server that ends before transmission: what it exports (N-118). */
-import { addContext, BlockError, errorText } from '../../core/errors.ts';
-import { addressText, type ServerAddress } from '../../nbd/client/address.ts';
+import { asBlockError, BlockError, errorText } from '../../core/errors.ts';
+import type { ServerAddress } from '../../core/host-network.ts';
+import { addressText } from '../../nbd/client/address.ts';
 import { Conversation, type StartTls } from '../../nbd/client/conversation.ts';
 import { describeExport, type ExportDescription } from '../../nbd/client/describe-export.ts';
 import { listExports } from '../../nbd/client/handshake.ts';
@@ -12,42 +13,43 @@ export interface InquiredExport extends ExportDescription {
 
 export interface InquiryOptions {
   readonly address: ServerAddress;
-  /** Absent: without TLS. */
+  /** The client's side of TLS; absent: without TLS. */
   readonly startTls?: StartTls | undefined;
 }
 
-/** So long the whole conversation may take, milliseconds. */
-const LONGEST_MS = 30_000;
+/** So long it may take, milliseconds. */
+const INQUIRY_MS = 30_000;
 
 /** All exports that a server lists, and what it tells of each. Throws BlockError. */
 export async function inquireExports({ address, startTls }: InquiryOptions): Promise<InquiredExport[]> {
-  const late = new AbortController();
-  const timer = setTimeout(() => late.abort(new BlockError('ETIMEDOUT', errorText('ETIMEDOUT'))), LONGEST_MS);
-  const { signal } = late;
+  const signal = AbortSignal.timeout(INQUIRY_MS);
   try {
-    const stream = await connectSocket(address, { signal }).catch((error: unknown) => {
-      throw addContext(`Failed to connect to '${addressText(address)}'`, error);
+    const stream = await connectSocket(address, { signal }).catch((cause: unknown) => {
+      const error = asBlockError(cause);
+      throw new BlockError(error.code, `Failed to connect to '${addressText(address)}': ${error.message}`, { cause });
     });
-    return await inquire(new Conversation(stream, { startTls, signal }), startTls !== undefined);
-  } finally {
-    clearTimeout(timer);
+    const talk = new Conversation(stream, { startTls, signal });
+    return await inquire(talk, startTls !== undefined).then(
+      (found) => {
+        talk.end();
+        return found;
+      },
+      (error: unknown) => {
+        talk.end(error);
+        throw error;
+      },
+    );
+  } catch (error) {
+    throw signal.aborted ? new BlockError('ETIMEDOUT', errorText('ETIMEDOUT'), { cause: error }) : error;
   }
 }
 
 async function inquire(talk: Conversation, tls: boolean): Promise<InquiredExport[]> {
-  let failure: unknown;
-  try {
-    const found: InquiredExport[] = [];
-    for (const { name, description } of await talk.run(listExports(tls))) {
-      const told = await talk.run(describeExport(name));
-      if (told === undefined) continue;
-      found.push({ ...told, name, description: told.description ?? (description === '' ? undefined : description) });
-    }
-    return found;
-  } catch (error) {
-    failure = error;
-    throw error;
-  } finally {
-    talk.end(failure);
+  const found: InquiredExport[] = [];
+  for (const { name, description } of await talk.run(listExports(tls))) {
+    const told = await talk.run(describeExport(name));
+    if (told === undefined) continue;
+    found.push({ ...told, name, description: told.description ?? (description === '' ? undefined : description) });
   }
+  return found;
 }

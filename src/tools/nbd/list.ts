@@ -1,7 +1,8 @@
 /** `-L`: what a server exports (N-118). */
-import type { ServerAddress } from '../../nbd/client/address.ts';
+import type { ServerAddress } from '../../core/host-network.ts';
 import { TransmissionFlag } from '../../nbd/protocol.ts';
 import { type InquiredExport, inquireExports } from '../../node/nbd/inquire.ts';
+import { clientTls } from '../../node/nbd/tls-client.ts';
 import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
 import type { NbdArguments } from './arguments.ts';
@@ -24,8 +25,22 @@ const FLAG_NAMES: readonly (readonly [number, string])[] = [
 ];
 
 /** Resolves with the exit status. Throws Failure, BlockError. */
-export async function listExports({ out }: Context, { given }: NbdArguments): Promise<number> {
-  const exports = await inquireExports({ address: addressOf(given) });
+export async function listExports({ out, objects }: Context, { given }: NbdArguments): Promise<number> {
+  const creds = given.get('tls-creds');
+  const tls =
+    creds === undefined
+      ? undefined
+      : clientTls(
+          await objects.nbd.tlsCredentials(creds, 'client').catch((error: Error) => {
+            throw new Failure(`Failed to get TLS creds: ${error.message}`, { cause: error });
+          }),
+        );
+  const address = addressOf(given);
+  const hostname = given.get('tls-hostname') ?? (address.type === 'inet' ? address.host : undefined);
+  const exports = await inquireExports({
+    address,
+    ...(tls && { startTls: (stream) => tls.start(stream, hostname) }),
+  });
   out.line(`exports available: ${exports.length}`);
   for (const each of exports) for (const line of linesOf(each)) out.line(line);
   return 0;
