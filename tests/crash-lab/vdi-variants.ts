@@ -72,7 +72,7 @@ export const VARIANTS: readonly Variant[] = [
   {
     name: 'a new block is named before it is written',
     file: 'allocate.ts',
-    from: '  try {\n    const outcome = await fill(image, run, source);',
-    to: '  try {\n    for (let i = 0; i < count; i++) image.setEntry(firstBlock + i, firstSlot + i);\n    const outcome = await fill(image, run, source);',
+    from: 'for (let i = 0; i < count; i++) image.allocating.set(firstBlock + i, ended);',
+    to: 'for (let i = 0; i < count; i++) image.setEntry(firstBlock + i, firstSlot + i);',
   },
 ];
