@@ -133,6 +133,12 @@ export class MetadataCache {
     this.#era++;
   }
 
+  /** Forgets everything, changes too: the file is another. */
+  forgetAll(): void {
+    this.#entries.clear();
+    this.#newest = undefined;
+  }
+
   get isDirty(): boolean {
     for (const entry of this.#entries.values()) if (entry.dirty) return true;
     return false;

@@ -12,6 +12,7 @@ import { type Qcow2Options, qcow2Options } from './options.ts';
 import { read, tryReadNow } from './read.ts';
 import { changeBacking, makeEmpty } from './rebase.ts';
 import { finishSession, prepareReopen } from './reopen.ts';
+import { check } from './repair.ts';
 import { resize } from './resize.ts';
 import { place, status, tryStatusNow } from './status.ts';
 import { tryWriteNow, write } from './write.ts';
@@ -52,6 +53,7 @@ function qcow2Node(opened: Qcow2Image, context: OpenContext<Qcow2Options>): Driv
     limits: () => limits(image),
     truncate: (length, options) => resize(image, length, options),
     info: () => info(image.header, image.extensions),
+    check: (options) => check(image, options),
     zeroInit: () => zeroInit(image),
     backing: () => backingOf(image),
     changeBacking: (reference) => changeBacking(image, reference),

@@ -1,2 +1,143 @@
+/** Check and repair (Q-CHK): references are counted, compared, and what is wrong is told in qemu-img's lines. */
+import type { CheckOptions, CheckReport } from '../../core/driver.ts';
+import { BlockError } from '../../core/errors.ts';
+import { compareCounts } from './check-compare.ts';
+import { checkCopied } from './check-copied.ts';
+import { clustersOf, type Walk, walkImage } from './check-walk.ts';
+import { writeFeatures } from './corruption.ts';
+import { Incompatible } from './header.ts';
 import type { Qcow2Image } from './image.ts';
-export async function repairDirty(_image: Qcow2Image): Promise<void> {}
+import { rebuildRefcounts } from './rebuild.ts';
+import { ReferenceCounts } from './reference-counts.ts';
+import { flushAll } from './write-back.ts';
+
+/** Clusters whose references are counted in one pass, a byte each. */
+const PASS = 64 << 20;
+const NO_FIXES = { leaks: false, errors: false };
+
+export async function check(image: Qcow2Image, options: CheckOptions): Promise<CheckReport> {
+  if (image.writable && image.broken === undefined) await flushAll(image);
+  const report = await run(image, options);
+  if (options.repair !== 'none') await settle(image, report);
+  return report;
+}
+
+/** After a crash with lazy refcounts (Q-FEAT-3). */
+export async function repairDirty(image: Qcow2Image): Promise<void> {
+  const report = await run(image, { repair: 'all', finding: (line) => image.host.notice(line) });
+  await settle(image, report);
+}
+
+function emptyReport(image: Qcow2Image): CheckReport {
+  return {
+    corruptions: 0,
+    leaks: 0,
+    checkErrors: 0,
+    corruptionsFixed: 0,
+    leaksFixed: 0,
+    totalClusters: Math.ceil(image.length / image.layout.clusterSize),
+    allocatedClusters: 0,
+    fragmentedClusters: 0,
+    compressedClusters: 0,
+  };
+}
+
+async function run(image: Qcow2Image, options: CheckOptions): Promise<CheckReport> {
+  const clusters = clustersOf(image);
+  const report = emptyReport(image);
+  if (clusters > PASS && options.repair === 'none') return inPasses(image, options, report, clusters);
+  const walk = await countAll(image, options, report, options.repair === 'all', { from: 0, to: clusters });
+  const before = { ...report };
+  let usedEnd = await compareCounts(walk, NO_FIXES);
+  if (options.repair !== 'none') {
+    if (walk.rebuild && options.repair === 'all') usedEnd = await rebuild(walk, options);
+    else if (walk.rebuild) {
+      options.finding('ERROR need to rebuild refcount structures');
+      throw new BlockError('EIO', 'Input/output error', { node: image.node });
+    } else if (report.leaks > 0 || report.corruptions > 0) {
+      report.leaks = before.leaks;
+      report.corruptions = before.corruptions;
+      usedEnd = await compareCounts(walk, { leaks: true, errors: options.repair === 'all' });
+    }
+  }
+  const isElseSound = report.corruptions + report.leaks + report.checkErrors === 0;
+  await checkCopied(walk, options.repair === 'all' || (options.repair === 'leaks' && isElseSound));
+  report.imageEndOffset = usedEnd * image.layout.clusterSize;
+  return report;
+}
+
+async function countAll(
+  image: Qcow2Image,
+  options: CheckOptions,
+  report: CheckReport,
+  repairing: boolean,
+  { from, to }: { readonly from: number; readonly to: number },
+): Promise<Walk> {
+  const walk: Walk = {
+    image,
+    references: new ReferenceCounts(from, to),
+    report,
+    repairing,
+    signal: options.signal,
+    tell: (line) => options.finding(line),
+    rebuild: false,
+  };
+  await walkImage(walk);
+  return walk;
+}
+
+/** Very large files: the tables are walked once for each part of the file, and told of the first time (Q-CHK-7). */
+async function inPasses(
+  image: Qcow2Image,
+  options: CheckOptions,
+  report: CheckReport,
+  clusters: number,
+): Promise<CheckReport> {
+  let usedEnd = 0;
+  for (let from = 0; from < clusters; from += PASS) {
+    const range = { from, to: Math.min(clusters, from + PASS) };
+    const silent = { ...options, finding: () => {} };
+    const walk = await countAll(
+      image,
+      from === 0 ? options : silent,
+      from === 0 ? report : emptyReport(image),
+      false,
+      range,
+    );
+    usedEnd = Math.max(usedEnd, await compareCounts({ ...walk, report, tell: options.finding }, NO_FIXES));
+    if (range.to === clusters) await checkCopied({ ...walk, report, tell: options.finding }, false);
+  }
+  report.imageEndOffset = usedEnd * image.layout.clusterSize;
+  return report;
+}
+
+/** What was wrong with counts is right then; the old structure is given up. */
+async function rebuild(walk: Walk, options: CheckOptions): Promise<number> {
+  const { image, report } = walk;
+  options.finding('Rebuilding refcount structure');
+  await rebuildRefcounts(walk);
+  const fixed = { corruptions: report.corruptions, leaks: report.leaks };
+  const again = emptyReport(image);
+  const second = await countAll(image, options, again, false, { from: 0, to: clustersOf(image) });
+  const usedEnd = await compareCounts(second, { leaks: true, errors: false });
+  report.corruptionsFixed += Math.max(0, fixed.corruptions - again.corruptions);
+  report.leaksFixed += Math.max(0, fixed.leaks - again.leaks);
+  report.corruptions = again.corruptions;
+  report.leaks = again.leaks;
+  report.checkErrors += again.checkErrors;
+  return usedEnd;
+}
+
+/** Makes repairs durable; an image without errors is neither dirty nor corrupt any more. */
+async function settle(image: Qcow2Image, report: CheckReport): Promise<void> {
+  const { refcounts, file, header } = image;
+  await refcounts.writeBack();
+  await file.flush();
+  if (report.corruptions > 0 || report.checkErrors > 0) return;
+  const marks = Incompatible.dirty | Incompatible.corrupt;
+  if ((header.incompatible & marks) === 0n) return;
+  header.incompatible &= ~marks;
+  await writeFeatures(image);
+  await file.flush();
+  image.dirtyBitSet = false;
+}

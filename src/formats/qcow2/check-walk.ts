@@ -1,0 +1,256 @@
+/** Counting what an image's tables refer to, and telling what is wrong with them (Q-CHK-1, Q-CHK-3). */
+import { alignUp } from '../../bytes/align.ts';
+import { getU64, viewOf } from '../../bytes/big-endian.ts';
+import type { CheckReport } from '../../core/driver.ts';
+import { BlockError } from '../../core/errors.ts';
+import { encryptionRange } from './check-ranges.ts';
+import type { Qcow2Image } from './image.ts';
+import type { ReferenceCounts } from './reference-counts.ts';
+import {
+  clusterKind,
+  compressedPlace,
+  entryHex,
+  isCompressed,
+  isCopied,
+  Kind,
+  l1Reserved,
+  l2Reserved,
+  offsetOf,
+} from './tables.ts';
+
+/** A walk under way: where findings go, and what is counted. */
+export interface Walk {
+  readonly image: Qcow2Image;
+  readonly references: ReferenceCounts;
+  readonly report: CheckReport;
+  /** Unaligned preallocated clusters are made plain zeroes, and blocks outside are told as repaired. */
+  readonly repairing: boolean;
+  readonly signal: AbortSignal | undefined;
+  tell(line: string): void;
+  /** The refcount structure can only be built anew. */
+  rebuild: boolean;
+}
+
+/** Clusters that the image file has, the last one maybe in part. */
+export function clustersOf({ file, layout }: Qcow2Image): number {
+  return Math.ceil(file.length() / layout.clusterSize);
+}
+
+/** Counts everything. Throws what the signal holds when it is aborted. */
+export async function walkImage(walk: Walk): Promise<void> {
+  const { image } = walk;
+  const { header, layout, extensions } = image;
+  use(walk, 0, layout.clusterSize);
+  const l1 = { offset: Number(header.l1Offset), entries: header.l1Entries, bytes: image.l1.bytes };
+  await walkL1(walk, l1, true);
+  for (const snapshot of image.snapshots) await walkSnapshot(walk, Number(snapshot.l1Offset), snapshot.l1Entries);
+  use(walk, Number(header.snapshotTableOffset), snapshotTableBytes(image));
+  use(walk, Number(header.refcountTableOffset), header.refcountTableClusters * layout.clusterSize);
+  const encryption = encryptionRange(extensions, layout.clusterSize);
+  use(walk, encryption.offset, encryption.length);
+  await walkBlocks(walk);
+}
+
+function snapshotTableBytes({ snapshots }: Qcow2Image): number {
+  const lengths = snapshots.map(({ id, name, unknownExtra }) => {
+    const texts = new TextEncoder().encode(id + name).length;
+    return alignUp(40 + 24 + unknownExtra.length + texts, 8);
+  });
+  return lengths.reduce((sum, length) => sum + length, 0);
+}
+
+/** Counts the clusters of a range once each. */
+export function use(walk: Walk, offset: number, length: number): void {
+  if (length <= 0) return;
+  const { image, references, report } = walk;
+  const { clusterSize } = image.layout;
+  const start = Math.floor(offset / clusterSize);
+  const last = Math.floor((offset + length - 1) / clusterSize);
+  if (start * clusterSize >= image.file.length() || last > clustersOf(image)) {
+    walk.tell(
+      'ERROR: counting reference for region exceeding the end of the file by one cluster or more: ' +
+        `offset 0x${offset.toString(16)} size 0x${length.toString(16)}`,
+    );
+    report.corruptions++;
+    return;
+  }
+  for (let cluster = start; cluster <= last; cluster++) references.add(cluster);
+}
+
+interface L1 {
+  readonly offset: number;
+  readonly entries: number;
+  readonly bytes: Uint8Array;
+}
+
+async function walkSnapshot(walk: Walk, offset: number, entries: number): Promise<void> {
+  const { image } = walk;
+  const length = entries * 8;
+  if (
+    offset % image.layout.clusterSize !== 0 ||
+    offset + length > alignUp(image.file.length(), image.layout.clusterSize)
+  ) {
+    walk.tell(`ERROR snapshot L1 table at 0x${offset.toString(16)} cannot be`);
+    walk.report.corruptions++;
+    return;
+  }
+  const bytes = new Uint8Array(length);
+  await image.file.read(offset, bytes);
+  await walkL1(walk, { offset, entries, bytes }, false);
+}
+
+async function walkL1(walk: Walk, { offset, entries, bytes }: L1, isActive: boolean): Promise<void> {
+  const { image, report } = walk;
+  const { clusterSize } = image.layout;
+  use(walk, offset, entries * 8);
+  const view = viewOf(bytes);
+  for (let index = 0; index < entries && index * 8 < bytes.length; index++) {
+    const high = view.getUint32(index * 8);
+    const low = view.getUint32(index * 8 + 4);
+    if (high === 0 && low === 0) continue;
+    walk.signal?.throwIfAborted();
+    if (l1Reserved(high, low)) corrupt(walk, `ERROR found L1 entry with reserved bits set: ${entryHex(high, low)}`);
+    const l2 = offsetOf(high, low);
+    if (l2 === 0) continue;
+    use(walk, l2, clusterSize);
+    if (l2 % clusterSize !== 0) {
+      const hex = l2.toString(16);
+      corrupt(walk, `ERROR l2_offset=${hex}: Table is not cluster aligned; L1 entry corrupted`);
+    }
+    // There is nothing to look at past the end.
+    if (l2 >= image.file.length()) continue;
+    try {
+      const table = new Uint8Array(clusterSize);
+      await image.file.read(l2, table);
+      walkL2(walk, table, l2, isActive);
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      walk.tell('ERROR: I/O error in check_refcounts_l1');
+      report.checkErrors++;
+    }
+  }
+}
+
+function corrupt(walk: Walk, line: string): void {
+  walk.tell(line);
+  walk.report.corruptions++;
+}
+
+function walkL2(walk: Walk, table: Uint8Array, l2Offset: number, isActive: boolean): void {
+  const { entryBytes, extended } = walk.image.layout;
+  const view = viewOf(table);
+  let expected = 0;
+  for (let at = 0; at < table.length; at += entryBytes) {
+    const high = view.getUint32(at);
+    const low = view.getUint32(at + 4);
+    const zero = extended ? view.getUint32(at + 8) : 0;
+    const allocated = extended ? view.getUint32(at + 12) : 0;
+    if (high === 0 && low === 0 && allocated === 0) continue;
+    expected = walkEntry(walk, { high, low, zero, allocated, l2Offset, index: at / entryBytes }, isActive, expected);
+  }
+}
+
+interface Entry {
+  readonly high: number;
+  readonly low: number;
+  readonly zero: number;
+  readonly allocated: number;
+  readonly l2Offset: number;
+  readonly index: number;
+}
+
+/** Returns where the next cluster would lie if it were adjacent. */
+function walkEntry(walk: Walk, entry: Entry, isActive: boolean, expected: number): number {
+  const { image, report } = walk;
+  const { layout } = image;
+  const { high, low } = entry;
+  if (isCompressed(high)) {
+    walkCompressed(walk, entry, isActive);
+    return expected;
+  }
+  if (l2Reserved(high, low, layout.extended)) {
+    corrupt(walk, `ERROR found l2 entry with reserved bits set: ${entryHex(high, low)}`);
+  }
+  const offset = offsetOf(high, low);
+  if ((entry.allocated & entry.zero) !== 0) {
+    const hex = offset.toString(16);
+    corrupt(walk, `ERROR offset=${hex}: Allocated cluster has corrupted subcluster allocation bitmap`);
+    if (offset === 0) return expected;
+  }
+  const kind = clusterKind(high, low, layout.hasDataFile);
+  if (kind === Kind.unallocated || kind === Kind.zeroPlain) {
+    if (entry.allocated !== 0) corrupt(walk, 'ERROR: Unallocated cluster has non-zero subcluster allocation map');
+    return expected;
+  }
+  let next = expected;
+  if (isActive) {
+    report.allocatedClusters = (report.allocatedClusters ?? 0) + 1;
+    if (expected !== 0 && expected !== offset) report.fragmentedClusters = (report.fragmentedClusters ?? 0) + 1;
+    next = offset + layout.clusterSize;
+  }
+  if (offset % layout.clusterSize !== 0) {
+    const what = kind === Kind.zeroAllocated ? 'Preallocated' : 'Data';
+    corrupt(walk, `ERROR offset=${offset.toString(16)}: ${what} cluster is not properly aligned; L2 entry corrupted.`);
+  }
+  if (!layout.hasDataFile) use(walk, offset, layout.clusterSize);
+  return next;
+}
+
+function walkCompressed(walk: Walk, { high, low }: Entry, isActive: boolean): void {
+  const { image, report } = walk;
+  const { clusterBits, hasDataFile } = image.layout;
+  const { offset, length } = compressedPlace(high, low, clusterBits);
+  if (isCopied(high)) {
+    corrupt(walk, `ERROR: coffset=0x${offset.toString(16)}: copied flag must never be set for compressed clusters`);
+  }
+  if (hasDataFile) {
+    corrupt(walk, `ERROR compressed cluster with data file, entry=0x${entryHex(high, low)}`);
+    return;
+  }
+  if (isActive) {
+    report.allocatedClusters = (report.allocatedClusters ?? 0) + 1;
+    report.compressedClusters = (report.compressedClusters ?? 0) + 1;
+    report.fragmentedClusters = (report.fragmentedClusters ?? 0) + 1;
+  }
+  use(walk, offset, length);
+}
+
+/** The refcount blocks, by the table as it is in the file. */
+async function walkBlocks(walk: Walk): Promise<void> {
+  const { image, references, report } = walk;
+  const { header, layout, file } = image;
+  const { clusterSize } = layout;
+  const bytes = header.refcountTableClusters * clusterSize;
+  const offset = Number(header.refcountTableOffset);
+  const held = Math.max(0, Math.min(bytes, alignUp(file.length(), clusterSize) - offset));
+  const table = new Uint8Array(held);
+  await file.read(offset, table);
+  const view = viewOf(table);
+  for (let index = 0; index * 8 < held; index++) {
+    const entry = getU64(view, index * 8);
+    if (entry === 0) continue;
+    const block = Number(BigInt(entry) & ~0x1ffn);
+    if ((BigInt(entry) & 0x1ffn) !== 0n) {
+      corrupt(walk, `ERROR refcount table entry ${index} has reserved bits set`);
+      walk.rebuild = true;
+      continue;
+    }
+    if (block % clusterSize !== 0) {
+      corrupt(walk, `ERROR refcount block ${index} is not cluster aligned; refcount table entry corrupted`);
+      walk.rebuild = true;
+      continue;
+    }
+    if (block >= file.length()) {
+      walk.tell(`ERROR refcount block ${index} is outside image`);
+      report.corruptions++;
+      if (walk.repairing) walk.rebuild = true;
+      continue;
+    }
+    use(walk, block, clusterSize);
+    const count = references.get(block / clusterSize);
+    if (count > 1) {
+      corrupt(walk, `ERROR refcount block ${index} refcount=${count}`);
+      walk.rebuild = true;
+    }
+  }
+}

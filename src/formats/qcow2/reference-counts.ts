@@ -1,0 +1,31 @@
+/** How often clusters are used, counted anew: a byte each, and a map for those that are used very often (Q-CHK-7). */
+
+const BYTE_MAX = 255;
+
+export class ReferenceCounts {
+  /** Clusters [from, to) of the image file are counted. */
+  readonly from: number;
+  readonly to: number;
+  readonly #bytes: Uint8Array;
+  readonly #more = new Map<number, number>();
+
+  constructor(from: number, to: number) {
+    this.from = from;
+    this.to = to;
+    this.#bytes = new Uint8Array(Math.max(0, to - from));
+  }
+
+  get(cluster: number): number {
+    const count = this.#bytes[cluster - this.from] ?? 0;
+    return count < BYTE_MAX ? count : (this.#more.get(cluster) ?? BYTE_MAX);
+  }
+
+  /** One more use; a cluster outside the range is nothing. Returns the count. */
+  add(cluster: number): number {
+    if (cluster < this.from || cluster >= this.to) return 0;
+    const count = this.get(cluster) + 1;
+    if (count >= BYTE_MAX) this.#more.set(cluster, count);
+    this.#bytes[cluster - this.from] = Math.min(count, BYTE_MAX);
+    return count;
+  }
+}
