@@ -41,8 +41,8 @@ describe('formats by extension', () => {
   });
 
   test('one that we know of and cannot make is not taken for raw', () => {
-    const { status, stderr } = diskwright('create a.qcow2 3M');
-    expect([status, stderr]).toEqual([1, "diskwright: a.qcow2: Unknown file format 'qcow2'\n"]);
+    const { status, stderr } = diskwright('create a.vmdk 3M');
+    expect([status, stderr]).toEqual([1, "diskwright: a.vmdk: Unknown file format 'vmdk'\n"]);
   });
 
   test('diskwright-img does not guess', () => {
