@@ -84,9 +84,16 @@ describe('chains of VDI images', () => {
     expect(lines('info', 'top.vdi')).toContain('backing file: base.vdi');
     lines('convert', '-B', 'base.vdi', '-F', 'vdi', 'top.vdi', 'copy.vdi');
     expect(lines('info', 'copy.vdi')).toContain('backing file: base.vdi');
+    lines('convert', '--flatten', 'top.vdi', 'alone.vdi');
+    expect(lines('info', 'alone.vdi').some((line) => line.startsWith('backing'))).toBe(false);
+    expect(run('convert', '--flatten', '-B', 'base.vdi', '-F', 'vdi', 'top.vdi', 'no.vdi')).toEqual({
+      status: 1,
+      stdout: '',
+      stderr: 'diskwright: --flatten and -B exclude each other\n',
+    });
     lines('rebase', '-b', '', 'top.vdi');
     expect(lines('info', 'top.vdi').some((line) => line.startsWith('backing'))).toBe(false);
-    for (const name of ['top.vdi', 'copy.vdi']) {
+    for (const name of ['top.vdi', 'copy.vdi', 'alone.vdi']) {
       expect(lines('compare', 'x.raw', name)).toEqual(['Images are identical.']);
     }
     lines('rebase', '-u', '-b', 'mid.vdi', '-F', 'vdi', 'copy.vdi');

@@ -71,6 +71,7 @@ function refuseCombinations(given: GivenOptions): void {
     [given.has('C') && given.has('salvage'), 'Cannot use copy offloading in salvaging mode'],
     [given.has('target-image-opts') && !given.has('n'), '--target-image-opts requires use of -n flag'],
     [given.has('o') && given.has('n'), '-o has no effect when skipping image creation'],
+    [given.has('flatten') && given.has('B'), '--flatten and -B exclude each other'],
     [given.has('target-is-zero') && !given.has('n'), '--target-is-zero requires use of -n flag'],
   ];
   const refused = refusals.find(([applies]) => applies);
