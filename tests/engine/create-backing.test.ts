@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { type CreateRequest, createImage } from '../../src/core/create.ts';
 import { defineFormat } from '../../src/core/driver.ts';
+import { BlockError, errorText } from '../../src/core/errors.ts';
 import { Graph } from '../../src/core/graph.ts';
 import { option } from '../../src/core/options.ts';
 import type { SimHost } from '../../src/testing/index.ts';
@@ -74,6 +75,35 @@ describe('an image over another', () => {
     expect(await make(newHost(), { format: 'layer', options })).toMatch(/ size=1536 /);
     // What is asked for goes before the options.
     expect(await make(newHost(), { ...over, options: { backing_file: '/nope' } })).toMatch(/ backing_file=\/raw /);
+  });
+
+  test('is not made over one whose size cannot be told (BL-CREATE-7)', async () => {
+    const host = newHost();
+    let told = false;
+    const losing = defineFormat({
+      name: 'losing',
+      summary: 'tells its length while it is opened',
+      options: {},
+      open: async ({ file }) => ({
+        length() {
+          if (told) throw new BlockError('EIO', errorText('EIO'));
+          return file.length();
+        },
+        // Asked when the length is known.
+        limits() {
+          told = true;
+          return {};
+        },
+        read: (offset, target) => file.read(offset, target),
+      }),
+    });
+    const graph = new Graph({ host, drivers: [...DRIVERS, layer, losing] });
+    const asked = { filename: '/new', format: 'layer', backingFile: RAW, backingFormat: 'losing' };
+    await expect(createImage(graph, asked)).rejects.toMatchObject({
+      code: 'EIO',
+      message: `Could not get size of '${RAW}': Input/output error`,
+    });
+    expect([graph.nodes(), host.openFiles, host.exists('/new')]).toEqual([[], [], false]);
   });
 
   test('names it as seen from its own folder', async () => {
