@@ -7,6 +7,7 @@ import { createOptions, type Qcow2CreateOptions } from './create-options.ts';
 import { CryptMethod, hasMagic } from './header.ts';
 import type { Qcow2Image } from './image.ts';
 import { info } from './info.ts';
+import { measure } from './measure.ts';
 import { openImage } from './open.ts';
 import { type Qcow2Options, qcow2Options } from './options.ts';
 import { read, tryReadNow } from './read.ts';
@@ -27,6 +28,7 @@ export const qcow2 = defineFormat<Qcow2Options, Qcow2CreateOptions>({
   temporaryOverlay: {},
   probe: (head) => (hasMagic(head) ? 100 : 0),
   create: { options: createOptions, run: create },
+  measure,
   open: openQcow2,
 });
 

@@ -1,0 +1,62 @@
+/** How large an image would be (Q-ME). */
+import { alignUp } from '../../bytes/align.ts';
+import type { MeasureContext, Measurement } from '../../core/driver.ts';
+import { BlockError } from '../../core/errors.ts';
+import { type CreationPlan, planCreation, type Qcow2CreateOptions } from './create-options.ts';
+import { L1_BYTES_MAX } from './layout.ts';
+
+/** Throws BlockError: options that cannot be, a disk that is too large. */
+export async function measure(context: MeasureContext<Qcow2CreateOptions>): Promise<Measurement> {
+  const { options, size, extents } = context;
+  const plan = planCreation({ ...options, size });
+  const clusterSize = 2 ** plan.clusterBits;
+  const disk = alignUp(plan.size, clusterSize);
+  const entryBytes = options.extended_l2 ? 16 : 8;
+  const l1Bytes = (alignUp(disk / clusterSize, clusterSize / entryBytes) / (clusterSize / entryBytes)) * 8;
+  if (l1Bytes > L1_BYTES_MAX) {
+    throw new BlockError('EINVAL', 'The image size is too large (try using a larger cluster size)');
+  }
+  const fullyAllocated = metadataBytes(plan, disk) + disk;
+  const isFull = options.backing_file !== undefined || plan.preallocation === 'falloc' || plan.preallocation === 'full';
+  const data = isFull ? disk : extents === undefined ? 0 : await dataBytes(extents, clusterSize);
+  return { required: fullyAllocated - disk + data, fullyAllocated };
+}
+
+/** All but the data, when every cluster is allocated (Q-ME-1). */
+function metadataBytes({ clusterBits, refcountOrder, options }: CreationPlan, disk: number): number {
+  const clusterSize = 2 ** clusterBits;
+  const entryBytes = options.extended_l2 ? 16 : 8;
+  const l2Entries = alignUp(disk / clusterSize, clusterSize / entryBytes);
+  const l1Entries = alignUp((l2Entries * entryBytes) / clusterSize, clusterSize / 8);
+  const tables = clusterSize + l2Entries * entryBytes + l1Entries * 8;
+  const perBlock = (clusterSize * 8) / 2 ** refcountOrder;
+  const others = (tables + disk) / clusterSize;
+  let blocks = 0;
+  let table = 0;
+  for (;;) {
+    const needed = Math.ceil((others + blocks + table) / perBlock);
+    const neededTable = Math.ceil(needed / (clusterSize / 8));
+    if (needed === blocks && neededTable === table) break;
+    blocks = needed;
+    table = neededTable;
+  }
+  return tables + (blocks + table) * clusterSize;
+}
+
+/** Whole clusters that hold anything but zeroes (Q-ME-2). */
+async function dataBytes(
+  extents: NonNullable<MeasureContext<Qcow2CreateOptions>['extents']>,
+  clusterSize: number,
+): Promise<number> {
+  let bytes = 0;
+  let counted = 0;
+  for await (const { offset, length, zero } of extents) {
+    if (zero) continue;
+    const from = Math.max(counted, Math.floor(offset / clusterSize) * clusterSize);
+    const to = alignUp(offset + length, clusterSize);
+    if (to <= from) continue;
+    bytes += to - from;
+    counted = to;
+  }
+  return bytes;
+}
