@@ -5,6 +5,8 @@ export class Drain {
   readonly #roots: readonly BlockNode[];
   readonly #held = new Set<BlockNode>();
   readonly #ended: () => void;
+  /** Nodes below that let requests pass until the end. */
+  readonly #passing: (() => void)[] = [];
   #over = false;
 
   /** Holds back at once; {@link whenIdle} waits. */
@@ -24,7 +26,12 @@ export class Drain {
   }
 
   async whenIdle(): Promise<void> {
-    for (const node of withDescendants(this.#held)) if (node.isOpen) node.impl.letGo?.('drain');
+    for (const node of withDescendants(this.#held)) {
+      if (!node.isOpen) continue;
+      node.impl.letGo?.('drain');
+      const end = node.impl.letPass?.();
+      if (end !== undefined) this.#passing.push(end);
+    }
     const busy = () => [...this.#held].find((node) => !node.tracker.idle);
     for (let node = busy(); node !== undefined; node = busy()) await node.tracker.whenIdle();
   }
@@ -34,6 +41,7 @@ export class Drain {
     if (this.#over) return;
     this.#over = true;
     this.#ended();
+    for (const end of this.#passing) end();
     for (const node of this.#held) {
       if (--node.drainDepth > 0) continue;
       if (node.isOpen && !node.closing) node.impl.resume?.();

@@ -240,6 +240,8 @@ export interface DriverNode {
 
   /** A drain or a closing above waits for requests: those that this node holds back by choice must end. */
   letGo?(reason: 'drain' | 'close'): void;
+  /** The same for a drain that goes on: requests that are under way are not held back until the result is called. */
+  letPass?(): () => void;
   /** A drain begins: background work is to stop by itself; {@link resume} ends it. */
   quiesce?(): void;
   resume?(): void;
@@ -298,6 +300,8 @@ export interface OpenContext<O> {
   readonly node: string;
   /** Raises a debug event of this driver, for who listens below (BL-DEBUG-1); a promise must be waited for before the step. */
   event(name: string): Promise<void> | undefined;
+  /** Whether anyone listens. What goes around the child for speed, and so is not refused by it, must not then. */
+  eventsHeard(): boolean;
   /** Whether the node may be written. A driver that cannot write this image throws EACCES or ENOTSUP. */
   readonly writable: boolean;
   /** A driver that can only offer reading may degrade instead of failing (BL-OPEN-22); it then says so by `readOnly`. */

@@ -378,6 +378,10 @@ function openContext(level: Level, node: BlockNode, options: unknown, backingGiv
       const below = node.child(primary)?.node;
       return below && debugEvent(below, name);
     },
+    eventsHeard() {
+      const below = node.child(primary)?.node;
+      return below?.isOpen === true && below.impl.debugEvent !== undefined;
+    },
     host: graph.host,
     hostContext: node.context,
     node: node.name,

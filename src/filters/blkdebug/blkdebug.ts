@@ -98,7 +98,7 @@ async function readConfig(host: Host, filename: string): Promise<string> {
 }
 
 function filterMethods({ options: given, file }: OpenContext<BlkdebugOptions>, control: Blkdebug): Partial<DriverNode> {
-  const shortest = Math.max(file.limits().requestAlign, given.align, given['opt-write-zero']);
+  const requestAlign = () => Math.max(file.limits().requestAlign, given.align);
   const delegate = (offset: number, length: number): Extent => ({
     kind: 'delegate',
     length,
@@ -111,13 +111,12 @@ function filterMethods({ options: given, file }: OpenContext<BlkdebugOptions>, c
     tryWriteNow: (offset, source) => control.idle && file.tryWriteNow(offset, source),
     async writeZeroes(offset, length, flags) {
       // The caller's own fallback is to be run (BD-7).
-      if (length < shortest) throw new BlockError('ENOTSUP', 'Operation not supported');
+      if (length < Math.max(requestAlign(), given['opt-write-zero']))
+        throw new BlockError('ENOTSUP', 'Operation not supported');
       await control.writeZeroes(offset, length, flags);
     },
     async discard(offset, length) {
-      if (length < Math.max(file.limits().requestAlign, given.align)) {
-        throw new BlockError('ENOTSUP', 'Operation not supported');
-      }
+      if (length < requestAlign()) throw new BlockError('ENOTSUP', 'Operation not supported');
       await control.discard(offset, length);
     },
     flush: () => control.flush(),
@@ -138,7 +137,10 @@ function filterMethods({ options: given, file }: OpenContext<BlkdebugOptions>, c
       isSuspended: (tag) => control.engine.isSuspended(tag),
       resume: (tag) => control.engine.resume(tag),
     },
-    letGo: (reason) => (reason === 'close' ? control.engine.cancelAll() : control.engine.resumeAll()),
+    letGo(reason) {
+      if (reason === 'close') control.cancelAll();
+    },
+    letPass: () => control.letPass(),
     close: () => control.close(),
   };
 }

@@ -38,6 +38,7 @@ export class Blkdebug {
   readonly #held: HeldWrites;
   #scenario: Scenario | undefined;
   #requests = 0;
+  #delays = new AbortController();
 
   constructor({ file, host, node, rules, seed }: Parts) {
     this.engine = new Engine(rules, seed);
@@ -127,8 +128,33 @@ export class Blkdebug {
     if (!this.idle) await this.#act('block-status', offset, length);
   }
 
-  async close(): Promise<void> {
+  /** A drain waits: nothing is held back until the result is called. */
+  letPass(): () => void {
+    this.#endDelays();
+    return this.engine.letPass();
+  }
+
+  /** The node is about to close: what is suspended fails, what is delayed goes on. */
+  cancelAll(): void {
     this.engine.cancelAll();
+    this.#endDelays();
+  }
+
+  #endDelays(): void {
+    this.#delays.abort();
+    this.#delays = new AbortController();
+  }
+
+  async #delay(milliseconds: number): Promise<void> {
+    if (this.engine.passing) return;
+    const { signal } = this.#delays;
+    await this.#host.clock.sleep(milliseconds, signal).catch((error) => {
+      if (!signal.aborted) throw error;
+    });
+  }
+
+  async close(): Promise<void> {
+    this.cancelAll();
     if (!this.#held.empty) await this.#held.settleAll(this.engine.chance);
   }
 
@@ -141,7 +167,7 @@ export class Blkdebug {
     const rule = this.engine.decide(type, offset, length);
     let action = rule && actionOf(rule, length, this.engine.chance);
     if (action === undefined && this.#scenario !== undefined) {
-      action = await this.#scenario({ type, offset, length, data, events: this.engine.trail, index });
+      action = await this.#scenario({ type, offset, length, data, events: [...this.engine.trail], index });
     }
     if (action === undefined) return undefined;
     this.#trace(type, offset, length, action);
@@ -152,7 +178,7 @@ export class Blkdebug {
       if (action.errno === undefined) return undefined;
       throw injected(action.errno, this.#node);
     }
-    if (action.kind === 'delay') await this.#host.clock.sleep(action.ms);
+    if (action.kind === 'delay') await this.#delay(action.ms);
     if (action.kind === 'drop') return type === 'read' ? undefined : 'done';
     return action;
   }

@@ -45,6 +45,8 @@ export class Engine {
   #breakpoints: Breakpoint[] = [];
   #suspended: Suspended[] = [];
   #nextId = 1;
+  /** Drains under way. */
+  #passing = 0;
   #trail: DebugEvent[] = [];
   /** Told of every suspension and resumption. */
   onSuspend: (tag: string) => void = () => {};
@@ -151,6 +153,7 @@ export class Engine {
 
   /** Every breakpoint on the event stops the request, all at once: each needs a resume (BD-31). */
   #suspendAt(event: DebugEvent): Promise<void> | undefined {
+    if (this.#passing > 0) return undefined;
     const here = this.#breakpoints.filter((breakpoint) => breakpoint.event === event);
     if (here.length === 0) return undefined;
     this.#breakpoints = this.#breakpoints.filter((breakpoint) => breakpoint.event !== event);
@@ -195,11 +198,23 @@ export class Engine {
     return this.#suspended.some((request) => request.tag === tag);
   }
 
-  /** All that wait go on, so that a drain comes to an end; breakpoints that were not reached stay. */
-  resumeAll(): void {
+  /** Whether nothing is to be held back now. */
+  get passing(): boolean {
+    return this.#passing > 0;
+  }
+
+  /**
+   * All that wait go on, and what reaches a breakpoint passes it, until the result is called: so a drain comes to an end
+   * (BD-36). Breakpoints stay for whom they stop later.
+   */
+  letPass(): () => void {
+    this.#passing++;
     const waiting = this.#suspended;
     this.#suspended = [];
     for (const request of waiting) request.resume();
+    return () => {
+      this.#passing--;
+    };
   }
 
   /** All that wait fail with ECANCELED (BD-36). */

@@ -51,6 +51,8 @@ export const EVENTS = [
 ] as const;
 export type DebugEvent = (typeof EVENTS)[number];
 
+const NAMES: ReadonlySet<string> = new Set(EVENTS);
+
 export function isDebugEvent(name: string): name is DebugEvent {
-  return (EVENTS as readonly string[]).includes(name);
+  return NAMES.has(name);
 }

@@ -65,6 +65,8 @@ export async function allocate(image: VdiImage, run: Run, source: Uint8Array | u
     for (let i = count - 1; i >= 0; i--) image.slots.giveBack(firstSlot + i);
   };
   try {
+    const held = image.event('cluster_alloc');
+    if (held !== undefined) await held;
     const outcome = await fill(image, run, source);
     if (outcome === 'stored') {
       for (let i = 0; i < count; i++) image.setEntry(firstBlock + i, firstSlot + i);
@@ -98,7 +100,7 @@ async function fillPlain(image: VdiImage, run: Run, source: Uint8Array): Promise
   const start = image.startOf(run.firstSlot);
   const data = image.position(run.firstSlot) + (run.offset % image.blockSize);
   const end = image.startOf(run.firstSlot + run.count);
-  const pieces = [file.write(data, source)];
+  const pieces = [image.after('write_aio', () => file.write(data, source))];
   if (!run.fresh) {
     const dataEnd = data + source.length;
     if (data > start) pieces.push(file.writeZeroes(start, data - start, { unmap: true }));

@@ -44,6 +44,8 @@ export async function discard(image: VdiImage, offset: number, length: number): 
 }
 
 async function clear(image: VdiImage, offset: number, length: number, how: Partly): Promise<void> {
+  const held = how.giveUp && givesUp(image, offset, length) ? image.event('cluster_free') : undefined;
+  if (held !== undefined) await held;
   for (;;) {
     const wait = mustWait(image, offset, length) ?? (how.copyUp ? mustFree(image, offset, length) : undefined);
     if (wait === undefined) break;
@@ -64,6 +66,18 @@ async function clear(image: VdiImage, offset: number, length: number, how: Partl
   } finally {
     image.gate.leave(ticket);
   }
+}
+
+/** Whether a whole block of the range gives its place up. */
+function givesUp(image: VdiImage, offset: number, length: number): boolean {
+  if (image.isStatic) return false;
+  const { blockSize } = image;
+  const end = offset + length;
+  for (let block = Math.ceil(offset / blockSize); block * blockSize < end; block++) {
+    const at = block * blockSize;
+    if (isStored(image.entry(block)) && isWhole(image, at, Math.min(blockSize, end - at))) return true;
+  }
+  return false;
 }
 
 /** One run, or one block where blocks may give their place up. Returns the bytes that are done with. */

@@ -51,7 +51,7 @@ function parentsPart(image: VdiImage, run: Run): { head: DiskRange; tail: DiskRa
 async function readParent(image: VdiImage, offset: number, target: Uint8Array): Promise<void> {
   const parent = image.requireParent();
   if (parent === undefined) target.fill(0);
-  else if (target.length > 0) await parent.read(offset, target);
+  else if (target.length > 0) await image.after('cow_read', () => parent.read(offset, target));
 }
 
 /** Whether the parent reads as zeroes there already. */
@@ -89,7 +89,8 @@ async function fillMerged(
   while (end - GRAIN >= (source === undefined ? start : dataEnd) && isZero(bytes, end - GRAIN, end)) end -= GRAIN;
   await makeRoom(image, run.firstSlot + run.count);
   const place = placeOf(image, run, from);
-  const pieces = [image.file.write(place + start, bytes.subarray(start, end))];
+  if (run.length < bytes.length) await image.event('cow_write');
+  const pieces = [image.after('write_aio', () => image.file.write(place + start, bytes.subarray(start, end)))];
   clearAround(image, run, place + start, place + end, pieces);
   await settled(pieces);
   return 'stored';
@@ -105,7 +106,7 @@ async function fillInPieces(
   await makeRoom(image, run.firstSlot + run.count);
   const data = placeOf(image, run, run.offset);
   const pieces = [copyRange(image, run, head), copyRange(image, run, tail)];
-  if (source !== undefined) pieces.push(image.file.write(data, source));
+  if (source !== undefined) pieces.push(image.after('write_aio', () => image.file.write(data, source)));
   else if (!run.fresh) pieces.push(image.file.writeZeroes(data, run.length, { unmap: true }));
   clearAround(image, run, placeOf(image, run, head.from), placeOf(image, run, tail.to), pieces);
   await settled(pieces);
@@ -118,6 +119,7 @@ async function copyRange(image: VdiImage, run: Run, { from, to }: DiskRange): Pr
     const piece = buffer.subarray(0, Math.min(buffer.length, to - at));
     await readParent(image, at, piece);
     const place = placeOf(image, run, at);
+    await image.event('cow_write');
     if (!isZero(piece)) await image.file.write(place, piece);
     else if (!run.fresh) await image.file.writeZeroes(place, piece.length, { unmap: true });
   }

@@ -144,6 +144,7 @@ async function writeMap(image: VdiImage, map: Uint32Array, mapOffset: number, fr
   const { file } = image;
   const end = mapOffset + map.length * ENTRY_BYTES;
   if (!file.growable && file.length() < end) await file.truncate(end);
+  await image.event('l2_update');
   for (let first = from; first < map.length; first += MAP_PIECE) {
     const to = Math.min(map.length, first + MAP_PIECE);
     await file.write(mapOffset + first * ENTRY_BYTES, mapBytes(map, first, to));

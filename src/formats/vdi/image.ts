@@ -23,6 +23,9 @@ export interface ImageParts {
   readonly salvage: boolean;
   /** The image that shows through, as it is linked now. */
   parent(): Child | undefined;
+  /** Raises a debug event (BD-42); undefined: nobody holds the step up that it names. */
+  event(name: string): Promise<void> | undefined;
+  eventsHeard(): boolean;
   /** Why an image that should have a parent has none. */
   readonly orphaned: string | undefined;
 }
@@ -40,6 +43,8 @@ export class VdiImage {
   readonly isStatic: boolean;
   /** The image that shows where nothing was ever stored in a differencing image (V-50). */
   readonly parent: () => Child | undefined;
+  readonly event: ImageParts['event'];
+  readonly eventsHeard: () => boolean;
   /** Why that one is missing, when it is and its data may not be taken for zeroes. */
   orphaned: string | undefined;
   map: Uint32Array;
@@ -87,10 +92,17 @@ export class VdiImage {
     this.stride = header.blockSize + header.blockExtra;
     this.isStatic = header.type === ImageType.static;
     this.parent = parts.parent;
+    this.event = parts.event;
+    this.eventsHeard = parts.eventsHeard;
     this.orphaned = parts.orphaned;
     this.#base = header.dataOffset + header.blockExtra;
     this.#length = usableSize(header);
     this.rescan();
+  }
+
+  /** Does what an event names, at once if nobody holds it up. */
+  after(event: string, work: () => Promise<void>): Promise<void> {
+    return this.event(event)?.then(work) ?? work();
   }
 
   /** Bytes of the disk. */

@@ -27,13 +27,13 @@ async function readRun(image: VdiImage, offset: number, target: Uint8Array): Pro
   if (!isStored(slot)) {
     // Behind the parent's end there are zeroes.
     const parent = slot === UNALLOCATED && image.isDifferencing ? image.requireParent() : undefined;
-    if (parent !== undefined) return parent.read(offset, target);
+    if (parent !== undefined) return image.after('read_backing_aio', () => parent.read(offset, target));
     target.fill(0);
     return;
   }
   const at = image.position(slot) + (offset - block * image.blockSize);
   if (!image.isSound(slot) && !isThere(image, slot, at + target.length)) throw image.unreadable(block);
-  await image.file.read(at, target);
+  await image.after('read_aio', () => image.file.read(at, target));
 }
 
 /**
@@ -75,7 +75,7 @@ function readRunNow(image: VdiImage, offset: number, target: Uint8Array): boolea
 
 function readParentNow(image: VdiImage, offset: number, target: Uint8Array): boolean {
   const parent = image.parent();
-  if (parent === undefined && image.orphaned !== undefined) return false;
+  if (parent === undefined ? image.orphaned !== undefined : image.eventsHeard()) return false;
   const inside = Math.max(0, Math.min(target.length, (parent?.length() ?? 0) - offset));
   if (parent !== undefined && inside > 0) {
     if (!parent.tryReadNow(offset, inside === target.length ? target : target.subarray(0, inside))) return false;

@@ -126,6 +126,7 @@ export async function makeEmpty(image: VdiImage, parentInfo: () => DriverInfo | 
     });
   }
   await alone(image, async () => {
+    await image.event('empty_image_prepare');
     image.touch();
     for (let block = 0; block < image.map.length; block++) {
       const slot = image.entry(block);

@@ -59,6 +59,10 @@ export const vdi = defineFormat<VdiOptions, VdiCreateOptions>({
       beyond: true,
     }),
   },
+  events: [
+    ...['read_aio', 'read_backing_aio', 'write_aio', 'cow_read', 'cow_write', 'cluster_alloc', 'cluster_free'],
+    ...['l1_update', 'l2_update', 'empty_image_prepare'],
+  ],
   supportsBacking: true,
   temporaryOverlay: { differencing: true },
   probe: (head) => (head.length >= HEADER_BYTES && decodeHeader(head).signature === SIGNATURE ? 100 : 0),
@@ -69,7 +73,7 @@ export const vdi = defineFormat<VdiOptions, VdiCreateOptions>({
 });
 
 async function openVdi(context: OpenContext<VdiOptions>): Promise<DriverNode> {
-  const { file, host, node } = context;
+  const { file, host, node, event, eventsHeard } = context;
   const headerBytes = new Uint8Array(HEADER_BYTES);
   await file.read(0, headerBytes);
   const header = decodeHeader(headerBytes);
@@ -83,7 +87,19 @@ async function openVdi(context: OpenContext<VdiOptions>): Promise<DriverNode> {
   const map = await readMap(file, header.mapOffset, header.blocks);
   const parent = () => context.child('backing');
   const { salvage } = context;
-  const image = new VdiImage({ file, host, node, header, headerBytes, map, salvage, parent, orphaned });
+  const image = new VdiImage({
+    file,
+    host,
+    node,
+    header,
+    headerBytes,
+    map,
+    salvage,
+    parent,
+    event,
+    eventsHeard,
+    orphaned,
+  });
   if (context.writable && !readOnly && context.options.upgrade) upgrade(image);
   return vdiNode(image, readOnly, () => context.childInfo('backing'), reference);
 }

@@ -63,6 +63,7 @@ export async function writeBack(image: VdiImage): Promise<void> {
       await file.flush();
     }
     if (pieces.length > 0) {
+      await image.event('l2_update');
       const { mapOffset } = image.header;
       await settled(pieces.map(({ from, bytes }) => file.write(mapOffset + from * ENTRY_BYTES, bytes)));
       await file.flush();
@@ -79,6 +80,7 @@ export async function writeBack(image: VdiImage): Promise<void> {
 /** Writes the header's own bytes with this count of allocated blocks. They are in one sector, so are there whole or not. */
 export async function writeHeader(image: VdiImage, count: number): Promise<void> {
   const { header, headerBytes } = image;
+  await image.event('l1_update');
   const before = image.countOnDisk;
   header.allocated = count;
   image.headerDirty = false;

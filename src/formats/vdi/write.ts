@@ -61,7 +61,8 @@ function begin(image: VdiImage, offset: number, source: Uint8Array): Promise<voi
     if (isStored(slot)) {
       length = image.runLength(at, source.length - done);
       const place = image.position(slot) + (at % image.blockSize);
-      pieces.push(image.file.write(place, part(source, done, length)));
+      const data = part(source, done, length);
+      pieces.push(image.after('write_aio', () => image.file.write(place, data)));
     } else {
       length = zeroBlocks(image, at, source, done);
       if (length > 0) hide(image, Math.floor(at / image.blockSize));
