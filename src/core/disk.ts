@@ -26,6 +26,7 @@ import { flattenOptions, type NestedOptions } from './options.ts';
 import { Permission, type Permissions } from './permissions.ts';
 import * as request from './request.ts';
 import { observed } from './request-events.ts';
+import { checkResize } from './resize-checks.ts';
 import { type BlockStatus, status, tryStatus } from './status.ts';
 import { RequestTracker } from './tracker.ts';
 import { NOW_MAX, Turns } from './turns.ts';
@@ -255,10 +256,15 @@ export class Disk implements GraphUser, AsyncDisposable {
     return tryStatus(this.node, offset, length);
   }
 
-  /** Changes the size. Making it smaller loses data and needs `shrink` (V-29). */
+  /** Changes the size to `length` bytes. Making it smaller loses data and needs `shrink` (V-29). */
+  resize(length: number, options: TruncateOptions = {}): Promise<void> {
+    return this.truncate(length, options);
+  }
+
+  /** The same, by the name that it has in drivers. */
   async truncate(length: number, options: TruncateOptions = {}): Promise<void> {
     const link = this.#open();
-    this.#checkTruncate(length, options);
+    checkResize(this, length, options);
     const { need, share } = link.held;
     if (this.#truncating++ === 0) this.graph.changePermissions(link, { need: need | Permission.resize, share });
     try {
@@ -266,22 +272,6 @@ export class Disk implements GraphUser, AsyncDisposable {
     } finally {
       const resized = --this.#truncating === 0 && this.#link === link;
       if (resized) this.graph.changePermissions(link, { need: link.held.need & ~Permission.resize, share });
-    }
-  }
-
-  /** BL-SIZE-3, BL-SIZE-4: in this order. */
-  #checkTruncate(length: number, options: TruncateOptions): void {
-    const node = this.node.name;
-    if (!Number.isSafeInteger(length) || length < 0) {
-      throw new BlockError('EINVAL', 'Image size cannot be negative', { node });
-    }
-    if (this.node.impl.truncate === undefined) {
-      throw new BlockError('ENOTSUP', 'Image format driver does not support resize', { node });
-    }
-    if (!this.writable) throw new BlockError('EACCES', 'Image is read-only', { node });
-    if (length < this.length && options.shrink !== true) {
-      const text = `Cannot shrink '${this.filename}' from ${this.length} to ${length} bytes: data would be lost`;
-      throw new BlockError('EINVAL', text, { node });
     }
   }
 

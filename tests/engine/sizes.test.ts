@@ -79,6 +79,15 @@ describe('truncate', () => {
     await disk.close();
   });
 
+  test('resize is the same', async () => {
+    const { disk, storage } = await opened(8192);
+    await disk.resize(12288);
+    expect((await failureOf(disk.resize(512))).code).toBe('EINVAL');
+    expect([disk.length, storage.bytes.length]).toEqual([12288, 12288]);
+    await disk.resize(512, { shrink: true });
+    expect(disk.length).toBe(512);
+  });
+
   test('resizing is held only while it lasts, however it ends', async () => {
     const { disk, storage } = await opened(8192);
     const holds = () => (storage.permissions.at(-1)?.need ?? 0) & Permission.resize;
