@@ -6,7 +6,7 @@ import type { NodeSettings } from './node.ts';
 import { type OptionTree, type OptionValue, parseBoolOption } from './options.ts';
 import type { ChildRole } from './permissions.ts';
 
-export const LAYER_KEYS = [
+const LAYER_KEYS = [
   'driver',
   'node-name',
   'read-only',
