@@ -1,7 +1,7 @@
 /**
  * Measures diskwright beside qemu-img and prints a table in Markdown.
  *
- *   node bench/run.mjs [--runs 7] [--sizes 2048,8192] [--disk FOLDER] [--memory FOLDER|none] [--keep] [WORD…]
+ *   node bench/run.mjs [--runs 7] [--sizes 2048,4096] [--disk FOLDER] [--memory FOLDER|none] [--keep] [WORD…]
  *
  * WORDs choose cases whose name has them all. SIZEs of copied images are in MiB; those of one size need up to one and a half
  * times as much storage at a time. Images are made in a new folder below the given ones (default: the
@@ -20,7 +20,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     runs: { type: 'string', default: '7' },
-    sizes: { type: 'string', default: '2048,8192' },
+    sizes: { type: 'string', default: '2048,4096' },
     disk: { type: 'string', default: tmpdir() },
     memory: { type: 'string', default: '/dev/shm' },
   },
