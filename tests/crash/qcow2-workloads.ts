@@ -182,6 +182,24 @@ export const WORKLOADS: readonly Workload[] = [
     },
   },
   {
+    name: 'discards while a flush is under way, and reuse',
+    size: 40 * CLUSTER,
+    options: SMALL,
+    host: { seed: 3, latency: { min: 1, max: 9 } },
+    before: (disk) => fill(disk, 0, 1, 2, 3, 4, 5),
+    async run(disk) {
+      for (let turn = 0; turn < 5; turn++) {
+        await disk.write(6 * CLUSTER + turn * 16, data(turn + 1, 16));
+        const flushing = disk.flush();
+        // By now the flush has taken the tables as they were.
+        await disk.write((turn + 1) * CLUSTER, data(turn + 11, 100));
+        await disk.discard(turn * CLUSTER, CLUSTER);
+        await flushing;
+        await disk.write((turn + 7) * CLUSTER, data(turn + 21));
+      }
+    },
+  },
+  {
     name: 'zeroes over data, unmapped and not',
     size: 20 * CLUSTER,
     options: SMALL,
