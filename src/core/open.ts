@@ -177,7 +177,7 @@ async function openWithChildren(
       }
       tree = own;
     }
-    const shown = opened[0]?.node.filename ?? '';
+    const shown = opened.find(({ name }) => name === primaryName(driver))?.node.filename ?? '';
     return await openDriver(level, driver, tree, opened, shown);
   } finally {
     for (const child of opened) if (child.node !== file?.node) await level.graph.unpin(child.node).catch(() => {});
@@ -188,8 +188,9 @@ function primaryName(driver: Exclude<DriverSpec, { kind: 'protocol' }>): string 
   return driver.kind === 'filter' ? (driver.filters ?? 'file') : 'file';
 }
 
-/** The primary child first. */
+/** The primary child first, unless the driver says in which order they are opened. */
 function childSpecs(driver: Exclude<DriverSpec, { kind: 'protocol' }>): Record<string, ChildSpec<never>> {
+  if (driver.children?.[primaryName(driver)] !== undefined) return driver.children;
   const role = driver.kind === 'filter' ? 'filtered' : (driver.fileRole ?? 'image');
   return { [primaryName(driver)]: { role }, ...driver.children };
 }
@@ -250,7 +251,8 @@ async function openDriver(
   const { graph, asked } = level;
   const settings = allowedSettings(graph, driver.name, level.settings);
   refuseInactive(driver, asked);
-  if (asked.inherited === undefined && asked.options.copyOnRead === true && settings.readOnly) {
+  const copiesOnRead = asked.inherited === undefined && asked.options.copyOnRead === true;
+  if (copiesOnRead && settings.readOnly) {
     throw new BlockError('EINVAL', "Can't use copy-on-read on read-only device");
   }
   askPolicy(graph, driver, asked, shownName);
@@ -269,14 +271,16 @@ async function openDriver(
   graph.pin(node);
   graph.register(node);
   try {
-    for (const child of children) adopt(graph, node, child);
+    // What copies to itself on reading must be able to write (BL-OPEN-22).
+    const mayDegrade = settings.autoReadOnly && !copiesOnRead;
+    for (const child of children) adopt(graph, node, child, mayDegrade);
     const { context } = node;
     const opening = openContext(level, node, values, isGiven(backing, asked));
     // It reads from its children, which are not to be changed meanwhile.
     node.impl = await graph.control.run('shared', [node], () => callOpen(node, opening, shownName));
     // Others that it is linked with may have moved meanwhile, and it with them.
     if (node.context !== context) node.impl.prepareContext?.(node.context).commit();
-    degrade(node);
+    if (node.impl.readOnly === true && node.writable) degrade(node, mayDegrade);
     node.toldLength = firstLength(node);
     node.limits = request.completeLimits(node.impl.limits?.() ?? {}, node.name);
     await openBacking(level, node, backing);
@@ -293,9 +297,8 @@ async function openDriver(
 }
 
 /** What the driver cannot write is refused, unless the options let it be opened for reading instead (BL-OPEN-22). */
-function degrade(node: BlockNode): void {
-  if (node.impl.readOnly !== true || !node.writable) return;
-  if (!node.settings.autoReadOnly) throw new BlockError('EACCES', 'Image is read-only', { node: node.name });
+function degrade(node: BlockNode, mayDegrade: boolean): void {
+  if (!mayDegrade) throw new BlockError('EACCES', 'Image is read-only', { node: node.name });
   node.writable = false;
 }
 
@@ -314,8 +317,13 @@ function firstLength(node: BlockNode): number {
   return length;
 }
 
-function adopt(graph: Graph, node: BlockNode, { name, role, node: child, referenced }: OpenedChild): void {
-  if (node.writable && !child.writable && node.settings.autoReadOnly) node.writable = false;
+function adopt(
+  graph: Graph,
+  node: BlockNode,
+  { name, role, node: child, referenced }: OpenedChild,
+  mayDegrade: boolean,
+): void {
+  if (node.writable && !child.writable && node.settings.autoReadOnly) degrade(node, mayDegrade);
   graph.attach(name, node, child, role, undefined);
   if (!referenced) child.origin = { ...child.origin, inheritsFrom: node };
 }

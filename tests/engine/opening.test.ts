@@ -229,6 +229,17 @@ describe('options and names', () => {
     expect(graph.nodes()).toEqual([]);
   });
 
+  test('BL-OPEN-22: not while copy-on-read is active, which must write', async () => {
+    const storage = new Storage(512);
+    storage.readOnly = true;
+    const graph = graphOf([storageProtocol(storage), plainFormat]);
+    const tree = { driver: 'plain', 'read-only': false, 'auto-read-only': true, file: { driver: 'store' } };
+    const refusal = { code: 'EACCES', message: 'Image is read-only' };
+    expect(await failure(graph, tree, { copyOnRead: true })).toEqual(refusal);
+    expect(await failure(graph, { ...tree, driver: 'store', file: undefined }, { copyOnRead: true })).toEqual(refusal);
+    expect(graph.nodes()).toEqual([]);
+  });
+
   test('BL-OPEN-23: sharing by force is for readers', async () => {
     const graph = graphOf([storageProtocol(new Storage(512))]);
     expect(await failure(graph, { driver: 'store' }, { writable: true, forceShare: true })).toEqual({
