@@ -5,6 +5,8 @@ import { BlockError } from '../../src/core/errors.ts';
 import { Graph } from '../../src/core/graph.ts';
 import type { Host } from '../../src/core/host.ts';
 import { makeTemporaryFile } from '../../src/core/temporary-file.ts';
+import { graphPicture } from '../../src/jobs/picture/model.ts';
+import { graphTree } from '../../src/jobs/picture/tree.ts';
 import { SimHost } from '../../src/testing/index.ts';
 import { DRIVERS, graphOn } from '../support/drivers.ts';
 import { failing, failureOf, Storage } from './storage.ts';
@@ -74,6 +76,21 @@ describe('BL-MISC-1: a temporary file', () => {
       /^Could not open temporary file '\/var\/tmp\/vl\.[A-Za-z0-9]{6}': No space left on device$/,
     );
   });
+});
+
+test('BL-INFO-11: an overlay that goes with its users is told as one, and what is below it is not', async () => {
+  const graph = graphOn(newHost());
+  const disk = await graph.open('/raw', { format: 'raw', writable: true, snapshot: true });
+  expect(graph.nodes().map((node) => [node.driver.kind, node.temporary])).toEqual([
+    ['protocol', false],
+    ['format', false],
+    ['protocol', false],
+    ['format', true],
+  ]);
+  expect(graphTree(graphPicture(graph)).match(/.*temporary.*/g)).toEqual([
+    expect.stringMatching(/4 KiB, .* in use, writable, temporary$/),
+  ]);
+  await disk.close();
 });
 
 describe('BL-OPEN-28: an overlay that cannot be', () => {

@@ -47,7 +47,6 @@ export const BLOCK_LAYER: RuleBook = {
     'BL-INFO-6': GONE,
     'BL-INFO-7': GONE,
     'BL-INFO-8': GONE,
-    'BL-INFO-11': GONE,
     'BL-FILTER-1': 'BL-FILTER-3 stands in its place today',
   },
   pending: [],

@@ -35,6 +35,8 @@ export interface PictureNode {
   readonly writable: boolean;
   /** Made by the core for its own ends. */
   readonly implicit: boolean;
+  /** An overlay of `snapshot=on`, gone when it is closed (BL-INFO-11). */
+  readonly temporary: boolean;
   readonly limits: PictureLimits;
 }
 
@@ -109,6 +111,7 @@ function pictureNode(node: BlockNode, ids: ReadonlyMap<BlockNode | GraphUser, st
     allocated: node.isOpen ? allocatedSize(node) : undefined,
     writable: node.writable,
     implicit: node.implicit,
+    temporary: node.temporary,
     limits: {
       requestAlign,
       transferMax: transferMax < DEFAULT_LIMITS.transferMax ? transferMax : undefined,

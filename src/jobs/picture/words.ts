@@ -38,11 +38,13 @@ export function titleOf(box: PictureBox): string {
   return box.kind === 'user' ? visible(box.description) : visible(box.driver);
 }
 
-/** `20 GiB, 3.2 GiB in use, read-only`. */
-export function sizeLine({ length, allocated, writable }: PictureNode): string {
+/** `20 GiB, 3.2 GiB in use, read-only`; of an overlay that goes when it is closed, `temporary` too. */
+export function sizeLine({ length, allocated, writable, temporary }: PictureNode): string {
   const parts = [formatSize(length)];
   if (allocated !== undefined) parts.push(`${formatSize(allocated)} in use`);
-  return [...parts, writable ? 'writable' : 'read-only'].join(', ');
+  parts.push(writable ? 'writable' : 'read-only');
+  if (temporary) parts.push('temporary');
+  return parts.join(', ');
 }
 
 /** `aligned to 512, at most 2 MiB, best 1 MiB`; undefined: nothing limits it. */
