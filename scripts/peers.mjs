@@ -8,12 +8,20 @@ import { delimiter, join } from 'node:path';
 
 /** Debian package: the programs of it that are used, and what is lost without them. */
 const PEERS = {
-  'qemu-utils': { programs: ['qemu-img', 'qemu-io'], without: 'interop tests against qemu-img and qemu-io' },
+  'qemu-utils': {
+    programs: ['qemu-img', 'qemu-io', 'qemu-nbd'],
+    without: 'interop tests against qemu-img, qemu-io and qemu-nbd',
+  },
   e2fsprogs: { programs: ['mke2fs', 'e2fsck', 'debugfs'], without: 'tests on an ext4 file system' },
   dosfstools: { programs: ['mkfs.fat', 'fsck.fat'], without: 'tests on a FAT file system' },
   mtools: { programs: ['mcopy'], without: 'tests that put files in a FAT file system' },
-  nbdkit: { programs: ['nbdkit'], without: 'tests with a disk that hangs' },
-  'libnbd-bin': { programs: ['nbdfuse'], without: 'tests with a disk that hangs' },
+  nbdkit: { programs: ['nbdkit'], without: 'tests with a disk that hangs, and of NBD' },
+  'libnbd-bin': {
+    programs: ['nbdinfo', 'nbdcopy', 'nbdfuse'],
+    without: 'tests with a disk that hangs, and of NBD with libnbd',
+  },
+  fio: { programs: ['fio'], without: 'a test of NBD under load' },
+  openssl: { programs: ['openssl'], without: 'tests of NBD with TLS certificates' },
   fuse3: { programs: ['fusermount3'], without: 'tests with a disk that hangs' },
 };
 

@@ -45,6 +45,7 @@ const EXPECTED: Readonly<Record<string, RegExp>> = {
   'crash-lab.ts':
     /^Not crash-consistent \(seed 1, .*\n.*one is lost:\n {2}write of 512 bytes at 512 \(entry 0\)\n.*\n10 states, all survive\n$/,
   'faulty-disk.ts': /^write 0 done\nwrite 1 done\nwrite 2: EIO\nwrite 3 done\n8\n0\n$/,
+  'serve.ts': /^over a socket\nclients: 1, bytes written: 13\nNBDMAGIC\n$/,
   'contexts.ts': /^read in context remote\nread in the main context\n$/,
 };
 
