@@ -58,7 +58,7 @@ export function run(command: string, args: readonly string[], cwd: string): Outc
 
 /** The same without holding up this process, which may be the server. */
 export async function runBeside(command: string, args: readonly string[], cwd: string): Promise<Outcome> {
-  const child = spawn(command, args, { cwd, env: ENVIRONMENT, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(command, args, { cwd, env: ENVIRONMENT, stdio: ['ignore', 'pipe', 'pipe'], timeout: 60_000 });
   let [stdout, stderr] = ['', ''];
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     stdout += text;
@@ -76,7 +76,7 @@ export function start(command: string, args: readonly string[], cwd: string): Ch
 }
 
 export async function stop(child: ChildProcess, signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
-  if (child.exitCode !== null) return child.exitCode;
+  if (child.exitCode !== null || child.signalCode !== null) return child.exitCode;
   const closed = once(child, 'exit');
   child.kill(signal);
   const [status] = (await closed) as [number | null];

@@ -1,0 +1,328 @@
+/** diskwright-nbd and `diskwright serve` beside qemu-nbd: arguments, ready, ends (N-110 to N-118). */
+import { type ChildProcess, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { missing, type Outcome, program, run, runBeside, start, stop } from './nbd-programs.ts';
+
+let folder: string;
+let ours: string;
+let diskwright: string;
+const running: ChildProcess[] = [];
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'diskwright-nbd-'));
+  // Called by this name, our messages begin like theirs.
+  ours = await program('src/tools/nbd.ts', folder, 'qemu-nbd');
+  diskwright = await program('src/tools/diskwright.ts', folder, 'diskwright');
+  writeFileSync(join(folder, 'disk.img'), Buffer.alloc(1 << 20));
+});
+afterEach(async () => {
+  for (const child of running.splice(0)) await stop(child, 'SIGKILL');
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const path = (name: string) => join(folder, name);
+
+/** Our server, once its socket is there. */
+async function serving(socket: string, ...args: string[]): Promise<ChildProcess> {
+  const child = start(ours, ['-f', 'raw', '-k', path(socket), ...args, 'disk.img'], folder);
+  running.push(child);
+  await appeared(path(socket), child);
+  return child;
+}
+
+async function appeared(file: string, child?: ChildProcess): Promise<void> {
+  for (let tries = 0; !existsSync(file); tries++) {
+    if (tries > 2000 || (child !== undefined && child.exitCode !== null)) throw new TypeError(`no ${file}`);
+    await delay(5);
+  }
+}
+
+const sizeAt = (socket: string, ...more: string[]) =>
+  runBeside('nbdinfo', ['--size', ...more, `nbd+unix:///?socket=${path(socket)}`], folder);
+
+const peer = missing('qemu-nbd');
+const info = missing('nbdinfo');
+
+describe.skipIf(peer !== '')(`refusals in qemu-nbd's words (N-117)${peer}`, () => {
+  const long = 'a'.repeat(4097);
+  test.each<string[]>(
+    [
+      [],
+      ['a', 'b'],
+      ['--bogus'],
+      ['-e'],
+      ['-e', 'x', 'disk.img'],
+      ['-e', '-1', 'disk.img'],
+      ['-o', 'zz', 'disk.img'],
+      ['--cache=foo', 'disk.img'],
+      ['-n', '--cache=none', 'disk.img'],
+      ['--discard=foo', 'disk.img'],
+      ['--discard=on', '--discard=off', 'disk.img'],
+      ['--detect-zeroes=foo', 'disk.img'],
+      ['--detect-zeroes=unmap', 'disk.img'],
+      ['--aio=foo', 'disk.img'],
+      ['-f', 'foo', 'disk.img'],
+      ['-f', 'raw', 'nonexist.img'],
+      ['--fork', '-f', 'raw', 'nonexist.img'],
+      ['-k', 'rel.sock', 'disk.img'],
+      ['-x', long, 'disk.img'],
+      ['-D', long, 'disk.img'],
+      ['-B', 'foo', '-f', 'raw', '-k', '/tmp/unused.sock', 'disk.img'],
+      ['--tls-creds', 'x', 'disk.img'],
+      ['--tls-authz', 'x', 'disk.img'],
+      ['--tls-hostname', 'x', 'disk.img'],
+      ['--object', 'foo', 'disk.img'],
+      ['--image-opts', '-f', 'raw', 'driver=raw'],
+      ['-k', '/nonexist/q.sock', '-f', 'raw', 'disk.img'],
+      ['-L', 'disk.img'],
+      ['-L', '-x', 'a'],
+      ['-L', '-o', '5'],
+      ['-L', '-f', 'raw'],
+      ['-L', '-A'],
+      ['-L', '-B', 'x'],
+      ['-L', '-n'],
+      ['-L', '--fork'],
+      ['-L', '-k', 'rel.sock'],
+      ['-L', '-k', '/nonexist/q.sock'],
+      ['-L', '--tls-creds', 'x'],
+    ].map((words) => [words] as never),
+  )('%j', async (...given) => {
+    const words = given[0] as unknown as string[];
+    const same = ({ status, stdout, stderr }: Outcome) => ({ status, stdout, stderr });
+    expect(same(run(ours, words, folder))).toEqual(same(run('qemu-nbd', words, folder)));
+  });
+
+  test('help has every option, spelled alike; the version is one of QEMU', () => {
+    const options = (text: string) => [...text.matchAll(/^ +(-.*?)(?: {2,}|$)/gm)].map(([, label]) => label?.trim());
+    const wanted = options(run('qemu-nbd', ['--help'], folder).stdout).filter((label) => !label?.includes('selinux'));
+    const spelled = (label = '') => label.match(/--[a-z-]+(?:[= ][A-Z_a-z,=.]+)?/)?.[0].split(' [')[0];
+    const have = options(run(ours, ['--help'], folder).stdout).map(spelled);
+    const names = (label: string | undefined) => label?.split(/[= ]/)[0];
+    expect(wanted.map(spelled).filter((label) => !have.some((each) => names(each) === names(label)))).toEqual([]);
+    expect(wanted.map(spelled).filter((label) => label?.includes('=') && !have.includes(label))).toEqual([]);
+    expect(run(ours, ['-V'], folder).stdout).toMatch(/^qemu-nbd \d+\.\d+\.\d+ \(diskwright /);
+  });
+});
+
+test('kernel devices are refused (N-110)', () => {
+  for (const words of [
+    ['-c', '/dev/nbd0', 'disk.img'],
+    ['-d', '/dev/nbd0'],
+  ]) {
+    expect(run(ours, words, folder)).toMatchObject({ status: 1, stderr: expect.stringContaining('nbd-client') });
+  }
+});
+
+test('ports above 65535 (N-115)', () => {
+  expect(run(ours, ['-p', '99999', '-f', 'raw', 'disk.img'], folder)).toMatchObject({ status: 1, stdout: '' });
+});
+
+describe.skipIf(info !== '')(`ready and ended${info}`, () => {
+  test('ends with the last client that reached transmission; listing does not end it (N-112)', async () => {
+    const child = await serving('once.sock');
+    const uri = `nbd+unix:///?socket=${path('once.sock')}`;
+    expect((await runBeside(ours, ['-L', '-k', path('once.sock')], folder)).status).toBe(0);
+    expect(child.exitCode).toBeNull();
+    const ended = once(child, 'exit');
+    expect((await runBeside('nbdcopy', [uri, 'null:'], folder)).status).toBe(0);
+    expect(await ended).toEqual([0, null]);
+    expect(existsSync(path('once.sock'))).toBe(false);
+  });
+
+  test('persistent until it is told to end; then its files are gone, and it says nothing (N-81, N-113)', async () => {
+    const child = await serving('long.sock', '-t', '--pid-file', path('pid'));
+    let said = '';
+    child.stderr?.on('data', (text: Buffer) => {
+      said += text;
+    });
+    await appeared(path('pid'), child);
+    expect(readFileSync(path('pid'), 'utf8')).toBe(`${child.pid}\n`);
+    expect(statSync(path('pid')).mode & 0o777).toBe(0o600);
+    expect(statSync(path('long.sock')).mode & 0o777).toBe(0o600);
+    for (let each = 0; each < 2; each++) expect((await sizeAt('long.sock')).stdout).toBe(`${1 << 20}\n`);
+    expect(await stop(child)).toBe(0);
+    expect([said, existsSync(path('pid')), existsSync(path('long.sock'))]).toEqual(['', false, false]);
+  });
+
+  test('a pid file that is another process by now is left (N-113)', async () => {
+    const child = await serving('own.sock', '-t', '--pid-file', path('own.pid'));
+    await appeared(path('own.pid'), child);
+    writeFileSync(path('own.pid'), '1\n');
+    await stop(child);
+    expect(readFileSync(path('own.pid'), 'utf8')).toBe('1\n');
+  });
+
+  test('--fork: back when clients can connect, with nothing to say; the pid file names the server (N-113)', async () => {
+    const args = ['--fork', '-t', '--pid-file', path('fork.pid'), '-f', 'raw', '-k', path('fork.sock'), 'disk.img'];
+    expect(run(ours, args, folder)).toEqual({ status: 0, stdout: '', stderr: '' });
+    const pid = Number(readFileSync(path('fork.pid'), 'utf8'));
+    try {
+      expect((await sizeAt('fork.sock')).stdout).toBe(`${1 << 20}\n`);
+    } finally {
+      process.kill(pid, 'SIGTERM');
+    }
+    for (let tries = 0; existsSync(path('fork.pid')) && tries < 2000; tries++) await delay(5);
+    expect(existsSync(path('fork.pid'))).toBe(false);
+  });
+
+  test('a dead socket is replaced; a live one and a file are not (N-114)', async () => {
+    const dead = await serving('stale.sock', '-t');
+    await stop(dead, 'SIGKILL');
+    const live = await serving('stale.sock', '-t', '-r');
+    // The dead one's file was there from the start.
+    for (let tries = 0; (await sizeAt('stale.sock')).status !== 0; tries++) expect(tries).toBeLessThan(500);
+    const second = await runBeside(ours, ['-r', '-f', 'raw', '-k', path('stale.sock'), 'disk.img'], folder);
+    expect(second.stderr).toBe(`qemu-nbd: Failed to bind socket to ${path('stale.sock')}: Address already in use\n`);
+    expect((await sizeAt('stale.sock')).stdout).toBe(`${1 << 20}\n`);
+    await stop(live);
+    writeFileSync(path('file'), 'precious');
+    expect((await runBeside(ours, ['-r', '-f', 'raw', '-k', path('file'), 'disk.img'], folder)).status).toBe(1);
+    expect(readFileSync(path('file'), 'utf8')).toBe('precious');
+  });
+
+  test('both families of the loopback, and nothing else, by default (N-115)', async () => {
+    const port = await freePort();
+    const child = start(ours, ['-t', '-r', '-p', String(port), '-f', 'raw', 'disk.img'], folder);
+    running.push(child);
+    let outcome: Outcome = { status: 1, stdout: '', stderr: '' };
+    for (let tries = 0; outcome.status !== 0 && tries < 100; tries++) {
+      outcome = await runBeside('nbdinfo', ['--size', `nbd://127.0.0.1:${port}`], folder);
+    }
+    expect(outcome.stdout).toBe(`${1 << 20}\n`);
+    if (
+      spawnSync('sh', [
+        '-c',
+        'test -f /proc/net/if_inet6 && grep -q ^00000000000000000000000000000001 /proc/net/if_inet6',
+      ]).status === 0
+    ) {
+      expect((await runBeside('nbdinfo', ['--size', `nbd://[::1]:${port}`], folder)).status).toBe(0);
+    }
+    const again = await runBeside(ours, ['-r', '-p', String(port), '-f', 'raw', 'disk.img'], folder);
+    expect(again.stderr).toBe('qemu-nbd: Failed to find an available port: Address already in use\n');
+  });
+
+  test('an address of all machines is warned of, once (N-115)', async () => {
+    const child = start(ours, ['-t', '-r', '-b', '0.0.0.0', '-p', '0', '-f', 'raw', 'disk.img'], folder);
+    running.push(child);
+    const [text] = await once(child.stderr ?? child, 'data');
+    expect(String(text)).toMatch(/^qemu-nbd: warning: '0\.0\.0\.0' may be reached from other machines[^\n]*\n$/);
+  });
+
+  test('socket activation (N-116)', async () => {
+    const args = ['--size', '--', '[', ours, '-r', '-f', 'raw', 'disk.img', ']'];
+    expect(await runBeside('nbdinfo', args, folder)).toMatchObject({ status: 0, stdout: `${1 << 20}\n` });
+  });
+
+  test.each([
+    ['1', '-k /tmp/x', "qemu-nbd: Unix socket can't be set when using socket activation\n"],
+    ['1', '-p 99', "qemu-nbd: TCP port number can't be set when using socket activation\n"],
+    ['1', '-b localhost', "qemu-nbd: The interface can't be set when using socket activation\n"],
+    ['2', '', 'qemu-nbd: qemu-nbd does not support socket activation with LISTEN_FDS > 1\n'],
+  ])('socket activation that cannot be: %s %s (N-116)', (count, words, text) => {
+    const command = `LISTEN_PID=$$ LISTEN_FDS=${count} exec ./qemu-nbd ${words} -f raw disk.img`;
+    expect(run('bash', ['-c', command], folder)).toMatchObject({ status: 1, stderr: text });
+  });
+
+  test("another process's activation is ignored (N-116)", async () => {
+    const args = ['-f', 'raw', '-k', path('other.sock'), '-t', 'disk.img'];
+    const command = `LISTEN_PID=1 LISTEN_FDS=1 exec ./qemu-nbd ${args.join(' ')}`;
+    const child = start('bash', ['-c', command], folder);
+    running.push(child);
+    await appeared(path('other.sock'), child);
+    expect((await sizeAt('other.sock')).status).toBe(0);
+  });
+
+  test('several exports, one of them the default (N-110)', async () => {
+    writeFileSync(path('two.img'), Buffer.alloc(2 << 20));
+    await serving(
+      'two.sock',
+      '-t',
+      '-x',
+      'one',
+      '--export',
+      'name=two,file=two.img,format=raw,description=second',
+      '--export',
+      'name=part,offset=512,size=1024',
+      '--default-export',
+      'two',
+    );
+    const listed = JSON.parse(
+      (await runBeside('nbdinfo', ['--list', '--json', `nbd+unix:///?socket=${path('two.sock')}`], folder)).stdout,
+    );
+    const facts = listed.exports.map((each: Record<string, unknown>) => [each['export-name'], each['export-size']]);
+    expect(facts).toEqual([
+      ['one', 1 << 20],
+      ['two', 2 << 20],
+      ['part', 1024],
+    ]);
+    expect((await sizeAt('two.sock')).stdout).toBe(`${2 << 20}\n`);
+  });
+
+  test('--stdio serves one client (N-110)', async () => {
+    const { clientFlags, optionFrame } = await import('../../src/nbd/wire.ts');
+    writeFileSync(path('in.bin'), Buffer.concat([clientFlags(3), optionFrame(2, new Uint8Array(0))]));
+    expect(run('sh', ['-c', './qemu-nbd -r --stdio -f raw disk.img < in.bin > out.bin'], folder).status).toBe(0);
+    expect(readFileSync(path('out.bin')).length).toBe(18 + 20);
+  });
+
+  test('a client killed in the middle of a write harms nobody', async () => {
+    const child = await serving('kill.sock', '-t', '-e', '0');
+    const writer = start(
+      'qemu-io',
+      [
+        '-f',
+        'raw',
+        ...Array.from({ length: 50 }, () => ['-c', 'aio_write -q 0 1M']).flat(),
+        `nbd+unix:///?socket=${path('kill.sock')}`,
+      ],
+      folder,
+    );
+    writer.on('error', () => {});
+    await delay(20);
+    writer.kill('SIGKILL');
+    expect((await sizeAt('kill.sock')).status).toBe(0);
+    expect(child.exitCode).toBeNull();
+  });
+});
+
+describe('diskwright serve', () => {
+  test('prints where clients find each image, and ends when told to', async () => {
+    const child = start(diskwright, ['serve', '-r', '-k', 's.sock', 'disk.img', 'file.img'], folder);
+    writeFileSync(path('file.img'), Buffer.alloc(512));
+    running.push(child);
+    let text = '';
+    for await (const piece of child.stdout ?? []) {
+      text += piece;
+      if (text.split('\n').length === 3) break;
+    }
+    expect(text).toBe(`nbd+unix:///disk.img?socket=${path('s.sock')}\nnbd+unix:///file.img?socket=${path('s.sock')}\n`);
+    expect(await stop(child, 'SIGINT')).toBe(0);
+  });
+
+  test.each([
+    [[], 'Expecting at least one image file name'],
+    [['-k', 'a', '-p', '1', 'disk.img'], '--socket goes with neither --port nor --bind'],
+    [['-p', '65536', 'disk.img'], "Invalid port '65536': not between 0 and 65535"],
+    [['disk.img', './disk.img'], "Two images would have the export name 'disk.img': give them with --name"],
+    [['--tls', 'nowhere', 'disk.img'], 'Unable to access credentials nowhere/ca-cert.pem: No such file or directory'],
+  ])('%j is refused', (args, text) => {
+    const { status, stderr } = run(diskwright, ['serve', ...args], folder);
+    expect([status, stderr.split('\n')[0]]).toEqual([1, `diskwright: ${text}`]);
+  });
+});
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  await once(server, 'close');
+  return typeof address === 'object' && address !== null ? address.port : 0;
+}
