@@ -6,7 +6,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import type { LockHolder } from '../core/host.ts';
 
 /** How long to look at most; machines can have very many processes. */
-const TIME_LIMIT_MS = 250;
+const TIME_LIMIT_MS = 500;
 
 /** A `lock:` line, e.g. `lock:	1: OFDLCK ADVISORY  READ -1 fe:00:2149148 100 101`. */
 export interface LockLine {
@@ -61,8 +61,7 @@ export function findLockHolder(search: LockSearch, now: () => number): LockHolde
   const file = parseLockLines(readOrEmpty(`/proc/self/fdinfo/${search.fd}`))[0]?.file ?? search.file;
   const last = search.offset + search.length - 1;
   const inTheWay = (lock: LockLine) => lock.file === file && lock.first <= last && lock.last >= search.offset;
-  for (const pid of namesIn('/proc')) {
-    if (!/^\d+$/.test(pid)) continue;
+  for (const pid of newestProcesses()) {
     for (const fd of namesIn(`/proc/${pid}/fdinfo`)) {
       if (now() > deadline) return undefined;
       if (Number(pid) === process.pid && Number(fd) === search.fd) continue;
@@ -71,6 +70,13 @@ export function findLockHolder(search: LockSearch, now: () => number): LockHolde
     }
   }
   return undefined;
+}
+
+/** Programs that use images were mostly started after the machine's own. */
+function newestProcesses(): string[] {
+  return namesIn('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .sort((a, b) => Number(b) - Number(a));
 }
 
 /** Processes and descriptors come and go while we look, and some are not ours to see. */
