@@ -187,7 +187,8 @@ export interface DriverNode {
   /** Protocols: copies inside the host between two nodes of one driver. Resolves with the bytes copied; ENOTSUP: cannot. */
   copyFrom?(source: DriverNode, sourceOffset: number, offset: number, length: number): Promise<number>;
 
-  info?(): DriverInfo;
+  /** Undefined: nothing is known. */
+  info?(): DriverInfo | undefined;
   check?(options: CheckOptions): Promise<CheckReport>;
   /** Rewrites the image so that unused storage is given back, in place and crash-safe. */
   compact?(options: CompactOptions): Promise<void>;

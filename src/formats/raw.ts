@@ -59,7 +59,7 @@ function checkWindow({ options, file }: OpenContext<RawOptions>): void {
   if (size % SECTOR !== 0) throw new BlockError('EINVAL', `Specified size is not multiple of ${SECTOR}`);
 }
 
-function openRaw({ options, file, event }: OpenContext<RawOptions>): DriverNode {
+function openRaw({ options, file, event, childInfo }: OpenContext<RawOptions>): DriverNode {
   const { offset: base = 0, size } = options;
   const extent = (offset: number, length: number): Extent => ({
     kind: 'delegate',
@@ -86,7 +86,11 @@ function openRaw({ options, file, event }: OpenContext<RawOptions>): DriverNode 
       if (!Number.isSafeInteger(base + length)) throw new BlockError('EFBIG', 'File too large');
       await file.truncate(base + length, truncateOptions);
     },
-    info: () => ({ dirty: false }),
+    // What is known of it is what is known of its file (BL-INFO-1).
+    info() {
+      const { dirty } = childInfo('file') ?? {};
+      return dirty === undefined ? undefined : { dirty };
+    },
     prepareReopen: async () => NO_REOPEN_STEP,
     zeroInit: () => file.zeroInit(),
   };
