@@ -128,6 +128,19 @@ describe('crashlab', () => {
     ]);
   });
 
+  test('gives states by NBD as well, the same ones', () => {
+    const program = pair.program('diskwright');
+    const lab = ['crashlab', '-f', 'raw', '--base', 'base.raw', '--jobs', '2', '--states', '12', 'log', '--', program];
+    const same = run(...lab, 'compare', '-f', 'raw', '-F', 'raw', '{}', '{nbd}');
+    expect([same.stderr, same.status]).toEqual(['', 0]);
+    expect(same.stdout).toMatch(/^12 states .* all survive\n$/);
+    const commands = ['-c', 'write -q -P 9 0 512', '-c', 'read -q -P 9 0 512', '-c', 'read -q -P 2 65536 1024'];
+    const { status, stdout } = run(...lab, 'io', '-f', 'raw', ...commands, '{nbd}');
+    expect(status).toBe(1);
+    expect(stdout).toContain('write of 1024 bytes at 65536 (entry 0)');
+    expect(stdout).toContain('  | Pattern verification failed at offset 65536, 1024 bytes\n');
+  });
+
   test('a command that hangs has failed', () => {
     const args = ['crashlab', '-f', 'raw', '--base', 'base.raw', '--timeout', '1', '--states', '1', 'log', '--'];
     const { status, stdout } = run(...args, process.execPath, '-e', 'for (;;);', '{}');
@@ -139,7 +152,10 @@ describe('crashlab', () => {
     const base = ['-f', 'raw', '--base', 'base.raw'];
     const failures: [string[], string][] = [
       [[...base, 'log', '--', './no-program', '{}'], "Cannot run './no-program': No such file or directory\n"],
-      [[...base, 'log', '--', 'true'], 'The command has no {} for the name of the state\n'],
+      [
+        [...base, 'log', '--', 'true'],
+        'The command has neither {} for the name of the state nor {nbd} for its NBD URI\n',
+      ],
       [[...base, 'log'], 'Expecting -- and a command\n'],
       [['log', '--', 'true', '{}'], 'Expecting --base with the disk as it was before\n'],
       [[...base, 'check.cjs', '--', 'true', '{}'], 'The log has no valid superblock\n'],

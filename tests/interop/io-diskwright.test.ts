@@ -196,6 +196,21 @@ describe('diskwright io', () => {
     });
   });
 
+  test('tells of a torn write whether it is told as done', () => {
+    const torn = 'fault add none action=torn bytes=512 iotype=write once';
+    const words = [`${torn}`, `${torn} errno=0`, 'fault list', 'write -P 5 0 1k', 'read -q -P 5 0 512', 'write 0 1k'];
+    expect(
+      diskwrightIo(BLKDEBUG, ...words)
+        .stdout.split('\n')
+        .slice(2, 6),
+    ).toEqual([
+      '1: none action=torn errno=EIO once=on iotype=write bytes=512, 0 hits',
+      '2: none action=torn errno=0 once=on iotype=write bytes=512, 0 hits',
+      'wrote 1024/1024 bytes at offset 0',
+      '1 KiB, 1 ops',
+    ]);
+  });
+
   test('says what is wrong with a rule', () => {
     const usage =
       'fault (add [set-state] event [key=value..] | list | remove id) -- changes the rules by which blkdebug injects faults\n';

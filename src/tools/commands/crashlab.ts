@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { Disk } from '../../core/disk.ts';
 import { type CrashReport, type CrashState, crashLab } from '../../jobs/crash-lab/crash-lab.ts';
 import { describeFinding, describeReport } from '../../jobs/crash-lab/report.ts';
+import { serve } from '../../node/nbd/serve.ts';
 import { type Command, type GivenOptions, readCommandLine } from '../command.ts';
 import { outputForm } from '../command-line/arguments.ts';
 import { plainNumber, sizeArgument } from '../command-line/numbers.ts';
@@ -25,10 +26,10 @@ export const crashlabCommand: Command = {
     '[--object objectdef] --base filename [-f fmt] [--atomic size] [--states n] [--seed n] [--jobs n] [--timeout seconds] [--keep-going] [--save file] [--output=ofmt] [-q] log -- command {} ...',
   operands: 'LOG -- COMMAND {} ...',
   description:
-    "LOG is a log of writes, --base the disk as it was before. Each state is a raw file, whose name COMMAND gets for {};\nit may write to it. A state fails when COMMAND does not end with status 0. What was flushed is there in all states; of\nwhat came since, each write may be there, lost, or torn. DISKWRIGHT_MARKS has the log's marks so far, one a line.\nExit status: 0 all states survive, 1 one fails, 2 the lab could not be run.",
+    "LOG is a log of writes, --base the disk as it was before. Each state is a raw file, whose name COMMAND gets for {},\nor an NBD server, whose URI it gets for {nbd}; it may write there. A state fails when COMMAND does not end with\nstatus 0. What was flushed is there in all states; of what came since, each write may be there, lost, or torn.\nDISKWRIGHT_MARKS has the log's marks so far, one a line.\nExit status: 0 all states survive, 1 one fails, 2 the lab could not be run.",
   options: [
     { long: 'base', argument: 'FILENAME', help: 'the disk as it was when the log began' },
-    { ...FORMAT, help: "the base's format; default: probed" },
+    { ...FORMAT, help: "the base's format; default: probed; raw if the log was recorded below a format" },
     { long: 'atomic', argument: 'SIZE', help: 'what the disk writes whole or not at all; default 512' },
     { long: 'states', argument: 'N', help: 'states to try at most, default 1000; where there are more, chance picks' },
     { long: 'seed', argument: 'N', help: 'for what chance picks; default 1' },
@@ -45,6 +46,7 @@ export const crashlabCommand: Command = {
   examples: [
     'crashlab fs.log --base fs.raw -- fsck.ext4 -fy {}',
     'crashlab db.log --base db.raw --atomic 4k --states 5000 -- ./check-database {}',
+    'crashlab disk.log --base disk.raw -f raw -- nbdinfo --map {nbd}',
   ],
   failureStatus: 2,
   run,
@@ -108,6 +110,10 @@ async function runLab(context: Context): Promise<number> {
   });
 }
 
+/** What stands for a state in the command's words: the name of a file, the URI of an NBD server. */
+const FILE = '{}';
+const URI = '{nbd}';
+
 let nextFile = 0;
 
 const MARKS_MAX = 1000;
@@ -120,16 +126,22 @@ async function checkState(
   disk: Disk,
   { changes, marks, cut, signal }: CrashState,
 ): Promise<void> {
-  const file = join(folder, `state-${nextFile++}.raw`);
+  const name = join(folder, `state-${nextFile++}`);
+  const file = `${name}.raw`;
+  const wants = (what: string) => words.some((word) => word.includes(what));
+  const served = wants(URI) ? await serve(disk, { socket: `${name}.sock` }) : undefined;
   try {
-    await files.write(disk, changes(), file);
+    if (wants(FILE)) await files.write(disk, changes(), file);
     // The system limits how long a variable may be; the last marks are those that matter.
     const environment = {
       DISKWRIGHT_MARKS: marks.slice(-MARKS_MAX).join('\n').slice(-MARKS_BYTES),
       DISKWRIGHT_CUT: String(cut),
     };
-    await runCommand({ words, file, environment, signal });
+    const filled = words.map((word) => word.replaceAll(URI, served?.uri ?? '').replaceAll(FILE, file));
+    await runCommand({ words: filled, environment, signal });
   } finally {
+    // What the command left running may still be connected.
+    await served?.close({ hard: true });
     rmSync(file, { force: true });
   }
 }
@@ -140,7 +152,9 @@ function readSettings(given: GivenOptions): Settings {
   if (log === undefined) throw misuse('Expecting a log file name');
   if (base === undefined) throw misuse('Expecting --base with the disk as it was before');
   if (words.length === 0) throw misuse('Expecting -- and a command');
-  if (!words.some((word) => word.includes('{}'))) throw misuse('The command has no {} for the name of the state');
+  if (!words.some((word) => word.includes(FILE) || word.includes(URI))) {
+    throw misuse('The command has neither {} for the name of the state nor {nbd} for its NBD URI');
+  }
   const timeout = given.text('timeout');
   return {
     base,

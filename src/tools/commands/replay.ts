@@ -29,7 +29,7 @@ export const replayCommand: Command = {
   description:
     'The log is what the filter log (or blklogwrites) and the device-mapper target log-writes record. FILENAME is an image\nas it was before the first entry that is replayed. Entries count from 0.',
   options: [
-    FORMAT,
+    { ...FORMAT, help: "the image's format; default: probed; raw if the log was recorded below a format" },
     { long: 'from', argument: 'N', help: 'begin with this entry' },
     { long: 'until', argument: 'N', help: 'stop before this entry' },
     { long: 'mark', argument: 'NAME', help: 'stop before the mark of this name' },

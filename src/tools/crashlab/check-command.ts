@@ -20,17 +20,16 @@ export class CommandFailed extends Error {
 }
 
 export interface CommandRun {
-  /** Program and arguments; `{}` in any of them stands for the file. */
+  /** Program and arguments. */
   readonly words: readonly string[];
-  readonly file: string;
   readonly environment: Readonly<Record<string, string>>;
   /** Ends it, with all that it started. */
   readonly signal: AbortSignal;
 }
 
 /** Resolves when the program ends with status 0. Throws CommandFailed, or CannotCheck where it cannot be started. */
-export function runCommand({ words, file, environment, signal }: CommandRun): Promise<void> {
-  const [program = '', ...args] = words.map((word) => word.replaceAll('{}', file));
+export function runCommand({ words, environment, signal }: CommandRun): Promise<void> {
+  const [program = '', ...args] = words;
   return new Promise((resolve, reject) => {
     // A process group of its own, so that what it started ends with it.
     const child = spawn(program, args, {

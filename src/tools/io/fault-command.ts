@@ -83,7 +83,8 @@ function ruleWords(rule: Rule): string[] {
   }
   tell('state', rule.state, 0);
   tell('action', rule.action, 'error');
-  if (rule.action === 'error') words.push(`errno=${rule.errno ?? 0}`);
+  // A torn write may be told as done, too.
+  if (rule.action === 'error' || rule.action === 'torn') words.push(`errno=${rule.errno ?? 0}`);
   tell('offset', rule.range?.offset, undefined);
   tell('length', rule.range?.length, undefined);
   tell('once', rule.once, false);
