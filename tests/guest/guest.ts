@@ -73,8 +73,18 @@ export class Guest {
   /** Sends a line for its shell; what it printed, and its exit status. */
   async run(command: string): Promise<CommandEnd> {
     this.send(command);
+    return this.ended();
+  }
+
+  /** When the command that was sent has ended: the same. */
+  async ended(): Promise<CommandEnd> {
     const text = await this.#waitFor((output) => ENDED.test(output));
     return { status: Number(ENDED.exec(text)?.[1]), output: text.replace(ENDED, '') };
+  }
+
+  /** When the command that was sent has printed a text. */
+  async said(text: string): Promise<void> {
+    await this.#waitFor((output) => output.includes(text));
   }
 
   /** The same for a command that must succeed; what it printed. */
@@ -106,7 +116,7 @@ export class Guest {
       const event = await this.#withLimit(
         Promise.race([once(this.#emulator.stdout, 'data').then(() => 'data'), this.#gone.then(() => 'gone')]),
       );
-      if (event === 'gone') throw new Error(`the guest is gone\n${this.#said()}`);
+      if (event === 'gone') throw new Error(`the guest is gone\n${this.#report()}`);
     }
     return this.#unread;
   }
@@ -114,7 +124,7 @@ export class Guest {
   async #withLimit<T>(work: Promise<T>): Promise<T> {
     const limit = new AbortController();
     const late = new Promise<never>((_, reject) => {
-      const timer = setTimeout(() => reject(new Error(`the guest does not answer\n${this.#said()}`)), LIMIT_MS);
+      const timer = setTimeout(() => reject(new Error(`the guest does not answer\n${this.#report()}`)), LIMIT_MS);
       limit.signal.addEventListener('abort', () => clearTimeout(timer));
     });
     try {
@@ -124,7 +134,7 @@ export class Guest {
     }
   }
 
-  #said(): string {
+  #report(): string {
     return `${this.#errors}${this.#log.slice(-4000)}`;
   }
 }
