@@ -84,6 +84,13 @@ export {
 } from './core/permissions.ts';
 export type { BlockStatus } from './core/status.ts';
 export { DRIVERS } from './drivers.ts';
+export type { Action as FaultAction, Scenario as FaultScenario } from './filters/blkdebug/actions.ts';
+export { type Blkdebug, blkdebugOf } from './filters/blkdebug/control.ts';
+export type { LiveRule as LiveFaultRule } from './filters/blkdebug/engine.ts';
+export type { RuleOptions as FaultRuleOptions } from './filters/blkdebug/rules.ts';
+export { blkverifyOf } from './filters/blkverify/blkverify.ts';
+export { type MismatchDetails, MismatchError } from './filters/blkverify/mismatch.ts';
+export type { Verifier, VerifyCounts } from './filters/blkverify/verifier.ts';
 export { mark as markLog } from './filters/log/log.ts';
 export type { RequestKind, ThrottleGroup, ThrottleMember } from './filters/throttle/group.ts';
 export { type ThrottleGroups, throttleGroups } from './filters/throttle/groups.ts';

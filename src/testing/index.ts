@@ -1,8 +1,13 @@
 /** diskwright/testing: what tests of storage software are made of. Runs wherever the library does; belongs to no test runner. */
 
 export { SeededRandom } from '../bytes/random.ts';
-export { blkdebugOf } from '../filters/blkdebug/control.ts';
+export type { Action, Scenario, ScenarioRequest } from '../filters/blkdebug/actions.ts';
+export { type Blkdebug, blkdebugOf } from '../filters/blkdebug/control.ts';
+export type { LiveRule } from '../filters/blkdebug/engine.ts';
 export type { RuleOptions } from '../filters/blkdebug/rules.ts';
+export { blkverifyOf } from '../filters/blkverify/blkverify.ts';
+export { type MismatchDetails, MismatchError } from '../filters/blkverify/mismatch.ts';
+export type { Verifier, VerifyCounts } from '../filters/blkverify/verifier.ts';
 export { mark as markLog } from '../filters/log/log.ts';
 export {
   CannotCheck,
