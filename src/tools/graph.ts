@@ -5,7 +5,7 @@ import { DEFAULT_OPEN_POLICY, type OpenPolicy } from '../core/policy.ts';
 import { DRIVERS } from '../drivers.ts';
 import { nodeHost } from '../node/host.ts';
 import type { Context } from './context.ts';
-import { overlayDrivers, qemuDrivers } from './qemu-drivers.ts';
+import { qemuDrivers } from './qemu-drivers.ts';
 
 /** qemu-img opens whatever an image names, and guesses its format (BL-CHAIN-7). */
 const QEMU_POLICY: OpenPolicy = { ...DEFAULT_OPEN_POLICY, allow: () => true, probe: true };
@@ -14,7 +14,7 @@ export function newGraph(context: Context): Graph {
   const host = programHost(context);
   context.objects.provideTo(host);
   const { qemu } = context.dialect;
-  const drivers = qemu ? [...qemuDrivers(DRIVERS), ...overlayDrivers(DRIVERS)] : DRIVERS;
+  const drivers = qemu ? qemuDrivers(DRIVERS) : DRIVERS;
   return new Graph({ host, drivers, openPolicy: qemu ? QEMU_POLICY : DEFAULT_OPEN_POLICY });
 }
 

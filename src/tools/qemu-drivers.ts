@@ -33,15 +33,6 @@ function exitingVerifier({ options, ...spec }: FilterSpec<never>): FilterSpec<ne
   return { ...spec, options: { ...known, ...(policy && { 'on-mismatch': { ...policy, fallback: 'exit' } }) } };
 }
 
-/** What `snapshot=on` puts above an image, for which the restricted driver is no use. Its name is ours alone. */
-export function overlayDrivers(drivers: readonly DriverSpec[]): DriverSpec[] {
-  return drivers.flatMap((driver) => {
-    if (driver.kind !== 'format' || driver.temporaryOverlay === undefined) return [];
-    const { probe: _probe, ...spec } = driver;
-    return [{ ...spec, name: `${spec.name}-overlay` }];
-  });
-}
-
 /** No resize, no repair, no measure, no parents, nothing specific in info, QEMU's own check. */
 function restrictedVdi({
   measure: _measure,

@@ -6,6 +6,7 @@ import { BlockError } from '../../src/core/errors.ts';
 import { Graph } from '../../src/core/graph.ts';
 import { option } from '../../src/core/options.ts';
 import { SimHost } from '../../src/testing/index.ts';
+import { DRIVERS } from '../support/drivers.ts';
 import { failing, failureOf, plainFormat, Storage, storageProtocol } from './storage.ts';
 
 interface MadeOptions {
@@ -158,6 +159,16 @@ describe('creation', () => {
       message: "Protocol driver 'bare' does not support image creation",
     });
     expect((await failureOf(make({ filename: 'bare:x', size: 512 }))).message).toBe("Unknown protocol 'bare'");
+  });
+
+  test('BL-CREATE-8: the example', async () => {
+    const lines: string[] = [];
+    const graph = new Graph({ host: new SimHost(), drivers: DRIVERS });
+    const report = (line: string) => void lines.push(line);
+    await createImage(graph, { filename: 't.qcow2', format: 'qcow2', size: 1024, report });
+    expect(lines).toEqual([
+      "Formatting 't.qcow2', fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size=1024 lazy_refcounts=off refcount_bits=16",
+    ]);
   });
 
   test('BL-CREATE-9: too large', async () => {

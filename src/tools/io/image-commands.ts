@@ -91,8 +91,7 @@ export const infoCommand: IoCommand = {
     const info = driverInfo(node);
     if (info === undefined) throw new CommandFailure();
     session.line(`cluster size: ${ioSize(info.clusterSize ?? 0)}`);
-    // No format here keeps the state of a machine.
-    session.line(`vm state offset: ${ioSize(0)}`);
+    session.line(`vm state offset: ${ioSize(info.vmStateOffset ?? 0)}`);
     for (const line of specificLines({ specific: info.specific })) session.line(line);
   },
 };
