@@ -15,92 +15,114 @@ export interface PortLike {
 type Message = Uint8Array | { readonly taken: number } | 'end' | 'close';
 
 export function portStream(port: PortLike, peer = 'port'): ByteStream {
-  let listener: ByteStreamListener | undefined;
-  let paused = false;
-  let over = false;
-  /** What came while it was paused. */
-  const held: (Uint8Array | 'end')[] = [];
-  /** Portions that the other side has not taken. */
-  const sent: { left: number; readonly done: () => void }[] = [];
-  let ended = 0;
+  return new PortStream(port, peer);
+}
 
-  const finish = () => {
-    if (over) return;
-    over = true;
-    for (const { done } of sent.splice(0)) done();
-    port.close();
-    listener?.close();
-  };
-  const endOne = () => {
-    if (++ended === 2) queueMicrotask(finish);
-  };
-  const deliver = (message: Uint8Array | 'end') => {
-    if (message === 'end') {
-      listener?.end();
-      endOne();
+class PortStream implements ByteStream {
+  readonly peer: string;
+  readonly #port: PortLike;
+  #listener: ByteStreamListener | undefined;
+  #paused = false;
+  #over = false;
+  /** What came while it was paused. */
+  readonly #held: (Uint8Array | 'end')[] = [];
+  /** Portions that the other side has not taken. */
+  readonly #sent: { left: number; readonly done: () => void }[] = [];
+  /** Directions that are at their end. */
+  #ended = 0;
+
+  constructor(port: PortLike, peer: string) {
+    this.#port = port;
+    this.peer = peer;
+  }
+
+  listen(listener: ByteStreamListener): void {
+    const first = this.#listener === undefined;
+    this.#listener = listener;
+    if (!first) return;
+    this.#port.addEventListener('message', ({ data }) => this.#receive(data as Message));
+    this.#port.addEventListener('close', () => this.#finish());
+    this.#port.start();
+  }
+
+  write(pieces: readonly Uint8Array[], done: () => void): void {
+    let bytes = 0;
+    for (const piece of pieces) bytes += piece.length;
+    if (this.#over || bytes === 0) {
+      queueMicrotask(done);
       return;
     }
-    port.postMessage({ taken: message.length });
-    listener?.data(message);
-  };
-  const taken = (bytes: number) => {
+    this.#sent.push({ left: bytes, done });
+    // Copied, since pieces are parts of larger buffers.
+    for (const piece of pieces) this.#port.postMessage(piece.slice());
+  }
+
+  end(): void {
+    this.#port.postMessage('end');
+    this.#endOne();
+  }
+
+  destroy(): void {
+    if (this.#over) return;
+    this.#port.postMessage('close');
+    queueMicrotask(() => this.#finish());
+  }
+
+  pause(): void {
+    this.#paused = true;
+  }
+
+  resume(): void {
+    this.#paused = false;
+    queueMicrotask(() => {
+      while (!this.#paused && !this.#over) {
+        const next = this.#held.shift();
+        if (next === undefined) return;
+        this.#deliver(next);
+      }
+    });
+  }
+
+  #receive(message: Message): void {
+    if (this.#over) return;
+    if (message === 'close') this.#finish();
+    else if (message !== 'end' && !(message instanceof Uint8Array)) this.#taken(message.taken);
+    else if (this.#paused) this.#held.push(message);
+    else this.#deliver(message);
+  }
+
+  #deliver(message: Uint8Array | 'end'): void {
+    if (message === 'end') {
+      this.#listener?.end();
+      this.#endOne();
+      return;
+    }
+    this.#port.postMessage({ taken: message.length });
+    this.#listener?.data(message);
+  }
+
+  #taken(bytes: number): void {
     for (let left = bytes; left > 0; ) {
-      const [first] = sent;
+      const [first] = this.#sent;
       if (first === undefined) return;
       const part = Math.min(left, first.left);
       first.left -= part;
       left -= part;
       if (first.left > 0) return;
-      sent.shift();
+      this.#sent.shift();
       first.done();
     }
-  };
-  const receive = (message: Message) => {
-    if (over) return;
-    if (message === 'close') finish();
-    else if (message !== 'end' && !(message instanceof Uint8Array)) taken(message.taken);
-    else if (paused) held.push(message);
-    else deliver(message);
-  };
-  return {
-    peer,
-    listen(next) {
-      const first = listener === undefined;
-      listener = next;
-      if (!first) return;
-      port.addEventListener('message', ({ data }) => receive(data as Message));
-      port.addEventListener('close', finish);
-      port.start();
-    },
-    write(pieces, done) {
-      let bytes = 0;
-      for (const piece of pieces) bytes += piece.length;
-      if (over || bytes === 0) return queueMicrotask(done);
-      sent.push({ left: bytes, done });
-      // Copied, since pieces are parts of larger buffers.
-      for (const piece of pieces) port.postMessage(piece.slice());
-    },
-    end() {
-      port.postMessage('end');
-      endOne();
-    },
-    destroy() {
-      if (over) return;
-      port.postMessage('close');
-      queueMicrotask(finish);
-    },
-    pause() {
-      paused = true;
-    },
-    resume() {
-      paused = false;
-      queueMicrotask(() => {
-        while (!paused && !over) {
-          const next = held.shift();
-          if (next === undefined) return;
-          deliver(next);
-        }
-      });
-    },
-  };
+  }
+
+  #endOne(): void {
+    if (++this.#ended === 2) queueMicrotask(() => this.#finish());
+  }
+
+  #finish(): void {
+    if (this.#over) return;
+    this.#over = true;
+    for (const { done } of this.#sent.splice(0)) done();
+    this.#port.close();
+    this.#listener?.close();
+  }
 }

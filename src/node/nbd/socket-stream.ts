@@ -4,11 +4,6 @@ import type { ByteStream, ByteStreamListener } from '../../nbd/byte-stream.ts';
 
 const sockets = new WeakMap<ByteStream, Socket>();
 
-/** The socket that a stream of {@link socketStream} goes over; undefined for other streams. */
-export function socketOf(stream: ByteStream): Socket | undefined {
-  return sockets.get(stream);
-}
-
 /** The socket must have been made with `allowHalfOpen`, or replies are lost to clients that end their half first (N-80). */
 export function socketStream(socket: Socket, peer: string): ByteStream {
   let listener: ByteStreamListener | undefined;
