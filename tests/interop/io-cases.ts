@@ -344,6 +344,7 @@ export const IMAGES: readonly IoGroup[] = [
       run(RAW, 'length', 'info', 'map', 'alloc 0', 'alloc 0 2M', 'alloc 1M', 'alloc 2M', 'alloc 1023k 4k', 'flush'),
       run('-f raw holes.raw', 'map', 'alloc 0 2M', 'alloc 1M 64k', 'alloc 1048577 512', 'alloc 1 1', 'alloc 63M 2M'),
       run('-f vdi a.vdi', 'length', 'info', 'map', 'alloc 0', 'alloc 0 4M', 'alloc 7M 4M', 'alloc 9M 4M', 'alloc 1M 1'),
+      run('-s -f vdi data.vdi', 'info', 'write -P 7 0 4k', 'read -P 7 0 4k', 'alloc 0 1M', 'length'),
       run('-f vdi data.vdi', 'info', 'map', 'alloc 1M 1M', 'alloc 0 64M', 'alloc 512 0', 'alloc 7E 1', 'alloc 0 7E'),
       run(RAW, 'alloc 1 x', 'alloc x', 'alloc', 'alloc 1 2 3', 'alloc 0 8E', 'map 1', 'info 1', 'length 1', 'flush 1'),
       run('-f file a.raw', 'info', 'map', 'read 0 512', 'length'),
