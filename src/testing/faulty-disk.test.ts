@@ -23,6 +23,33 @@ test('fails by its rules, the same for one seed, and hours of delay take no time
   expect(await failures(6)).not.toEqual(first);
 });
 
+test('with one seed, 100 runs end alike', async () => {
+  const outcomes = new Set<string>();
+  for (let run = 0; run < 100; run++) {
+    const rules: FaultyDiskOptions['rules'] = [
+      { event: 'none', ioTypes: ['write'], action: 'delay', delayMs: 5, jitterMs: 50, probability: 0.5 },
+      { event: 'none', ioTypes: ['write'], action: 'reorder', probability: 0.3 },
+      { event: 'none', ioTypes: ['read', 'write'], action: 'corrupt', probability: 0.2 },
+      { event: 'none', ioTypes: ['write'], action: 'torn', bytes: 100, probability: 0.2 },
+    ];
+    const { disk, control, host } = await faultyDisk({ size: 16384, seed: 9, rules });
+    const ended: string[] = [];
+    const writes = Array.from({ length: 16 }, (_, i) =>
+      disk.write(i * 768, new Uint8Array(1024).fill(i + 1)).then(
+        () => ended.push(`${i} done`),
+        (error) => ended.push(`${i} ${error.code}`),
+      ),
+    );
+    await Promise.all(writes);
+    await disk.flush();
+    const content = Buffer.from(await disk.read(0, 16384)).toString('base64');
+    outcomes.add(JSON.stringify([ended, content, control.rules().map(({ hits }) => hits), host.clock.now()]));
+    await disk.close();
+  }
+  expect(outcomes.size).toBe(1);
+  expect([...outcomes][0]).toMatch(/EIO/);
+});
+
 test('has content, a scenario, and rules that come and go', async () => {
   const { disk, control } = await faultyDisk({
     size: 4096,
