@@ -38,7 +38,6 @@ export async function writeAligned(
   source: Uint8Array,
   quiet = false,
 ): Promise<void> {
-  const { impl } = node;
   const { requestAlign: align } = node.limits;
   const end = offset + source.length;
   const start = down(offset, align);

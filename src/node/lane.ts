@@ -3,8 +3,8 @@
  * What differs between a worker, which may wait for a disk, and the main thread, which may not, is who calls the steps.
  */
 import fs from 'node:fs';
-import type { BulkSparseRule } from '../core/host-bulk.ts';
 import { firstDifference, firstNonZero } from '../bytes/difference.ts';
+import type { BulkSparseRule } from '../core/host-bulk.ts';
 import { sparseRuns } from '../jobs/zero-runs.ts';
 
 /** Longest piece, bytes. */

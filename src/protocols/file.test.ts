@@ -103,6 +103,8 @@ describe('opening', () => {
       node: 'n',
       child: () => undefined,
       event: () => undefined,
+      eventsHeard: () => false,
+      openNamed: async () => {},
       writable: true,
       autoReadOnly: true,
       inactive: false,

@@ -20,7 +20,7 @@ async function world(names: readonly string[] = ['b', 'a', 'base'], options = { 
 }
 
 function label(node: BlockNode): unknown {
-  return node.impl.info?.().specific?.data.label;
+  return node.impl.info?.()?.specific?.data.label;
 }
 
 describe('what is reopened', () => {

@@ -68,9 +68,7 @@ async function fill(pair: SideBySide, name: string, writes: readonly Write[]): P
 /** Sizes and places in files differ; progress is told in other steps. */
 function comparable(line: string, outcome: Outcome): Outcome {
   const { status, stdout, stderr } = withoutStorage(outcome);
-  const text = stdout
-    .replace(/^ *"actual-size": \d+,\n/gm, '')
-    .replace(/( {4}\(\d+\.\d\d\/100%\)\r)+/g, 'PROGRESS\r');
+  const text = stdout.replace(/^ *"actual-size": \d+,\n/gm, '').replace(/( {4}\(\d+\.\d\d\/100%\)\r)+/g, 'PROGRESS\r');
   // qemu-img leaves the line of this hint open.
   const hints = stderr.replace(/(Detected format of \w+\.)$/, '$1\n');
   return { status, stdout: line.includes('--help') ? '' : text, stderr: hints };

@@ -51,7 +51,10 @@ async function subject(kind: DiskKind, seed: number): Promise<TrialSubject> {
       expect(host.openFiles).toEqual([]);
       expect(graph.nodes()).toEqual([]);
       if (kind.format === 'qcow2') {
-        const view = readQcow2(host.contents(PATH), kind.dataFile && host.contents(kind.dataFile));
+        const view = readQcow2(
+          host.contents(PATH),
+          kind.dataFile === undefined ? undefined : host.contents(kind.dataFile),
+        );
         expect([view.problems, view.leaks, view.size]).toEqual([[], [], model.length]);
         expect(differsAt(view.content(), model.bytes)).toBe(-1);
       }
