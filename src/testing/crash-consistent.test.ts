@@ -68,6 +68,17 @@ describe('expectCrashConsistent', () => {
     expect(outcomes.size).toBe(1);
   });
 
+  test('refuses sizes that no disk has', async () => {
+    for (const size of [0, -512, 100, 1.5, Number.NaN]) {
+      const run = expectCrashConsistent(
+        async () => {},
+        () => {},
+        { size },
+      );
+      await expect(run).rejects.toThrow(new RangeError(`size must be a positive multiple of 512, not ${size}`));
+    }
+  });
+
   test('on a VDI, what is flushed is there', async () => {
     const report = await expectCrashConsistent((disk, mark) => writeRecords(disk, mark, true), checkRecords, {
       size: SIZE,

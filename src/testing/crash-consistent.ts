@@ -17,7 +17,7 @@ export type RecordedWorkload = (disk: Disk, mark: (name: string) => Promise<void
 export type CrashCheck = (disk: Disk, state: CrashState) => unknown;
 
 export interface CrashConsistencyOptions {
-  /** Of the disk, bytes. */
+  /** Of the disk, bytes; without a format a multiple of 512. */
   readonly size: number;
   /** Of the image that the disk is in. Default `raw`. */
   readonly format?: string;
@@ -64,14 +64,18 @@ const HEADROOM = 4 << 20;
 
 /**
  * Records the workload on a disk in memory, tries the states that a power cut can leave, and throws
- * {@link CrashConsistencyError} at the first that `check` refuses. Belongs to no test runner.
+ * {@link CrashConsistencyError} at the first that `check` refuses, RangeError for options out of range, and what the
+ * workload throws. Belongs to no test runner.
  */
 export async function expectCrashConsistent(
   workload: RecordedWorkload,
   check: CrashCheck,
   options: CrashConsistencyOptions,
 ): Promise<CrashReport> {
-  const { format = 'raw', seed = 1, drivers = DRIVERS, atomic, states, signal } = options;
+  const { size, format = 'raw', seed = 1, drivers = DRIVERS, atomic, states, signal } = options;
+  if (!(Number.isSafeInteger(size) && size > 0 && (format !== 'raw' || size % 512 === 0))) {
+    throw new RangeError(`size must be a positive multiple of 512, not ${size}`);
+  }
   const host = new SimHost({ seed, ...options.host, record: false });
   const graph = new Graph({ host, drivers });
   await makeDevice(host, graph, options);
