@@ -176,6 +176,8 @@ export interface Host {
    * does it on the event loop.
    */
   inflateRaw?(source: Uint8Array, target: Uint8Array): Promise<boolean>;
+  /** The package with the codec for zstd. Absent: an import finds it. */
+  loadZstd?(): typeof import('@hpcc-js/wasm-zstd');
   /** Random bytes; from a seed in simulations. */
   random(target: Uint8Array): void;
   /** A warning for the user: whole lines, without a program's prefix. */

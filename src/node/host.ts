@@ -6,7 +6,7 @@ import type { ClientTls, ClientTlsRequest } from '../core/host-network.ts';
 import { bulkLanes } from './bulk.ts';
 import { NodeContext } from './context.ts';
 import { NodeFiles } from './files.ts';
-import { inflateRaw } from './inflate.ts';
+import { inflateRaw, loadZstd } from './inflate.ts';
 import { type Koffi, loadKoffi } from './koffi.ts';
 import { Syscalls } from './syscalls.ts';
 
@@ -40,6 +40,7 @@ export function nodeHost(options: NodeHostOptions = {}): Host & Required<Pick<Ho
     clientTls: (request) => loadTls(request, options.allowNamedKeys === true),
     bulkLanes,
     inflateRaw,
+    loadZstd,
     random,
     warn: options.warn ?? toStderr,
     notice,

@@ -1,13 +1,13 @@
-/** Raw deflate by the system's zlib, in the thread pool. */
+/** Decoders of compressed data: raw deflate by the system's zlib, in the thread pool, and the codec for zstd. */
+import { createRequire } from 'node:module';
 import { inflateRaw as inflateSlowly } from '../bytes/inflate.ts';
 
-/** Loaded when first used: most programs never do. */
-let zlib: Promise<typeof import('node:zlib')> | undefined;
+/** Loaded when first used: most programs never do. Not by `import`, which bundles that V8 has compiled do not have. */
+const load = createRequire(import.meta.url);
 
 /** As `Host.inflateRaw`. */
 export async function inflateRaw(source: Uint8Array, target: Uint8Array): Promise<boolean> {
-  zlib ??= import('node:zlib');
-  const { inflateRaw: inflate, constants } = await zlib;
+  const { inflateRaw: inflate, constants } = load('node:zlib') as typeof import('node:zlib');
   // A stream without an end mark is no error; one that holds more than asked for is, here.
   const options = { finishFlush: constants.Z_SYNC_FLUSH, maxOutputLength: target.length };
   const result = await new Promise<Uint8Array | undefined>((resolve) => {
@@ -17,4 +17,9 @@ export async function inflateRaw(source: Uint8Array, target: Uint8Array): Promis
   if (result.length < target.length) return false;
   target.set(result);
   return true;
+}
+
+/** As `Host.loadZstd`. */
+export function loadZstd(): typeof import('@hpcc-js/wasm-zstd') {
+  return load('@hpcc-js/wasm-zstd') as typeof import('@hpcc-js/wasm-zstd');
 }

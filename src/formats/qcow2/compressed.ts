@@ -76,7 +76,7 @@ export class DecompressedClusters {
     if (stored.length > 0) await file.read(offset, stored);
     const bytes = new Uint8Array(layout.clusterSize);
     let good: boolean;
-    if (header.compressionType === CompressionType.zstd) good = await decodeZstd(stored, bytes);
+    if (header.compressionType === CompressionType.zstd) good = await decodeZstd(host, stored, bytes);
     else good = host.inflateRaw === undefined ? inflateRaw(stored, bytes) : await host.inflateRaw(stored, bytes);
     if (good) return bytes;
     throw withErrno('EIO', `The compressed cluster at host offset ${offset} cannot be decompressed`, {

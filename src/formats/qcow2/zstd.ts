@@ -1,5 +1,6 @@
 /** zstd frames (RFC 8878): how long each is, and decoding them in bounded memory (Q-MAP-6). */
 import { viewOf } from '../../bytes/big-endian.ts';
+import type { Host } from '../../core/host.ts';
 
 const FRAME_MAGIC = 0xfd2fb528;
 const SKIPPABLE_MAGIC = 0x184d2a50;
@@ -66,17 +67,22 @@ type Zstd = Awaited<ReturnType<typeof import('@hpcc-js/wasm-zstd')['Zstd']['load
 let loading: Promise<Zstd> | undefined;
 
 /** The codec, loaded when first needed. */
-export function zstdCodec(): Promise<Zstd> {
-  loading ??= import('@hpcc-js/wasm-zstd').then(({ Zstd }) => Zstd.load());
+function zstdCodec(host: Host): Promise<Zstd> {
+  loading ??= load(host);
   return loading;
+}
+
+async function load({ loadZstd }: Host): Promise<Zstd> {
+  const { Zstd } = loadZstd === undefined ? await import('@hpcc-js/wasm-zstd') : loadZstd();
+  return Zstd.load();
 }
 
 /**
  * Fills `target` from one or more whole frames; what follows is ignored. False: a bad or incomplete frame, or frames that
  * hold fewer bytes, or more.
  */
-export async function decodeZstd(source: Uint8Array, target: Uint8Array): Promise<boolean> {
-  const codec = await zstdCodec();
+export async function decodeZstd(host: Host, source: Uint8Array, target: Uint8Array): Promise<boolean> {
+  const codec = await zstdCodec(host);
   let done = 0;
   for (let at = 0; done < target.length; ) {
     const frame = frameAt(source.subarray(at));
