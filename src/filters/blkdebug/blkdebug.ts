@@ -108,7 +108,7 @@ function filterMethods({ options: given, file }: OpenContext<BlkdebugOptions>, c
     read: (offset, target) => control.read(offset, target),
     tryReadNow: (offset, target) => control.idle && file.tryReadNow(offset, target),
     write: (offset, source) => control.write(offset, source),
-    tryWriteNow: (offset, source) => control.idle && file.tryWriteNow(offset, source),
+    tryWriteNow: (offset, source) => control.tryWriteNow(offset, source),
     async writeZeroes(offset, length, flags) {
       // The caller's own fallback is to be run (BD-7).
       if (length < Math.max(requestAlign(), given['opt-write-zero']))
@@ -120,6 +120,7 @@ function filterMethods({ options: given, file }: OpenContext<BlkdebugOptions>, c
       await control.discard(offset, length);
     },
     flush: () => control.flush(),
+    truncate: (length, how) => control.truncate(length, how),
     async status(offset, length) {
       await control.status(offset, length);
       return delegate(offset, length);

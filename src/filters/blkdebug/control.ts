@@ -1,5 +1,5 @@
 /** A blkdebug node at work: its requests, and the handle by which its rules are changed while it is open (BD-60, BD-62). */
-import type { Child, DriverNode, ZeroFlags } from '../../core/driver.ts';
+import type { Child, DriverNode, TruncateOptions, ZeroFlags } from '../../core/driver.ts';
 import type { Host } from '../../core/host.ts';
 import type { BlockNode } from '../../core/node.ts';
 import { type Action, actionOf, flip, injected, type Scenario } from './actions.ts';
@@ -38,6 +38,8 @@ export class Blkdebug {
   readonly #held: HeldWrites;
   #scenario: Scenario | undefined;
   #requests = 0;
+  /** Something was written since the last flush. */
+  #unflushed = false;
   #delays = new AbortController();
 
   constructor({ file, host, node, rules, seed }: Parts) {
@@ -73,6 +75,13 @@ export class Blkdebug {
     this.#scenario = scenario;
   }
 
+  /** At once, while nothing can happen to it. */
+  tryWriteNow(offset: number, source: Uint8Array): boolean {
+    if (!this.idle || !this.#file.tryWriteNow(offset, source)) return false;
+    this.#unflushed = true;
+    return true;
+  }
+
   async read(offset: number, target: Uint8Array): Promise<void> {
     const action = await this.#act('read', offset, target.length);
     if (action === 'done') return;
@@ -82,6 +91,7 @@ export class Blkdebug {
   }
 
   async write(offset: number, source: Uint8Array): Promise<void> {
+    this.#unflushed = true;
     const action = await this.#act('write', offset, source.length, source);
     if (action === 'done') return;
     if (action?.kind === 'reorder') return this.#held.hold(offset, source);
@@ -103,6 +113,7 @@ export class Blkdebug {
   }
 
   async writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void> {
+    this.#unflushed = true;
     const action = await this.#act('write-zeroes', offset, length);
     if (action === 'done') return;
     const place = action?.kind === 'misdirect' ? action.target : offset;
@@ -113,15 +124,30 @@ export class Blkdebug {
   }
 
   async discard(offset: number, length: number): Promise<void> {
+    this.#unflushed = true;
     if ((await this.#act('discard', offset, length)) === 'done') return;
     if (!this.#held.empty) await this.#held.settle(offset, length);
     await this.#file.discard(offset, length);
   }
 
-  async flush(): Promise<void> {
-    if ((await this.#act('flush', 0, 0)) === 'done') return;
+  async truncate(length: number, options: TruncateOptions): Promise<void> {
+    this.#unflushed = true;
     if (!this.#held.empty) await this.#held.settleAll(this.engine.chance);
-    await this.#file.flush();
+    await this.#file.truncate(length, options);
+  }
+
+  /** Where nothing was written, there is nothing that a rule could fail, as in QEMU. */
+  async flush(): Promise<void> {
+    if (!this.#unflushed) return this.#file.flush();
+    this.#unflushed = false;
+    try {
+      if ((await this.#act('flush', 0, 0)) === 'done') return;
+      if (!this.#held.empty) await this.#held.settleAll(this.engine.chance);
+      await this.#file.flush();
+    } catch (error) {
+      this.#unflushed = true;
+      throw error;
+    }
   }
 
   async status(offset: number, length: number): Promise<void> {
