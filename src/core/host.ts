@@ -157,6 +157,16 @@ export interface HostClock {
   sleep(milliseconds: number, signal?: AbortSignal): Promise<void>;
 }
 
+/** zstd in WebAssembly, as far as it is used of the package @hpcc-js/wasm-zstd. */
+export interface ZstdCodec {
+  reset(): void;
+  /** At most `length` bytes of what a frame holds. Throws for what is none. */
+  decompressChunk(frame: Uint8Array, length: number): Uint8Array;
+}
+export interface ZstdModule {
+  readonly Zstd: { load(): Promise<ZstdCodec> };
+}
+
 export interface Host {
   readonly files: HostFiles;
   readonly clock: HostClock;
@@ -177,7 +187,7 @@ export interface Host {
    */
   inflateRaw?(source: Uint8Array, target: Uint8Array): Promise<boolean>;
   /** The package with the codec for zstd. Absent: an import finds it. */
-  loadZstd?(): typeof import('@hpcc-js/wasm-zstd');
+  loadZstd?(): ZstdModule;
   /** Random bytes; from a seed in simulations. */
   random(target: Uint8Array): void;
   /** A warning for the user: whole lines, without a program's prefix. */

@@ -1,6 +1,8 @@
 /** Decoders of compressed data: raw deflate by the system's zlib, in the thread pool, and the codec for zstd. */
+
 import { createRequire } from 'node:module';
 import { inflateRaw as inflateSlowly } from '../bytes/inflate.ts';
+import type { ZstdModule } from '../core/host.ts';
 
 /** Loaded when first used: most programs never do. Not by `import`, which bundles that V8 has compiled do not have. */
 const load = createRequire(import.meta.url);
@@ -20,6 +22,6 @@ export async function inflateRaw(source: Uint8Array, target: Uint8Array): Promis
 }
 
 /** As `Host.loadZstd`. */
-export function loadZstd(): typeof import('@hpcc-js/wasm-zstd') {
-  return load('@hpcc-js/wasm-zstd') as typeof import('@hpcc-js/wasm-zstd');
+export function loadZstd(): ZstdModule {
+  return load('@hpcc-js/wasm-zstd') as ZstdModule;
 }

@@ -1,6 +1,6 @@
 /** zstd frames (RFC 8878): how long each is, and decoding them in bounded memory (Q-MAP-6). */
 import { viewOf } from '../../bytes/big-endian.ts';
-import type { Host } from '../../core/host.ts';
+import type { Host, ZstdCodec } from '../../core/host.ts';
 
 const FRAME_MAGIC = 0xfd2fb528;
 const SKIPPABLE_MAGIC = 0x184d2a50;
@@ -63,16 +63,15 @@ function windowOf(view: DataView, single: boolean, sizeAt: number, sizeBytes: nu
   }
 }
 
-type Zstd = Awaited<ReturnType<typeof import('@hpcc-js/wasm-zstd')['Zstd']['load']>>;
-let loading: Promise<Zstd> | undefined;
+let loading: Promise<ZstdCodec> | undefined;
 
 /** The codec, loaded when first needed. */
-function zstdCodec(host: Host): Promise<Zstd> {
+function zstdCodec(host: Host): Promise<ZstdCodec> {
   loading ??= load(host);
   return loading;
 }
 
-async function load({ loadZstd }: Host): Promise<Zstd> {
+async function load({ loadZstd }: Host): Promise<ZstdCodec> {
   const { Zstd } = loadZstd === undefined ? await import('@hpcc-js/wasm-zstd') : loadZstd();
   return Zstd.load();
 }
