@@ -72,5 +72,7 @@ export function makeCertificates(folder: string, name: string): string {
       tool('--generate-certificate', ...signer, ...made);
     }
   }
+  // Without it, qemu-nbd spends seconds to make such numbers at each start.
+  tool('--get-dh-params', '--outfile', 'dh-params.pem');
   return dir;
 }
