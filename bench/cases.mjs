@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { convertByPeer, makeFullVdi, makeHalfSparse, makeHugeVdi } from './images.mjs';
 import { fileSystemOf } from './machine.mjs';
 import { outputOf, peakMemory, timeProgram } from './measure.mjs';
+import { nbdCases } from './nbd-cases.mjs';
 
 const ours = (...args) => [process.execPath, fileURLToPath(new URL('../bin/diskwright-img', import.meta.url)), ...args];
 const own = (...args) => [process.execPath, fileURLToPath(new URL('../bin/diskwright', import.meta.url)), ...args];
@@ -152,5 +153,6 @@ export function allCases(folders, sizes) {
     ...places.flatMap(([folder, place]) => sizes.flatMap((megabytes) => copyCases(folder, place, megabytes))),
     ...metadataCases(folders[0]),
     ...places.flatMap(([folder, place]) => requestCases(folder, place)),
+    ...places.flatMap(([folder, place]) => nbdCases(folder, place)),
   ];
 }
