@@ -48,7 +48,8 @@ function qcow2Node(opened: Qcow2Image, context: OpenContext<Qcow2Options>): Driv
     tryWriteNow: (offset, source) => tryWriteNow(image, offset, source),
     writeZeroes: (offset, length, flags) => writeZeroes(image, offset, length, flags),
     discard: (offset, length) => discard(image, offset, length),
-    flush: () => flush(image),
+    // Of an image that cannot be used any more, nothing is written back.
+    flush: () => (image.broken === undefined ? flush(image) : image.file.flush()),
     status: (offset, length) => status(image, offset, length),
     tryStatusNow: (offset, length) => tryStatusNow(image, offset, length),
     place: (offset, length) => place(image, offset, length),

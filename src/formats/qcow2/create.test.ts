@@ -1,0 +1,114 @@
+/** Making images: refusals to the letter, the layout, sizes (Q-CR, Q-ME, Q-SIZE). */
+import { describe, expect, test } from 'vitest';
+import { readQcow2 } from '../../../tests/support/qcow2-bytes.ts';
+import { graphOn, PATH } from '../../../tests/support/sim-disks.ts';
+import { createImage } from '../../core/create.ts';
+import { type OptionTree, parseOptions } from '../../core/options.ts';
+import { SimHost } from '../../testing/index.ts';
+import { createOptions } from './create-options.ts';
+import { measure } from './measure.ts';
+
+async function make(options: OptionTree, size = 1 << 20, host = new SimHost({ record: false })): Promise<SimHost> {
+  await createImage(graphOn(host), { filename: PATH, format: 'qcow2', size, options, unchecked: true });
+  return host;
+}
+
+const ONLY_V3 = 'with compatibility level 1.1 and above (use version=v3 or greater)';
+const based = { backing_file: '/base', backing_fmt: 'raw' };
+
+describe('refusals (Q-CR-2)', () => {
+  const cases: readonly (readonly [OptionTree, string])[] = [
+    [{ compat: '2' }, "Parameter 'version' does not accept value '2'"],
+    [{ preallocation: 'foo' }, "Parameter 'preallocation' does not accept value 'foo'"],
+    [{ compression_type: 'lzma' }, "Parameter 'compression-type' does not accept value 'lzma'"],
+    [{ 'encrypt.format': 'foo' }, "Parameter 'format' does not accept value 'foo'"],
+    [{ 'encrypt.format': 'luks' }, "Parameter 'encrypt.key-secret' is required for cipher"],
+    [{ compat: '0.10', extended_l2: true }, `Extended L2 entries are only supported ${ONLY_V3}`],
+    [{ cluster_size: 300 }, 'Cluster size must be a power of two between 512 and 2048k'],
+    [{ cluster_size: '4M' }, 'Cluster size must be a power of two between 512 and 2048k'],
+    [
+      { cluster_size: '8k', extended_l2: true },
+      'Extended L2 entries are only supported with cluster sizes of at least 16384 bytes',
+    ],
+    [
+      { ...based, preallocation: 'metadata' },
+      'Backing file and preallocation can only be used at the same time if extended_l2 is on',
+    ],
+    [{ backing_fmt: 'raw' }, 'Backing format cannot be used without backing file'],
+    [{ compat: '0.10', lazy_refcounts: true }, `Lazy refcounts only supported ${ONLY_V3}`],
+    [{ refcount_bits: 7 }, 'Refcount width must be a power of two and may not exceed 64 bits'],
+    [{ refcount_bits: 128 }, 'Refcount width must be a power of two and may not exceed 64 bits'],
+    [
+      { compat: '0.10', refcount_bits: 8 },
+      'Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)',
+    ],
+    [{ data_file_raw: true }, 'data-file-raw requires data-file'],
+    [
+      { ...based, data_file: '/d', data_file_raw: true },
+      'Backing file and data-file-raw cannot be used at the same time',
+    ],
+    [{ compat: '0.10', data_file: '/d' }, `External data files are only supported ${ONLY_V3}`],
+    [{ compat: '0.10', compression_type: 'zstd' }, `Non-zlib compression type is only supported ${ONLY_V3}`],
+  ];
+  test.each(cases)('%j', async (options, message) => {
+    const host = new SimHost({ record: false });
+    await expect(make(options, 1 << 20, host)).rejects.toMatchObject({ code: 'EINVAL', message });
+    // Q-CR-4: nothing is left of it, and no data file is made.
+    expect([host.exists(PATH), host.exists('/d')]).toEqual([false, false]);
+  });
+
+  test('a disk too large for its clusters', async () => {
+    const message = "The image size is too large for file format 'qcow2' (try using a larger cluster size)";
+    await expect(make({ cluster_size: 512 }, 2 ** 50)).rejects.toMatchObject({ code: 'EFBIG', message });
+  });
+});
+
+describe('what is made', () => {
+  test('Q-CR-3: header, refcount table, block, L1 table; cut short in the last (Q-HDR-1)', async () => {
+    const bytes = (await make({}, 1 << 30)).contents(PATH);
+    const view = new DataView(bytes.buffer);
+    expect([view.getBigUint64(48), view.getBigUint64(0x10000), view.getBigUint64(40)]).toEqual([
+      0x10000n,
+      0x20000n,
+      0x30000n,
+    ]);
+    expect(bytes.length).toBe(3 * 65536 + 16);
+    expect(readQcow2(bytes).problems).toEqual([]);
+  });
+
+  test('Q-CR-1: sizes are rounded up to sectors', async () => {
+    expect(readQcow2((await make({}, 1025)).contents(PATH)).size).toBe(1536);
+  });
+
+  test('Q-EXT-3: names of features only in version 3 with clusters above 4096 bytes (Q-HDR-8)', async () => {
+    const type = async (options: OptionTree) =>
+      new DataView((await make(options)).contents(PATH).buffer).getUint32(options.compat === '0.10' ? 72 : 112);
+    expect(await type({})).toBe(0x6803f857);
+    expect(await type({ cluster_size: 4096 })).toBe(0);
+    expect(await type({ compat: '0.10' })).toBe(0);
+  });
+
+  test.each(['metadata', 'falloc', 'full'])(
+    'Q-SIZE-4: preallocation=%s links all clusters, which read as zeroes',
+    async (mode) => {
+      const host = await make({ preallocation: mode, cluster_size: 4096 });
+      const view = readQcow2(host.contents(PATH));
+      expect([view.problems, view.leaks, view.entries.size]).toEqual([[], [], 256]);
+      expect(view.content().every((byte) => byte === 0)).toBe(true);
+    },
+  );
+});
+
+describe('measure (Q-ME-3)', () => {
+  const sized = (options: OptionTree) =>
+    measure({ options: parseOptions(createOptions, options).values, size: 1 << 30, extents: undefined });
+  test('vectors', async () => {
+    expect(await sized({})).toEqual({ required: 393216, fullyAllocated: 1074135040 });
+    expect(await sized({ cluster_size: 512 })).toEqual({ required: 21385216, fullyAllocated: 1095127040 });
+  });
+  test('Q-ME-1, Q-ME-2: other shapes, as qemu-img measures them', async () => {
+    expect(await sized({ extended_l2: true })).toEqual({ required: 524288, fullyAllocated: 1074266112 });
+    expect(await sized({ refcount_bits: 64 })).toEqual({ required: 524288, fullyAllocated: 1074266112 });
+    expect(await sized({ preallocation: 'full' })).toEqual({ required: 1074135040, fullyAllocated: 1074135040 });
+  });
+});
