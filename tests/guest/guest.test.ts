@@ -31,8 +31,9 @@ async function start(): Promise<void> {
   const [vdi, raw] = [join(folder, 'disk.vdi'), join(folder, 'disk.img')];
   await create(vdi, { size: SIZE });
   await create(raw, { size: SIZE });
-  const test = { driver: 'vdi', file: { driver: 'file', filename: vdi } };
-  mirrored = await open({ driver: 'blkverify', test, raw: { driver: 'file', filename: raw } }, { writable: true });
+  const test = { driver: 'vdi', discard: 'unmap', file: { driver: 'file', filename: vdi } };
+  const tree = { driver: 'blkverify', discard: 'unmap', test, raw: { driver: 'file', filename: raw } };
+  mirrored = await open(tree, { writable: true });
   faulty = await open({ driver: 'blkdebug', image: { driver: 'memory', size: SIZE } }, { writable: true });
   const socket = join(folder, 'nbd.sock');
   serving = await serve(mirrored, { name: 'mirrored', socket });

@@ -41,7 +41,9 @@ async function fileOnDisk(path: string): Promise<{ readonly fsck: number | null;
   return { fsck: status, sum: stdout.slice(0, 64) };
 }
 
-describe.skipIf(guestNote !== '')(`a Linux guest and the end of its server${guestNote}`, () => {
+const note = longMode ? guestNote : ' (skipped: long mode only)';
+
+describe.skipIf(note !== '')(`a Linux guest and the end of its server${note}`, () => {
   beforeEach(async () => {
     folder = mkdtempSync(join(tmpdir(), 'diskwright-loss-'));
     ours = await program('src/tools/diskwright.ts', folder, 'diskwright.cjs');
