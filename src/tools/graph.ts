@@ -3,6 +3,7 @@ import { Graph } from '../core/graph.ts';
 import type { Host } from '../core/host.ts';
 import { DEFAULT_OPEN_POLICY, type OpenPolicy } from '../core/policy.ts';
 import { DRIVERS } from '../drivers.ts';
+import { type MismatchDetails, mismatchText } from '../filters/blkverify/mismatch.ts';
 import { nodeHost } from '../node/host.ts';
 import type { Context } from './context.ts';
 import { qemuDrivers } from './qemu-drivers.ts';
@@ -10,12 +11,26 @@ import { qemuDrivers } from './qemu-drivers.ts';
 /** qemu-img opens whatever an image names, and guesses its format (BL-CHAIN-7). */
 const QEMU_POLICY: OpenPolicy = { ...DEFAULT_OPEN_POLICY, allow: () => true, probe: true };
 
-export function newGraph(context: Context): Graph {
-  const host = programHost(context);
+/** `survives`: of a server, which goes on when a mirror differs, and tells of it on standard error (BV-17). */
+export function newGraph(context: Context, { survives = false } = {}): Graph {
+  const program = programHost(context);
+  const host = survives ? tellingMismatches(program) : program;
   context.objects.provideTo(host);
   const { qemu } = context.dialect;
-  const drivers = qemu ? qemuDrivers(DRIVERS) : DRIVERS;
+  const drivers = qemu ? qemuDrivers(DRIVERS, { survives }) : DRIVERS;
   return new Graph({ host, drivers, openPolicy: qemu ? QEMU_POLICY : DEFAULT_OPEN_POLICY });
+}
+
+function tellingMismatches(host: Host): Host {
+  const channel = 'diskwright:mismatch';
+  return {
+    ...host,
+    watched: (name) => name === channel || host.watched(name),
+    publish(name, message) {
+      if (name === channel) host.warn(mismatchText(message as MismatchDetails));
+      if (host.watched(name)) host.publish(name, message);
+    },
+  };
 }
 
 function programHost({ messages, out }: Context): Host {

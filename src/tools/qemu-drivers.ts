@@ -17,12 +17,12 @@ import { decodeHeader, HEADER_BYTES } from '../formats/vdi/header.ts';
 import { isStored, readMap } from '../formats/vdi/map.ts';
 import { checkHeader } from '../formats/vdi/validate.ts';
 
-export function qemuDrivers(drivers: readonly DriverSpec[]): DriverSpec[] {
+export function qemuDrivers(drivers: readonly DriverSpec[], { survives = false } = {}): DriverSpec[] {
   const known = drivers.filter(({ name }) => name !== 'memory');
   return known.map((driver) => {
     if (driver.kind === 'format' && driver.name === 'vdi') return restrictedVdi(driver);
     if (driver.kind === 'protocol' && driver.name === 'nbd') return { ...driver, prefixes: ['nbd+tcp', 'nbd+unix'] };
-    return driver.kind === 'filter' && driver.name === 'blkverify' ? exitingVerifier(driver) : driver;
+    return driver.kind === 'filter' && driver.name === 'blkverify' && !survives ? exitingVerifier(driver) : driver;
   });
 }
 

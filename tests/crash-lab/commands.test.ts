@@ -77,7 +77,7 @@ describe('replay', () => {
     const failures: [string[], string][] = [
       [['--mark', 'no', 'log', 'copy.raw'], "diskwright: The log has no mark 'no'\n"],
       [['--until', 'x', 'log', 'copy.raw'], 'diskwright: Invalid entry number for --until: x\n'],
-      [['base.raw', 'copy.raw'], 'diskwright: The log has no valid superblock\n'],
+      [['base.raw', 'copy.raw'], 'diskwright: Invalid log superblock magic\n'],
       [['log'], "diskwright: Expecting a log and an image file name\nTry 'diskwright --help' for more information\n"],
     ];
     for (const [args, message] of failures) {
@@ -117,7 +117,7 @@ describe('crashlab', () => {
       {
         seed: 1,
         atomic: 16384,
-        entries: 8,
+        entries: 7,
         changes: 4,
         epochs: 2,
         tried: 10,
@@ -158,7 +158,7 @@ describe('crashlab', () => {
       ],
       [[...base, 'log'], 'Expecting -- and a command\n'],
       [['log', '--', 'true', '{}'], 'Expecting --base with the disk as it was before\n'],
-      [[...base, 'check.cjs', '--', 'true', '{}'], 'The log has no valid superblock\n'],
+      [[...base, 'check.cjs', '--', 'true', '{}'], 'Invalid log superblock magic\n'],
       [['-f', 'raw', '--base', 'no.raw', 'log', '--', 'true', '{}'], "Could not open 'no.raw': "],
       [[...base, '--atomic', '700', 'log', '--', 'true', '{}'], 'The atomic size must be a power of two, not 700\n'],
       [[...base, '--states', '0', 'log', '--', 'true', '{}'], 'Invalid number for --states: 0\n'],

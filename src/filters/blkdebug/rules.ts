@@ -5,11 +5,11 @@ import { BlockError, type ErrorCode, errorText } from '../../core/errors.ts';
 import { type Option, type OptionTree, type OptionValue, option } from '../../core/options.ts';
 import { type DebugEvent, isDebugEvent } from './events.ts';
 
-export const IO_TYPES = ['read', 'write', 'write-zeroes', 'discard', 'flush', 'block-status'] as const;
+const IO_TYPES = ['read', 'write', 'write-zeroes', 'discard', 'flush', 'block-status'] as const;
 export type IoType = (typeof IO_TYPES)[number];
 
 /** What a rule does to the request that it hits. All but `error` go past QEMU. */
-export const ACTIONS = ['error', 'delay', 'torn', 'corrupt', 'misdirect', 'drop', 'reorder'] as const;
+const ACTIONS = ['error', 'delay', 'torn', 'corrupt', 'misdirect', 'drop', 'reorder'] as const;
 export type ActionKind = (typeof ACTIONS)[number];
 
 export interface InjectError {

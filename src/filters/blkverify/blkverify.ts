@@ -89,6 +89,8 @@ export const blkverify = defineFilter<BlkverifyOptions>({
       truncate: (length, how) => verifier.truncate(length, how),
       status: async (offset, length) => delegate(offset, length),
       tryStatusNow: delegate,
+      // Both hold the same data, or it fails (BV-14).
+      showsChild: () => true,
     };
     if (impl.read !== undefined) verifiers.set(impl.read, verifier);
     return impl;

@@ -37,7 +37,7 @@ export class MismatchError extends BlockError {
 }
 
 /** `blkverify: read offset=0 bytes=512 contents mismatch at offset 7`. */
-function mismatchText({ operation, offset, length, test, raw, firstDifference }: MismatchDetails): string {
+export function mismatchText({ operation, offset, length, test, raw, firstDifference }: MismatchDetails): string {
   const what =
     firstDifference === undefined
       ? `return value mismatch ${returnValue(test)} != ${returnValue(raw)}`

@@ -9,12 +9,12 @@ const VERSION = 1n;
 const SUPER_BYTES = 28;
 const ENTRY_BYTES = 32;
 
-export const LogFlag = { flush: 1, fua: 2, discard: 4, mark: 8, metadata: 16 } as const;
+const LogFlag = { flush: 1, fua: 2, discard: 4, mark: 8, metadata: 16 } as const;
 const KNOWN_FLAGS = BigInt(LogFlag.flush | LogFlag.fua | LogFlag.discard | LogFlag.mark | LogFlag.metadata);
 
 /** The smallest and the largest sector of a log, bytes. */
 export const SECTOR_MIN = 512;
-export const SECTOR_MAX = 1 << 30;
+const SECTOR_MAX = 1 << 23;
 
 export interface LogSuper {
   readonly entries: number;
@@ -53,7 +53,7 @@ export function encodeSuper({ entries, sectorSize }: LogSuper): Uint8Array {
 export function decodeSuper(bytes: Uint8Array): LogSuper {
   if (bytes.length < SUPER_BYTES) throw new BlockError('EINVAL', 'The log is too short for its superblock');
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (view.getBigUint64(0, true) !== MAGIC) throw new BlockError('EINVAL', 'The log has no valid superblock');
+  if (view.getBigUint64(0, true) !== MAGIC) throw new BlockError('EINVAL', 'Invalid log superblock magic');
   const version = view.getBigUint64(8, true);
   if (version !== VERSION) throw new BlockError('ENOTSUP', `Unsupported log version ${version}`);
   const entries = view.getBigUint64(16, true);
@@ -64,7 +64,7 @@ export function decodeSuper(bytes: Uint8Array): LogSuper {
 }
 
 /** The longest name of a mark, bytes: it stands in the entry's own sector, as a text with a zero behind it. */
-export function markMax(sectorSize: number): number {
+function markMax(sectorSize: number): number {
   return sectorSize - ENTRY_BYTES - 1;
 }
 

@@ -66,46 +66,68 @@ async function openLog(context: OpenContext<LogOptions>): Promise<Partial<Driver
   }
   const start = append ? await endOf(target) : { sectorSize: given, entries: 0, end: given };
   const writer = new LogWriter(target, { ...start, superInterval });
-  const impl = logMethods(file, target, writer, context.writable);
+  const impl = logMethods(file, target, writer);
   if (impl.write !== undefined) writers.set(impl.write, writer);
   return impl;
 }
 
-/** Where a log that is there ends; every entry is looked at. */
+/** Where a log that is there ends; every entry is looked at. An empty one begins. */
 async function endOf(log: Child): Promise<{ sectorSize: number; entries: number; end: number }> {
+  if (log.length() === 0) return { sectorSize: SECTOR_MIN, entries: 0, end: SECTOR_MIN };
   const { sectorSize, entries } = await readSuper(log);
   let end = sectorSize;
   for await (const { entry, dataAt } of readEntries(log)) end = dataAt + (entry.kind === 'write' ? entry.length : 0);
   return { sectorSize, entries, end };
 }
 
-/** An entry is written when its request is done, so that what a flush entry follows was done before the flush. */
-function logMethods(file: Child, log: Child, writer: LogWriter, writable: boolean): Partial<DriverNode> {
+/**
+ * An entry is written when its request is done, so that what a flush entry follows was done before the flush. A durable
+ * write is one with a flush behind it: so the core asks for it.
+ */
+function logMethods(file: Child, log: Child, writer: LogWriter): Partial<DriverNode> {
   const { sectorSize } = writer;
+  /** A flush of nothing leaves no entry, as in QEMU. */
+  let unflushed = false;
+  const changing = async (work: () => Promise<void>) => {
+    unflushed = true;
+    try {
+      await work();
+    } finally {
+      // Also where a flush began meanwhile.
+      unflushed = true;
+    }
+  };
   return {
-    async write(offset, source) {
-      await file.write(offset, source);
-      await writer.append({ kind: 'write', offset, length: source.length, fua: false, flush: false }, source);
-    },
-    async writeZeroes(offset, length, flags) {
-      await file.writeZeroes(offset, length, flags);
-      await writer.append({ kind: 'write', offset, length, fua: false, flush: false }, length);
-    },
-    async discard(offset, length) {
-      await file.discard(offset, length);
-      await writer.append({ kind: 'discard', offset, length });
-    },
+    write: (offset, source) =>
+      changing(async () => {
+        await file.write(offset, source);
+        await writer.append({ kind: 'write', offset, length: source.length, fua: false, flush: false }, source);
+      }),
+    writeZeroes: (offset, length, flags) =>
+      changing(async () => {
+        await file.writeZeroes(offset, length, flags);
+        await writer.append({ kind: 'write', offset, length, fua: false, flush: false }, length);
+      }),
+    discard: (offset, length) =>
+      changing(async () => {
+        await file.discard(offset, length);
+        await writer.append({ kind: 'discard', offset, length });
+      }),
+    truncate: (length, options) => changing(() => file.truncate(length, options)),
     async flush() {
-      if (!writable) return file.flush();
-      const flushing = file.flush();
-      // What is answered while the flush is under way is not covered by it.
-      const noted = writer.append({ kind: 'flush' });
-      await Promise.all([flushing, noted]);
-      await writer.writeSuper();
-      await log.flush();
-    },
-    async truncate(length, options) {
-      await file.truncate(length, options);
+      if (!unflushed) return file.flush();
+      unflushed = false;
+      try {
+        const flushing = file.flush();
+        // What is answered while the flush is under way is not covered by it.
+        const noted = writer.append({ kind: 'flush' });
+        await Promise.all([flushing, noted]);
+        await writer.writeSuper();
+        await log.flush();
+      } catch (error) {
+        unflushed = true;
+        throw error;
+      }
     },
     limits() {
       const below = file.limits();

@@ -72,7 +72,7 @@ async function run(context: Context): Promise<number> {
   const { signal, messages, out } = context;
   const address = addressOf(given);
   const server = await serverOptions(context, given);
-  const graph = newGraph(context);
+  const graph = newGraph(context, { survives: true });
   const exports = await openAll(context, graph, given, lists);
   try {
     await runServer({
