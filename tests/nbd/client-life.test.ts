@@ -1,4 +1,4 @@
-/** Requests under way, several connections, waiting, losing and finding servers, ending (N-132, N-136 to N-139). */
+/** Requests under way, several connections, waiting, losing and finding servers (N-132, N-136 to N-138). */
 import { describe, expect, test } from 'vitest';
 import { NbdClient } from '../../src/nbd/client/client.ts';
 import { ChunkType, Command, TransmissionFlag } from '../../src/nbd/protocol.ts';
@@ -443,35 +443,5 @@ describe('reconnect-delay (N-138)', () => {
     expect(Buffer.compare(back, content)).toBe(0);
     await disk.close().catch(() => {});
     expect(kills).toBe(3);
-  });
-});
-
-describe('closing (N-139)', () => {
-  test('waits for requests, then says goodbye', async () => {
-    const { server, client } = await faked();
-    const reading = client.read(0, new Uint8Array(4));
-    const request = await server.request();
-    const closing = client.close();
-    await settled();
-    expect(server.input.length).toBe(0);
-    server.chunk(request, ChunkType.offsetHole, zeroes(0, 4));
-    await reading;
-    expect(await server.request()).toMatchObject({ command: Command.disconnect });
-    await closing;
-  });
-
-  test('a server that does not close the connection is not waited for long', async () => {
-    const { server, client, host } = await faked();
-    await client.close();
-    expect(host.clock.now()).toBe(1000);
-    expect(server.clientEnd.closed).toBe(true);
-  });
-
-  test('our server ends the connection at once', async () => {
-    const loop = await Loopback.start();
-    const client = await loop.client();
-    await client.close();
-    expect(loop.host.clock.now()).toBe(0);
-    expect(loop.server.stats().connections).toBe(0);
   });
 });

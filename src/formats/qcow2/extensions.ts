@@ -4,7 +4,7 @@ import { alignUp } from '../../bytes/align.ts';
 import { getU64, setU64, viewOf } from '../../bytes/big-endian.ts';
 import { BlockError } from '../../core/errors.ts';
 
-export const ExtensionType = {
+const ExtensionType = {
   end: 0,
   backingFormat: 0xe2792aca,
   featureNames: 0x6803f857,

@@ -56,22 +56,6 @@ export function allocateClusters(refcounts: Refcounts, count: number): Promise<H
   });
 }
 
-/** Takes as many of `count` clusters from `offset` on as are free, up to the first that is not. Resolves with their number. */
-export function allocateClustersAt(refcounts: Refcounts, offset: HostOffset, count: number): Promise<number> {
-  return refcounts.lock.run(async () => {
-    const { clusterSize } = refcounts.image.layout;
-    const first = offset / clusterSize;
-    for (;;) {
-      let free = 0;
-      while (free < count && (await refcounts.get(first + free)) === 0) free++;
-      if (free === 0) return 0;
-      if (await makeBlocks(refcounts, first, free)) continue;
-      await refcounts.changeLocked(offset, free * clusterSize, 1);
-      return free;
-    }
-  });
-}
-
 /** Whether a block had to be made, for which the places may be taken now. */
 async function makeBlocks(refcounts: Refcounts, first: number, count: number): Promise<boolean> {
   const last = refcounts.blockIndex(first + count - 1);

@@ -46,7 +46,7 @@ export async function openImage(context: OpenContext<Qcow2Options>, writable: bo
 }
 
 /** The active L1 table, as far as the file has it: the last cluster may be cut short, and is zero behind that. */
-export async function readL1(file: Child, header: Qcow2Header): Promise<L1Table> {
+async function readL1(file: Child, header: Qcow2Header): Promise<L1Table> {
   const length = header.l1Entries * L1_ENTRY_BYTES;
   const offset = Number(header.l1Offset);
   const clusterSize = 2 ** header.clusterBits;

@@ -74,7 +74,7 @@ async function setSize(image: Qcow2Image, length: number): Promise<void> {
 }
 
 /** An L1 table of at least so many entries, in a new place (Q-ORD-7). */
-export async function growL1(image: Qcow2Image, entries: number): Promise<void> {
+async function growL1(image: Qcow2Image, entries: number): Promise<void> {
   const { l1, layout, refcounts, file } = image;
   if (entries <= l1.entries) return;
   const text = 'Failed to grow the L1 table';
@@ -103,7 +103,7 @@ export async function growL1(image: Qcow2Image, entries: number): Promise<void> 
 }
 
 /** Points the header to another L1 table, durably, and gives up the one before. */
-export async function switchL1(image: Qcow2Image, table: L1Table): Promise<void> {
+async function switchL1(image: Qcow2Image, table: L1Table): Promise<void> {
   const { l1, metadata, header, layout, releases } = image;
   const field = new Uint8Array(12);
   viewOf(field).setUint32(0, table.entries);

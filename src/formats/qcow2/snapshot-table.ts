@@ -1,6 +1,6 @@
 /** Entries of the snapshot table (Q-SNAP-1, Q-SNAP-2). */
 import { alignUp } from '../../bytes/align.ts';
-import { getU64, setU64, viewOf } from '../../bytes/big-endian.ts';
+import { getU64, viewOf } from '../../bytes/big-endian.ts';
 import type { Child } from '../../core/driver.ts';
 import { BlockError, codeOf, withErrno } from '../../core/errors.ts';
 import type { Qcow2Header } from './header.ts';
@@ -122,41 +122,4 @@ async function readEntry(reader: TableReader, index: number): Promise<Snapshot> 
     instructionCount: instructionCount === NO_COUNT ? undefined : instructionCount,
     unknownExtra: extra.slice(EXTRA_KNOWN),
   };
-}
-
-/** The table as bytes. `diskSize`: of the disk, for entries that do not say theirs. */
-export function encodeSnapshotTable(snapshots: readonly Snapshot[], diskSize: number): Uint8Array {
-  const parts = snapshots.map((snapshot) => encodeEntry(snapshot, diskSize));
-  const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + alignUp(length, 8), 0));
-  let at = 0;
-  for (const part of parts) {
-    bytes.set(part, at);
-    at += alignUp(part.length, 8);
-  }
-  return bytes;
-}
-
-function encodeEntry(snapshot: Snapshot, diskSize: number): Uint8Array {
-  const id = new TextEncoder().encode(snapshot.id);
-  const name = new TextEncoder().encode(snapshot.name);
-  const extraLength = EXTRA_KNOWN + snapshot.unknownExtra.length;
-  const bytes = new Uint8Array(ENTRY_BYTES + extraLength + id.length + name.length);
-  const view = viewOf(bytes);
-  setU64(view, 0, snapshot.l1Offset);
-  view.setUint32(8, snapshot.l1Entries);
-  view.setUint16(12, id.length);
-  view.setUint16(14, name.length);
-  view.setUint32(16, snapshot.seconds);
-  view.setUint32(20, snapshot.nanoseconds);
-  view.setBigUint64(24, snapshot.vmClockNanoseconds);
-  const { vmStateSize } = snapshot;
-  view.setUint32(32, vmStateSize < 2 ** 32 ? Number(vmStateSize) : 0);
-  view.setUint32(36, extraLength);
-  setU64(view, ENTRY_BYTES, vmStateSize);
-  setU64(view, ENTRY_BYTES + 8, snapshot.diskSize ?? diskSize);
-  view.setBigUint64(ENTRY_BYTES + 16, snapshot.instructionCount ?? NO_COUNT);
-  bytes.set(snapshot.unknownExtra, ENTRY_BYTES + EXTRA_KNOWN);
-  bytes.set(id, ENTRY_BYTES + extraLength);
-  bytes.set(name, ENTRY_BYTES + extraLength + id.length);
-  return bytes;
 }

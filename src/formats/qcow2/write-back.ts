@@ -53,7 +53,7 @@ async function writeBack(image: Qcow2Image): Promise<void> {
 }
 
 /** The image file, and the data file beside it. */
-export async function flushFiles(image: Qcow2Image): Promise<void> {
+async function flushFiles(image: Qcow2Image): Promise<void> {
   const { file, data } = image;
   await (data === file ? file.flush() : Promise.all([file.flush(), data.flush()]));
 }
@@ -73,7 +73,7 @@ async function writeSlices(image: Qcow2Image, taken: readonly TakenEntry[]): Pro
 }
 
 /** Lowers the counts of what was dropped for good, once no request that may know it is under way. */
-export function settleReleases(image: Qcow2Image): Promise<void> {
+function settleReleases(image: Qcow2Image): Promise<void> {
   if (!image.releases.any) return Promise.resolve();
   return image.settleLock.run(async () => {
     const releases = image.releases.takeDurable();

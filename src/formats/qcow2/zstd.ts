@@ -14,7 +14,7 @@ interface Frame {
 }
 
 /** The frame at the beginning of `bytes`; undefined: there is none that is whole, or it needs too much memory. */
-export function frameAt(bytes: Uint8Array): Frame | undefined {
+function frameAt(bytes: Uint8Array): Frame | undefined {
   if (bytes.length < 6) return undefined;
   const view = viewOf(bytes);
   const magic = view.getUint32(0, true);
