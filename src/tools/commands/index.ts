@@ -21,6 +21,7 @@ export const commands: readonly CommandEntry[] = [
   { name: 'io', load: async () => (await import('./io.ts')).ioCommand },
   { name: 'map', load: async () => (await import('./map.ts')).mapCommand },
   { name: 'measure', load: async () => (await import('./measure.ts')).measureCommand },
+  { name: 'mount', load: async () => (await import('./mount.ts')).mountCommand },
   { name: 'rebase', load: async () => (await import('./rebase.ts')).rebaseCommand },
   { name: 'replay', load: async () => (await import('./replay.ts')).replayCommand },
   { name: 'resize', load: async () => (await import('./resize.ts')).resizeCommand },
