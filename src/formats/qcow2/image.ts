@@ -9,7 +9,7 @@ import type { Cipher } from './cipher.ts';
 import { DecompressedClusters } from './compressed.ts';
 import type { Extensions } from './extensions.ts';
 import { Incompatible, type Qcow2Header } from './header.ts';
-import { L1Table } from './l1-table.ts';
+import { L1_ENTRY_BYTES, L1Table } from './l1-table.ts';
 import { type Layout, layoutOf } from './layout.ts';
 import type { CacheSizes, Settings } from './options.ts';
 import { MetadataClass, MetadataMap } from './overlap.ts';
@@ -175,11 +175,14 @@ export class Qcow2Image {
     }
     refcounts.indexMetadata();
     const { encryption } = this.extensions;
+    // Lengths that nothing has checked count as far as the file goes.
+    const add = (metadataClass: number, offset: number, length: number) =>
+      metadata.add(metadataClass, offset, Math.min(length, this.file.length() - offset));
     if (encryption !== undefined) {
-      metadata.add(MetadataClass.encryptionHeader, Number(encryption.offset), Number(encryption.length));
+      add(MetadataClass.encryptionHeader, Number(encryption.offset), Number(encryption.length));
     }
-    for (const snapshot of this.snapshots) {
-      metadata.add(MetadataClass.inactiveL1, Number(snapshot.l1Offset), snapshot.l1Entries * 8);
+    for (const { l1Offset, l1Entries } of this.snapshots) {
+      add(MetadataClass.inactiveL1, Number(l1Offset), l1Entries * L1_ENTRY_BYTES);
     }
   }
 }

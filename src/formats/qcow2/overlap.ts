@@ -53,7 +53,7 @@ export class MetadataMap {
 
   /** Notes that a range belongs to a class. */
   add(metadataClass: number, offset: number, length: number): void {
-    if (length <= 0) return;
+    if (isNowhere(offset, length)) return;
     const last = Math.floor((offset + length - 1) / this.#clusterSize);
     for (let cluster = Math.floor(offset / this.#clusterSize); cluster <= last; cluster++) {
       this.#classes.set(cluster, (this.#classes.get(cluster) ?? 0) | metadataClass);
@@ -61,7 +61,7 @@ export class MetadataMap {
   }
 
   remove(metadataClass: number, offset: number, length: number): void {
-    if (length <= 0) return;
+    if (isNowhere(offset, length)) return;
     const last = Math.floor((offset + length - 1) / this.#clusterSize);
     for (let cluster = Math.floor(offset / this.#clusterSize); cluster <= last; cluster++) {
       const rest = (this.#classes.get(cluster) ?? 0) & ~metadataClass;
@@ -72,7 +72,7 @@ export class MetadataMap {
 
   /** Classes of `mask` that the range touches. */
   classesIn(offset: number, length: number, mask: number): number {
-    if (mask === 0 || length === 0) return 0;
+    if (mask === 0 || isNowhere(offset, length)) return 0;
     const last = Math.floor((offset + length - 1) / this.#clusterSize);
     let found = 0;
     for (let cluster = Math.floor(offset / this.#clusterSize); cluster <= last; cluster++) {
@@ -81,6 +81,11 @@ export class MetadataMap {
     }
     return found;
   }
+}
+
+/** Past the safe integers there is no file, and counting clusters would not end. */
+function isNowhere(offset: number, length: number): boolean {
+  return length <= 0 || !Number.isSafeInteger(offset + length);
 }
 
 /** What a message calls the first of some classes. */

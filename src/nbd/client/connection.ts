@@ -38,7 +38,11 @@ export class Connection {
   #farewell: Promise<void> | undefined;
 
   /** `ended` is called once when no request can be sent any more. */
-  constructor({ stream, input, agreement }: Dialed, clock: HostClock, ended: (connection: Connection) => void) {
+  constructor(
+    { stream, input, agreement, ended: endedBefore }: Dialed,
+    clock: HostClock,
+    ended: (connection: Connection) => void,
+  ) {
     this.agreement = agreement;
     this.#stream = stream;
     this.#clock = clock;
@@ -57,6 +61,8 @@ export class Connection {
       close: (cause) => this.#lose('The connection to the server is lost', cause),
     });
     this.#take(new Uint8Array(0));
+    const before = endedBefore();
+    if (before !== undefined) this.#lose('The server ended the connection', before);
   }
 
   get usable(): boolean {

@@ -33,6 +33,11 @@ export class Conversation {
     this.#listen();
   }
 
+  /** Why nothing more will come; undefined: it may. */
+  get ended(): Error | undefined {
+    return this.#ended;
+  }
+
   /** Throws BlockError: ECONNRESET when the server leaves; and the signal's reason. The stream is still open then. */
   async run<T>(steps: Generator<HandshakeDemand, T, Uint8Array>): Promise<T> {
     let step = steps.next(NOTHING);

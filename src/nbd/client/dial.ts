@@ -19,6 +19,8 @@ export interface Dialed {
   /** What the server has sent already. */
   readonly input: ByteQueue;
   readonly agreement: Agreement;
+  /** What became of the stream until someone else listens to it: why it ended, if it has. */
+  readonly ended: () => Error | undefined;
 }
 
 /** `passes`: it may be gone when it is tried again. */
@@ -48,7 +50,7 @@ export async function dial({ connect, startTls, handshake, signal }: DialOptions
   const talk = new Conversation(stream, { startTls, signal });
   try {
     const agreement = await talk.run(clientHandshake({ ...handshake, tls: startTls !== undefined }));
-    return { kind: 'open', dialed: { stream: talk.stream, input: talk.input, agreement } };
+    return { kind: 'open', dialed: { stream: talk.stream, input: talk.input, agreement, ended: () => talk.ended } };
   } catch (error) {
     talk.end(error);
     return { kind: 'failed', error, passes: error instanceof BlockError && error.code === 'ECONNRESET' };
