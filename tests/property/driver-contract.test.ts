@@ -10,7 +10,7 @@ import { nodeHost } from '../../src/node/host.ts';
 import { type ContractSubject, driverContract, SimHost, type SimHostOptions } from '../../src/testing/index.ts';
 import { testSeed } from '../set-up/seed.ts';
 import { DRIVERS, graphOn } from '../support/drivers.ts';
-import { type DiskKind, openKind, PATH, QCOW2_KINDS, RAW_KINDS, VDI_KINDS } from '../support/sim-disks.ts';
+import { type DiskKind, openKind, PATH, RAW_KINDS, VDI_KINDS } from '../support/sim-disks.ts';
 
 const SIM_HOSTS: Readonly<Record<string, SimHostOptions>> = {
   'a prompt host': {},
@@ -89,7 +89,7 @@ function nodeSubject(
 }
 
 const subjects: ContractSubject[] = [
-  ...[...RAW_KINDS, ...VDI_KINDS, ...QCOW2_KINDS].flatMap((kind) =>
+  ...[...RAW_KINDS, ...VDI_KINDS].flatMap((kind) =>
     Object.entries(SIM_HOSTS).map(([mood, options]) => simSubject(kind, mood, options)),
   ),
   bareSubject('null-co', (length) => ({ driver: 'null-co', size: length }), { forgetful: true }),
