@@ -36,11 +36,12 @@ export function resolveStoredName(node: BlockNode, stored: string): string {
 
 /** The folder of the first plain name down the primary children; with a slash at its end, or empty. */
 export function nodeFolder(node: BlockNode): string {
-  const { primary } = node;
-  if (primary !== undefined && node.driver.kind !== 'protocol') return nodeFolder(primary.node);
+  const { primary, driver } = node;
+  const hasNone = driver.kind === 'filter' && driver.noFolder === true;
+  if (primary !== undefined && driver.kind !== 'protocol' && !hasNone) return nodeFolder(primary.node);
   if (!node.isOpen) throw new BlockError('ENOMEDIUM', `Node '${node.name}' is ejected`, { node: node.name });
-  if (node.exactName === '') {
-    throw new BlockError('ENOTSUP', `Cannot generate a base directory for ${node.driver.name} nodes`, {
+  if (hasNone || node.exactName === '') {
+    throw new BlockError('ENOTSUP', `Cannot generate a base directory for ${driver.name} nodes`, {
       node: node.name,
     });
   }

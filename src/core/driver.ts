@@ -402,6 +402,8 @@ export interface FilterSpec<O = unknown> extends DriverBase<O> {
   readonly kind: 'filter';
   /** The child it filters. Default `file`. */
   readonly filters?: string;
+  /** It has no folder for names stored in images: its children may lie in several. */
+  readonly noFolder?: boolean;
   /** Such a filter takes itself out when its work is done, so that no chain may be frozen with it inside (BL-CHAIN-17). */
   readonly mayGo?: boolean;
   /** Turns `NAME:rest` into options and names of children; presence lets the filter be named so (BL-OPEN-8). */

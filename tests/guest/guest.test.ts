@@ -1,6 +1,6 @@
 /** A Linux guest on disks that our NBD server serves: partitions, file systems, errors it is given (BV-17, N-54, BD-25). */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -9,7 +9,7 @@ import { blkdebugOf } from '../../src/filters/blkdebug/control.ts';
 import { blkverifyOf } from '../../src/filters/blkverify/blkverify.ts';
 import { check, create, open, type Serving, serve } from '../../src/node/index.ts';
 import { Guest } from './guest.ts';
-import { guestNote } from './parts.ts';
+import { guestNote, guestParts } from './parts.ts';
 
 const MIB = 1 << 20;
 const SIZE = 64 * MIB;
@@ -99,6 +99,15 @@ describe.skipIf(guestNote !== '')(`a Linux guest${guestNote}`, () => {
     expect(serving.stats().errors).toBe(0);
     expect(blkverifyOf(mirrored).counts()).toMatchObject({ mismatches: 0 });
     await blkverifyOf(mirrored).verify();
+  });
+
+  test('writes, trims: both arrive', async () => {
+    await guest.ok('dd if=/bin/busybox of=/dev/vdb bs=64k seek=128 count=8 conv=fsync');
+    const program = readFileSync(guestParts?.busybox ?? '').subarray(0, MIB / 2);
+    expect(Buffer.from(await faulty.read(8 * MIB, MIB / 2)).equals(program)).toBe(true);
+    await guest.ok(`blkdiscard -o ${8 * MIB} -l ${MIB / 4} /dev/vdb`);
+    program.fill(0, 0, MIB / 4);
+    expect(Buffer.from(await faulty.read(8 * MIB, MIB / 2)).equals(program)).toBe(true);
   });
 
   test('sees an injected write error as an I/O error, once', async () => {

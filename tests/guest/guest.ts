@@ -126,7 +126,11 @@ export class Guest {
   async #withLimit<T>(work: Promise<T>): Promise<T> {
     const limit = new AbortController();
     const late = new Promise<never>((_, reject) => {
-      const timer = setTimeout(() => reject(new Error(`the guest does not answer\n${this.#report()}`)), LIMIT_MS);
+      const timer = setTimeout(() => {
+        // What it would say later would be taken for the answer to something else.
+        this.#emulator.kill('SIGKILL');
+        reject(new Error(`the guest does not answer\n${this.#report()}`));
+      }, LIMIT_MS);
       limit.signal.addEventListener('abort', () => clearTimeout(timer));
     });
     try {

@@ -223,6 +223,19 @@ describe('refusals (N-106, N-130)', () => {
     await asked.server.whenClosed();
   });
 
+  test('a server that leaves with its last word is not waited for', async () => {
+    const asked = open();
+    await upTo(asked, Option.go);
+    asked.server.reply(Option.go, ReplyType.info, exportInfo(4096, 1));
+    // The end comes in the same turn as the acknowledgement, before anyone else listens.
+    const ack = optionReply(Option.go, ReplyType.ack, new Uint8Array(0));
+    asked.server.stream.write([ack], () => {});
+    asked.server.stream.end();
+    const client = await asked.opening;
+    await expect(client.read(0, new Uint8Array(4))).rejects.toMatchObject({ code: 'EIO' });
+    await client.close();
+  });
+
   test('a server that leaves in the middle', async () => {
     const asked = open();
     await asked.server.greet();

@@ -81,6 +81,7 @@ async function allRules({ options: given, host }: OpenContext<BlkdebugOptions>):
 
 async function readConfig(host: Host, filename: string): Promise<string> {
   try {
+    if (filename === '') throw withErrno('ENOENT', filename);
     if ((await host.files.stat(filename)).kind === 'directory') throw withErrno('EISDIR', 'Cannot read config file');
     const file = await host.files.open(filename, { write: false });
     try {

@@ -39,6 +39,7 @@ export const blkverify = defineFilter<BlkverifyOptions>({
     'flush-raw': option.boolean({ help: 'flush the raw copy too', fallback: false, beyond: true }),
   },
   filters: 'test',
+  noFolder: true,
   children: {
     raw: { role: 'data', protocolLevel: true },
     test: { role: 'filtered', protocolLevel: false },
