@@ -1,6 +1,7 @@
 /** Every rule of the specification has a test that cites it by number, is exempt for a reason, or is known to be missing. */
 import { describe, expect, test } from 'vitest';
 import { BLOCK_LAYER } from './rules/block-layer.ts';
+import { BLKDEBUG, BLKVERIFY } from './rules/faults.ts';
 import { citedRules } from './rules/rule-book.ts';
 import { VDI } from './rules/vdi.ts';
 import { isTest, textFiles } from './tidy/source-files.ts';
@@ -8,7 +9,9 @@ import { isTest, textFiles } from './tidy/source-files.ts';
 const tests = textFiles.filter(({ path }) => isTest(path) && path !== 'tests/rules.test.ts');
 const cited = new Set(tests.flatMap(({ text }) => citedRules(text)));
 
-describe.each([BLOCK_LAYER, VDI])('rules: $name', ({ rules, exempt, pending }) => {
+const BOOKS = [BLOCK_LAYER, VDI, BLKDEBUG, BLKVERIFY];
+
+describe.each(BOOKS)('rules: $name', ({ rules, exempt, pending }) => {
   const known = new Set(rules);
   const waived = new Set([...Object.keys(exempt), ...pending]);
 
@@ -27,15 +30,17 @@ describe.each([BLOCK_LAYER, VDI])('rules: $name', ({ rules, exempt, pending }) =
 });
 
 test('tests cite rules that there are', () => {
-  const known = new Set([...BLOCK_LAYER.rules, ...VDI.rules]);
+  const known = new Set(BOOKS.flatMap(({ rules }) => rules));
   expect([...cited].filter((rule) => !known.has(rule))).toEqual([]);
 });
 
 test('a citation is the whole number, with the section', () => {
-  expect(citedRules('BL-OPEN-2, -3; BL-OPEN-30 to BL-OPEN-31, V-1.1, XBL-1, RV-2')).toEqual([
+  expect(citedRules('BL-OPEN-2, -3; BL-OPEN-30 to BL-OPEN-31, V-1.1, XBL-1, RV-2, BD-3, XBD-4, BV-17')).toEqual([
     'BL-OPEN-2',
     'BL-OPEN-30',
     'BL-OPEN-31',
     'V-1',
+    'BD-3',
+    'BV-17',
   ]);
 });
