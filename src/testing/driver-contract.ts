@@ -27,13 +27,16 @@ export function driverContract(subject: ContractSubject): ContractCase[] {
   return cases;
 }
 
+/** Some cases write up to 20,000 bytes, however small the blocks are. */
+const LEAST_BLOCK = 4096;
+
 function roundUp(length: number, unit: number): number {
   return Math.ceil(length / unit) * unit;
 }
 
 async function withDisk(subject: ContractSubject, run: (context: CaseContext) => Promise<void>): Promise<void> {
   const blockSize = subject.blockSize ?? 4096;
-  const length = roundUp(blockSize * 5 + 1500, subject.lengthUnit ?? 1);
+  const length = roundUp(Math.max(blockSize, LEAST_BLOCK) * 5 + 1500, subject.lengthUnit ?? 1);
   const made = await subject.make(length);
   try {
     const disk = await made.open({ writable: true });

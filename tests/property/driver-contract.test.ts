@@ -10,7 +10,7 @@ import { nodeHost } from '../../src/node/host.ts';
 import { type ContractSubject, driverContract, SimHost, type SimHostOptions } from '../../src/testing/index.ts';
 import { testSeed } from '../set-up/seed.ts';
 import { DRIVERS, graphOn } from '../support/drivers.ts';
-import { type DiskKind, openKind, PATH, RAW_KINDS, VDI_KINDS } from '../support/sim-disks.ts';
+import { type DiskKind, openKind, QCOW2_KINDS, RAW_KINDS, VDI_KINDS } from '../support/sim-disks.ts';
 
 const SIM_HOSTS: Readonly<Record<string, SimHostOptions>> = {
   'a prompt host': {},
@@ -30,7 +30,12 @@ function simSubject(kind: DiskKind, mood: string, options: SimHostOptions): Cont
       const graph = graphOn(host);
       return {
         open: (how = {}) => openKind(graph, kind, length, how),
-        stored: async (_filename, offset, size) => host.contents(PATH).slice(offset, offset + size),
+        stored: async (filename, offset, size) => {
+          // Past a file's end all is zero.
+          const bytes = new Uint8Array(size);
+          bytes.set(host.contents(filename).subarray(offset, offset + size));
+          return bytes;
+        },
         openFiles: () => host.openFiles,
         dispose: async () => expect(graph.nodes()).toEqual([]),
       };
@@ -89,7 +94,7 @@ function nodeSubject(
 }
 
 const subjects: ContractSubject[] = [
-  ...[...RAW_KINDS, ...VDI_KINDS].flatMap((kind) =>
+  ...[...RAW_KINDS, ...VDI_KINDS, ...QCOW2_KINDS].flatMap((kind) =>
     Object.entries(SIM_HOSTS).map(([mood, options]) => simSubject(kind, mood, options)),
   ),
   bareSubject('null-co', (length) => ({ driver: 'null-co', size: length }), { forgetful: true }),
