@@ -12,7 +12,7 @@ export async function finish(node: BlockNode, failures: unknown[]): Promise<void
     }
   };
   // What a filter makes wait, by limits say, is to finish at once, and what is held back below must not hold this up.
-  for (const each of onlyBelow(node)) if (each.isOpen) each.impl.letGo?.('close');
+  for (const each of onlyBelow(node)) if (each.isOpen) each.impl.letGo?.();
   if (node.isOpen) node.impl.quiesce?.();
   await node.tracker.whenIdle();
   if (!node.isOpen) return;

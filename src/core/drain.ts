@@ -27,9 +27,7 @@ export class Drain {
 
   async whenIdle(): Promise<void> {
     for (const node of withDescendants(this.#held)) {
-      if (!node.isOpen) continue;
-      node.impl.letGo?.('drain');
-      const end = node.impl.letPass?.();
+      const end = node.isOpen ? node.impl.letPass?.() : undefined;
       if (end !== undefined) this.#passing.push(end);
     }
     const busy = () => [...this.#held].find((node) => !node.tracker.idle);

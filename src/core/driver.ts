@@ -239,10 +239,10 @@ export interface DriverNode {
   /** The node is about to change its context (BL-CTX-2); throws to refuse. What begins after the commit runs there. */
   prepareContext?(next: HostContext | undefined): PendingChange;
 
-  /** A drain or a closing above waits for requests: those that this node holds back by choice must end. */
-  letGo?(reason: 'drain' | 'close'): void;
-  /** The same for a drain that goes on: requests that are under way are not held back until the result is called. */
+  /** A drain above waits for requests: this node holds none back by choice until the result is called. */
   letPass?(): () => void;
+  /** The node, and all that use it, are about to close: requests that it holds back by choice must end. */
+  letGo?(): void;
   /** A drain begins: background work is to stop by itself; {@link resume} ends it. */
   quiesce?(): void;
   resume?(): void;

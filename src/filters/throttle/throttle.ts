@@ -64,10 +64,12 @@ export const throttle = defineFilter<ThrottleOptions>({
           abort: () => replacement.leave(),
         };
       },
-      letGo() {
-        member.disable();
-        member.enable();
+      letPass() {
+        const passing = member;
+        passing.disable();
+        return () => passing.enable();
       },
+      letGo: () => member.disable(),
       quiesce: () => member.disable(),
       resume: () => member.enable(),
       async close() {
