@@ -31,5 +31,6 @@ export function completeFilter(own: Partial<DriverNode>, child: Link): DriverNod
     }
   }
   if (own.write === undefined) passes.tryWriteNow = (offset, source) => child.tryWriteNow(offset, source);
-  return { ...passes, ...own };
+  // The filter's own object, so that who made it can know its node by it.
+  return Object.assign(own, { ...passes, ...own });
 }

@@ -196,6 +196,13 @@ export class BlockNode {
   }
 }
 
+/** A node, or what shows one: a disk, a device's medium. */
+export type NodeTarget = BlockNode | { readonly node: BlockNode };
+
+export function nodeOf(target: NodeTarget): BlockNode {
+  return target instanceof BlockNode ? target : target.node;
+}
+
 /** A user of a node that is no node: a disk that a caller opened, a device, a job. */
 export interface GraphUser {
   /** As messages name it. */

@@ -1,6 +1,6 @@
 /** What happens to a request that a rule or a scenario picks: errors, and the faults that go past QEMU (BD-61, BD-62). */
+import type { SeededRandom } from '../../bytes/random.ts';
 import { BlockError, type ErrorCode, errorText } from '../../core/errors.ts';
-import type { Chance } from './chance.ts';
 import type { DebugEvent } from './events.ts';
 import type { InjectError, IoType } from './rules.ts';
 
@@ -37,12 +37,12 @@ export interface ScenarioRequest {
 export type Scenario = (request: ScenarioRequest) => Action | undefined | Promise<Action | undefined>;
 
 /** What a rule does, with what it leaves to chance decided. */
-export function actionOf(rule: InjectError, length: number, chance: Chance): Action {
+export function actionOf(rule: InjectError, length: number, chance: SeededRandom): Action {
   switch (rule.action) {
     case 'error':
       return { kind: 'error', errno: rule.errno, immediately: rule.immediately };
     case 'delay':
-      return { kind: 'delay', ms: rule.delayMs + (rule.jitterMs > 0 ? chance.next() * rule.jitterMs : 0) };
+      return { kind: 'delay', ms: rule.delayMs + (rule.jitterMs > 0 ? chance.fraction() * rule.jitterMs : 0) };
     case 'torn':
       return { kind: 'torn', bytes: rule.bytes, errno: rule.errno };
     case 'corrupt':

@@ -139,9 +139,7 @@ function filterMethods({ options: given, file }: OpenContext<BlkdebugOptions>, c
       isSuspended: (tag) => control.engine.isSuspended(tag),
       resume: (tag) => control.engine.resume(tag),
     },
-    letGo(reason) {
-      if (reason === 'close') control.cancelAll();
-    },
+    letGo: () => control.cancelAll(),
     letPass: () => control.letPass(),
     close: () => control.close(),
   };

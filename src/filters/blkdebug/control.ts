@@ -1,7 +1,7 @@
 /** A blkdebug node at work: its requests, and the handle by which its rules are changed while it is open (BD-60, BD-62). */
 import type { Child, DriverNode, TruncateOptions, ZeroFlags } from '../../core/driver.ts';
 import type { Host } from '../../core/host.ts';
-import type { BlockNode } from '../../core/node.ts';
+import { type NodeTarget, nodeOf } from '../../core/node.ts';
 import { type Action, actionOf, flip, injected, type Scenario } from './actions.ts';
 import { Engine, type LiveRule } from './engine.ts';
 import { HeldWrites } from './held-writes.ts';
@@ -15,17 +15,17 @@ interface Parts {
   readonly seed: number;
 }
 
-const controls = new WeakMap<DriverNode['read'], Blkdebug>();
+const controls = new WeakMap<Partial<DriverNode>, Blkdebug>();
 
-/** Remembers a node's control by the method that only it has. */
+/** Remembers the control of an opened driver. */
 export function register(impl: Partial<DriverNode>, control: Blkdebug): void {
-  if (impl.read !== undefined) controls.set(impl.read, control);
+  controls.set(impl, control);
 }
 
 /** The rules of a blkdebug node, to be listed and changed while it is open. TypeError for another node. */
-export function blkdebugOf(target: BlockNode | { readonly node: BlockNode }): Blkdebug {
-  const node = 'driver' in target ? target : target.node;
-  const control = controls.get(node.impl.read);
+export function blkdebugOf(target: NodeTarget): Blkdebug {
+  const node = nodeOf(target);
+  const control = controls.get(node.impl);
   if (control === undefined) throw new TypeError(`node '${node.name}' is no blkdebug node`);
   return control;
 }

@@ -1,6 +1,6 @@
 /** Which rules apply when: events, the state, the active list, breakpoints (BD-22 to BD-36). Touches no disk. */
+import { SeededRandom } from '../../bytes/random.ts';
 import { BlockError } from '../../core/errors.ts';
-import { Chance } from './chance.ts';
 import { type DebugEvent, isDebugEvent } from './events.ts';
 import { completeRule, type InjectError, type IoType, type Rule, type RuleOptions } from './rules.ts';
 
@@ -38,7 +38,7 @@ const TRAIL = 32;
 export class Engine {
   /** 1 after opening (BD-22). */
   state = 1;
-  readonly chance: Chance;
+  readonly chance: SeededRandom;
   /** Most recently added first. */
   #rules: Entry[] = [];
   #active: Entry[] = [];
@@ -53,7 +53,7 @@ export class Engine {
   onResume: (tag: string) => void = () => {};
 
   constructor(rules: readonly Rule[], seed: number) {
-    this.chance = new Chance(seed);
+    this.chance = new SeededRandom(seed);
     for (const rule of rules) this.#add(rule);
   }
 
@@ -142,7 +142,7 @@ export class Engine {
   #takes(entry: Entry, { after, every, probability }: InjectError): boolean {
     const match = entry.matches++ - after;
     if (match < 0 || match % every !== 0) return false;
-    return probability >= 1 || this.chance.next() < probability;
+    return this.chance.chance(probability);
   }
 
   /** BD-30. ENOENT for an event that there is not. */

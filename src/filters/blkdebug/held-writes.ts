@@ -1,5 +1,5 @@
 /** Writes that were acknowledged and are not done yet: a disk's cache that reorders (BD-61). */
-import type { Chance } from './chance.ts';
+import type { SeededRandom } from '../../bytes/random.ts';
 
 interface HeldWrite {
   readonly offset: number;
@@ -41,7 +41,7 @@ export class HeldWrites {
   }
 
   /** Does all, in an order that chance picks; of two that overlap, the later one stays the later one. */
-  async settleAll(chance: Chance): Promise<void> {
+  async settleAll(chance: SeededRandom): Promise<void> {
     const waiting = this.#writes;
     this.#writes = [];
     while (waiting.length > 0) {

@@ -2,7 +2,7 @@
 import { type DriverNode, defineFilter, type Extent } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { invariant } from '../../core/invariant.ts';
-import { type BlockNode, Link } from '../../core/node.ts';
+import { Link, type NodeTarget, nodeOf } from '../../core/node.ts';
 import { option } from '../../core/options.ts';
 import { type MismatchPolicy, Verifier } from './verifier.ts';
 
@@ -12,12 +12,12 @@ interface BlkverifyOptions {
   readonly 'flush-raw': boolean;
 }
 
-const verifiers = new WeakMap<DriverNode['read'], Verifier>();
+const verifiers = new WeakMap<Partial<DriverNode>, Verifier>();
 
 /** Counters, whole-device comparison and callback of a blkverify node. TypeError for another node. */
-export function blkverifyOf(target: BlockNode | { readonly node: BlockNode }): Verifier {
-  const node = 'driver' in target ? target : target.node;
-  const verifier = verifiers.get(node.impl.read);
+export function blkverifyOf(target: NodeTarget): Verifier {
+  const node = nodeOf(target);
+  const verifier = verifiers.get(node.impl);
   if (verifier === undefined) throw new TypeError(`node '${node.name}' is no blkverify node`);
   return verifier;
 }
@@ -93,7 +93,7 @@ export const blkverify = defineFilter<BlkverifyOptions>({
       // Both hold the same data, or it fails (BV-14).
       showsChild: () => true,
     };
-    if (impl.read !== undefined) verifiers.set(impl.read, verifier);
+    verifiers.set(impl, verifier);
     return impl;
   },
 });

@@ -5,8 +5,8 @@ import { codeOf } from '../../core/errors.ts';
 import type { Host } from '../../core/host.ts';
 import type { Link } from '../../core/node.ts';
 import { status } from '../../core/status.ts';
+import { RequestTracker } from '../../core/tracker.ts';
 import { type MismatchDetails, MismatchError, mismatchWindow, type Outcome } from './mismatch.ts';
-import { RangeLock } from './range-lock.ts';
 import { Ranges } from './ranges.ts';
 
 /** What a mismatch does besides being told (BV-8): `stop` fails every later request too. */
@@ -35,7 +35,8 @@ const PIECE = 1 << 20;
 
 export class Verifier {
   readonly #options: VerifierOptions;
-  readonly #locks = new RangeLock();
+  /** Keeps overlapping requests apart, so that both sides see them in one order; reads share (BV-12). */
+  readonly #underWay = new RequestTracker();
   /** Discarded and not written since: their content is not defined (BV-13). */
   readonly #unverified = new Ranges();
   #counts = { requests: 0, compared: 0, mismatches: 0 };
@@ -70,7 +71,7 @@ export class Verifier {
   tryReadNow(offset: number, target: Uint8Array): boolean {
     const { length } = target;
     if (this.#stopped !== undefined || !this.#unverified.empty) return false;
-    if (!this.#locks.isFree(offset, length, false)) return false;
+    if (this.#underWay.overlaps(offset, length, false)) return false;
     const { test, raw } = this.#options;
     if (this.#scratch.length < length) this.#scratch = new Uint8Array(Math.max(length, 65536));
     const copy = this.#scratch.subarray(0, length);
@@ -161,10 +162,10 @@ export class Verifier {
     operation: MismatchDetails['operation'],
     offset: number,
     length: number,
-    exclusive: boolean,
+    changes: boolean,
     work: { test(): Promise<void>; raw(): Promise<void>; after(): void },
   ): Promise<void> {
-    return this.#locks.run(offset, length, exclusive, async () => {
+    return this.#inTurn(offset, length, changes, async () => {
       this.#requireGoing();
       this.#counts.requests++;
       const [test, raw] = await Promise.allSettled([work.test(), work.raw()]);
@@ -177,8 +178,19 @@ export class Verifier {
     });
   }
 
+  async #inTurn(offset: number, length: number, changes: boolean, work: () => Promise<void>): Promise<void> {
+    const request = this.#underWay.begin(offset, length, changes);
+    if (changes) this.#underWay.serialise(request, request.offset, request.end);
+    try {
+      await this.#underWay.wait(request);
+      await work();
+    } finally {
+      this.#underWay.end(request);
+    }
+  }
+
   #alone(offset: number, length: number, work: () => Promise<void>): Promise<void> {
-    return this.#locks.run(offset, length, true, () => {
+    return this.#inTurn(offset, length, true, () => {
       this.#requireGoing();
       this.#counts.requests++;
       return work();

@@ -3,7 +3,7 @@ import { alignUp } from '../../bytes/align.ts';
 import { type Child, type DriverNode, defineFilter, type OpenContext } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { invariant } from '../../core/invariant.ts';
-import type { BlockNode } from '../../core/node.ts';
+import { type NodeTarget, nodeOf } from '../../core/node.ts';
 import { option } from '../../core/options.ts';
 import { isSectorSize, SECTOR_MIN } from './format.ts';
 import { readEntries, readSuper } from './reader.ts';
@@ -15,12 +15,12 @@ interface LogOptions {
   readonly 'log-super-update-interval': number;
 }
 
-const writers = new WeakMap<NonNullable<DriverNode['write']>, LogWriter>();
+const writers = new WeakMap<Partial<DriverNode>, LogWriter>();
 
 /** Puts a named mark into the log of a `log` node, behind all that was answered. Throws BlockError; TypeError for another node. */
-export async function mark(target: BlockNode | { readonly node: BlockNode }, name: string): Promise<void> {
-  const node = 'driver' in target ? target : target.node;
-  const writer = node.impl.write && writers.get(node.impl.write);
+export async function mark(target: NodeTarget, name: string): Promise<void> {
+  const node = nodeOf(target);
+  const writer = writers.get(node.impl);
   if (writer === undefined) throw new TypeError(`node '${node.name}' is no log node`);
   await writer.append({ kind: 'mark', name });
   await writer.writeSuper();
@@ -67,7 +67,7 @@ async function openLog(context: OpenContext<LogOptions>): Promise<Partial<Driver
   const start = append ? await endOf(target) : { sectorSize: given, entries: 0, end: given };
   const writer = new LogWriter(target, { ...start, superInterval });
   const impl = logMethods(file, target, writer);
-  if (impl.write !== undefined) writers.set(impl.write, writer);
+  writers.set(impl, writer);
   return impl;
 }
 
