@@ -1,4 +1,5 @@
 /** Frames of the NBD protocol as bytes, one function each (N-10). Neither reads nor sends anything. */
+import { setU64, viewOf } from '../bytes/big-endian.ts';
 import {
   CHUNK_DONE,
   CHUNK_MAGIC,
@@ -19,10 +20,6 @@ export const EXTENDED_REQUEST_BYTES = 32;
 export const SIMPLE_REPLY_BYTES = 16;
 export const CHUNK_BYTES = 20;
 export const EXTENDED_CHUNK_BYTES = 32;
-
-export function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-}
 
 function frame(length: number): [Uint8Array, DataView] {
   const bytes = new Uint8Array(length);
@@ -81,11 +78,6 @@ export function readLength(view: DataView, at: number): number {
   return high >= 2 ** 21 ? Number.POSITIVE_INFINITY : high * 2 ** 32 + view.getUint32(at + 4);
 }
 
-export function writeLength(view: DataView, at: number, value: number): void {
-  view.setUint32(at, Math.floor(value / 2 ** 32));
-  view.setUint32(at + 4, value % 2 ** 32);
-}
-
 // Byte by byte, since a view made for each request costs more than all else that is done with its frame.
 function get32(bytes: Uint8Array, at: number): number {
   const high = ((bytes[at] ?? 0) << 24) | ((bytes[at + 1] ?? 0) << 16);
@@ -133,8 +125,8 @@ export function encodeRequest(request: Request, extended: boolean): Uint8Array {
   view.setUint16(6, request.command);
   view.setUint32(8, request.cookieHigh);
   view.setUint32(12, request.cookieLow);
-  writeLength(view, 16, request.offset);
-  if (extended) writeLength(view, 24, request.length);
+  setU64(view, 16, request.offset);
+  if (extended) setU64(view, 24, request.length);
   else view.setUint32(24, request.length);
   return bytes;
 }

@@ -4,9 +4,10 @@
  */
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { viewOf } from '../../src/bytes/big-endian.ts';
 import { SeededRandom } from '../../src/bytes/random.ts';
 import { Command, Option } from '../../src/nbd/protocol.ts';
-import { clientFlags, encodeRequest, optionFrame, viewOf } from '../../src/nbd/wire.ts';
+import { clientFlags, encodeRequest, optionFrame } from '../../src/nbd/wire.ts';
 import { longMode, testSeed } from '../set-up/seed.ts';
 import { metaQuery, nameAndInfos, type RawClient, served, settled } from '../support/nbd.ts';
 

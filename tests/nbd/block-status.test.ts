@@ -1,8 +1,8 @@
 /** Block status over NBD (N-60 to N-64). */
 import { describe, expect, test } from 'vitest';
 import { bitmaps } from '../../src/bitmaps/bitmaps.ts';
+import { viewOf } from '../../src/bytes/big-endian.ts';
 import { Command } from '../../src/nbd/protocol.ts';
-import { viewOf } from '../../src/nbd/wire.ts';
 import { type RawClient, type ServedOptions, served, uint32 } from '../support/nbd.ts';
 
 const MIB = 1 << 20;

@@ -1,7 +1,8 @@
 /** The server's side of the handshake (N-10, N-20 to N-27, N-103), by the bytes. */
 import { describe, expect, test } from 'vitest';
+import { viewOf } from '../../src/bytes/big-endian.ts';
 import { Option, ReplyType } from '../../src/nbd/protocol.ts';
-import { clientFlags, optionFrame, viewOf } from '../../src/nbd/wire.ts';
+import { clientFlags, optionFrame } from '../../src/nbd/wire.ts';
 import { metaQuery, nameAndInfos, type RawClient, served, settled, uint32 } from '../support/nbd.ts';
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');

@@ -1,8 +1,8 @@
 /** The server as a whole: exports, limits on clients, ends (N-30, N-70, N-71, N-75, N-80 to N-82, N-105, N-111). */
 import { describe, expect, test } from 'vitest';
+import { viewOf } from '../../src/bytes/big-endian.ts';
 import { Command } from '../../src/nbd/protocol.ts';
 import { authorizeByRules, parseRules } from '../../src/nbd/server/authorize.ts';
-import { viewOf } from '../../src/nbd/wire.ts';
 import { nameAndInfos, type RawClient, type ServedOptions, served, settled } from '../support/nbd.ts';
 
 const MIB = 1 << 20;

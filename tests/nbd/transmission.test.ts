@@ -1,8 +1,9 @@
 /** The server's side of transmission (N-40 to N-55, N-66, N-67, N-72 to N-74), by the bytes. */
 import { describe, expect, test } from 'vitest';
+import { viewOf } from '../../src/bytes/big-endian.ts';
 import { BlockError, type ErrorCode } from '../../src/core/errors.ts';
 import { Command, wireError } from '../../src/nbd/protocol.ts';
-import { readLength, viewOf } from '../../src/nbd/wire.ts';
+import { readLength } from '../../src/nbd/wire.ts';
 import { type RawClient, type ServedOptions, served, settled } from '../support/nbd.ts';
 
 const MIB = 1 << 20;

@@ -1,4 +1,6 @@
 /** Connections in memory between our NBD client and our server, or a server that says what a test tells it to. */
+
+import { viewOf } from '../../src/bytes/big-endian.ts';
 import type { ByteStream, ByteStreamListener } from '../../src/core/byte-stream.ts';
 import type { Disk } from '../../src/core/disk.ts';
 import { BlockError, errorText } from '../../src/core/errors.ts';
@@ -12,15 +14,7 @@ import type { ClientHandshakeOptions } from '../../src/nbd/client/handshake.ts';
 import { HandshakeFlag, InfoType, Option, ReplyType, TransmissionFlag } from '../../src/nbd/protocol.ts';
 import type { ExportOptions } from '../../src/nbd/server/export.ts';
 import { NbdServer, type NbdServerOptions } from '../../src/nbd/server/server.ts';
-import {
-  decodeRequest,
-  greeting,
-  optionReply,
-  putChunk,
-  putSimpleReply,
-  type Request,
-  viewOf,
-} from '../../src/nbd/wire.ts';
+import { decodeRequest, greeting, optionReply, putChunk, putSimpleReply, type Request } from '../../src/nbd/wire.ts';
 import { SimHost } from '../../src/testing/index.ts';
 
 /** Two ends of a connection: what one writes the other is told, never in the same turn. */

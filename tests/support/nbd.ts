@@ -1,5 +1,6 @@
 /** An NBD server over streams in memory, and a client that speaks the wire's bytes, good and bad. */
 
+import { viewOf } from '../../src/bytes/big-endian.ts';
 import type { Disk } from '../../src/core/disk.ts';
 import { Graph } from '../../src/core/graph.ts';
 import type { Host, HostClock } from '../../src/core/host.ts';
@@ -10,7 +11,7 @@ import type { ByteStream, ByteStreamListener } from '../../src/nbd/byte-stream.t
 import { Command, HandshakeFlag, isErrorReply, Option, ReplyType } from '../../src/nbd/protocol.ts';
 import type { ExportOptions } from '../../src/nbd/server/export.ts';
 import { NbdServer, type NbdServerOptions } from '../../src/nbd/server/server.ts';
-import { clientFlags, encodeRequest, optionFrame, readLength, viewOf } from '../../src/nbd/wire.ts';
+import { clientFlags, encodeRequest, optionFrame, readLength } from '../../src/nbd/wire.ts';
 import { SimHost } from '../../src/testing/index.ts';
 
 /** Time that passes only when told to. */

@@ -1,6 +1,8 @@
 /** What a server tells of an export without opening it: INFO and LIST_META_CONTEXT (N-118), as a part of the handshake. */
+
+import { viewOf } from '../../bytes/big-endian.ts';
 import { InfoType, Option, ReplyType } from '../protocol.ts';
-import { readLength, viewOf } from '../wire.ts';
+import { readLength } from '../wire.ts';
 import { ask, checkSize, nameData, protocolError, type Steps } from './handshake.ts';
 
 export interface ExportDescription {

@@ -2,6 +2,8 @@
  * The client's side of the handshake (N-130, N-134), as a coroutine: it says how many bytes it needs and what is to be sent,
  * and gets the bytes. It opens no socket. Everything that comes is hostile until checked.
  */
+
+import { viewOf } from '../../bytes/big-endian.ts';
 import { BlockError } from '../../core/errors.ts';
 import {
   HandshakeFlag,
@@ -17,7 +19,7 @@ import {
   ReplyType,
   TransmissionFlag,
 } from '../protocol.ts';
-import { clientFlags, GREETING_BYTES, OPTION_REPLY_BYTES, optionFrame, readLength, viewOf } from '../wire.ts';
+import { clientFlags, GREETING_BYTES, OPTION_REPLY_BYTES, optionFrame, readLength } from '../wire.ts';
 
 /** What the coroutine asks for; it is gone on with the bytes, or without any. */
 export type HandshakeDemand =

@@ -2,6 +2,8 @@
  * The server's replies, taken from a stream of bytes in pieces of any size (N-50 to N-60, N-133, N-134). Reads' data go
  * straight to their place. Nothing is allocated from a length that was not checked; what breaks the protocol is thrown.
  */
+
+import { viewOf } from '../../bytes/big-endian.ts';
 import { BlockError, errorText } from '../../core/errors.ts';
 import { ByteQueue } from '../byte-queue.ts';
 import {
@@ -17,7 +19,7 @@ import {
   SIMPLE_REPLY_MAGIC,
   STRING_MAX,
 } from '../protocol.ts';
-import { CHUNK_BYTES, EXTENDED_CHUNK_BYTES, readLength, SIMPLE_REPLY_BYTES, viewOf } from '../wire.ts';
+import { CHUNK_BYTES, EXTENDED_CHUNK_BYTES, readLength, SIMPLE_REPLY_BYTES } from '../wire.ts';
 import { type Agreement, protocolError, serverText } from './handshake.ts';
 import type { Pending } from './pending.ts';
 import { parseExtents, statusPayloadMax } from './status-chunk.ts';

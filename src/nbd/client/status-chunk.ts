@@ -1,6 +1,8 @@
 /** One chunk of block status (N-60, N-134). */
+
+import { viewOf } from '../../bytes/big-endian.ts';
 import { CommandFlag } from '../protocol.ts';
-import { readLength, viewOf } from '../wire.ts';
+import { readLength } from '../wire.ts';
 import { type Agreement, protocolError } from './handshake.ts';
 import type { ClientRequest, Pending } from './pending.ts';
 

@@ -2,6 +2,8 @@
  * The server's side of the handshake, from the greeting to transmission (N-20 to N-27, N-103). Bytes in, bytes out: it
  * opens no socket and waits for nothing.
  */
+
+import { viewOf } from '../../bytes/big-endian.ts';
 import type { ByteQueue } from '../byte-queue.ts';
 import {
   HandshakeFlag,
@@ -13,7 +15,7 @@ import {
   STRING_MAX,
   TransmissionFlag,
 } from '../protocol.ts';
-import { greeting, OPTION_BYTES, optionReply, viewOf } from '../wire.ts';
+import { greeting, OPTION_BYTES, optionReply } from '../wire.ts';
 import type { ExportDirectory, ExportInfo } from './export-info.ts';
 import { parseMetaQuery, parseNameAndInfo } from './option-data.ts';
 

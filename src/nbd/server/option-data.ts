@@ -1,6 +1,7 @@
 /** The data of options that hold more than one thing (N-23). Undefined: they do not add up, or hold what no name may. */
+
+import { viewOf } from '../../bytes/big-endian.ts';
 import { STRING_MAX } from '../protocol.ts';
-import { viewOf } from '../wire.ts';
 
 /** More queries in one option are refused. */
 const QUERIES_MAX = 4096;

@@ -1,4 +1,6 @@
 /** Replies in the style that was agreed on: simple, structured or with extended headers (N-50 to N-55). */
+
+import { setU64, viewOf } from '../../bytes/big-endian.ts';
 import { ChunkType, STRING_MAX } from '../protocol.ts';
 import {
   CHUNK_BYTES,
@@ -8,8 +10,6 @@ import {
   putSimpleReply,
   type Request,
   SIMPLE_REPLY_BYTES,
-  viewOf,
-  writeLength,
 } from '../wire.ts';
 import type { Negotiated } from './handshake.ts';
 import type { Output } from './output.ts';
@@ -62,7 +62,7 @@ export class Replies {
     view.setUint32(0, error);
     view.setUint16(4, message.length);
     payload.set(message, 6);
-    if (offset !== undefined) writeLength(view, 6 + message.length, offset);
+    if (offset !== undefined) setU64(view, 6 + message.length, offset);
     this.#chunk(request, offset === undefined ? ChunkType.error : ChunkType.errorOffset, payload.length, true);
     this.#output.add(payload);
   }
@@ -93,7 +93,7 @@ export class Replies {
   hole(request: Request, offset: number, length: number, done: boolean): void {
     this.#chunk(request, ChunkType.offsetHole, 12, done);
     const view = viewOf(this.#output.reserve(12));
-    writeLength(view, 0, offset);
+    setU64(view, 0, offset);
     view.setUint32(8, length);
   }
 

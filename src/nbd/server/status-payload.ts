@@ -1,5 +1,6 @@
 /** The payload of BLOCK_STATUS under extended headers: how much is asked, and which contexts (N-64). */
-import { readLength, viewOf } from '../wire.ts';
+import { viewOf } from '../../bytes/big-endian.ts';
+import { readLength } from '../wire.ts';
 import type { Refusal } from './check-request.ts';
 import type { ChosenContext } from './status.ts';
 

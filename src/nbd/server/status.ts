@@ -1,6 +1,7 @@
 /** Answers to BLOCK_STATUS (N-60 to N-64): extents of each context that was chosen. */
+
+import { setU64, viewOf } from '../../bytes/big-endian.ts';
 import type { HostClock } from '../../core/host.ts';
-import { viewOf, writeLength } from '../wire.ts';
 import type { ContextExtent, MetaContext } from './meta-context.ts';
 
 interface Extent {
@@ -97,8 +98,8 @@ function encodeExtents(id: number, extents: readonly Extent[], extended: boolean
   if (extended) view.setUint32(4, extents.length);
   extents.forEach(({ length, flags }, index) => {
     if (extended) {
-      writeLength(view, 8 + 16 * index, length);
-      writeLength(view, 16 + 16 * index, flags);
+      setU64(view, 8 + 16 * index, length);
+      setU64(view, 16 + 16 * index, flags);
     } else {
       view.setUint32(4 + 8 * index, length);
       view.setUint32(8 + 8 * index, flags);
