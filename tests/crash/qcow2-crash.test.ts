@@ -4,6 +4,7 @@ import { operationData, randomOperations } from '../../src/testing/disk-operatio
 import { exploreCrashes } from '../../src/testing/index.ts';
 import { longMode, testSeed } from '../set-up/seed.ts';
 import { crashScenario, WORKLOADS } from './qcow2-workloads.ts';
+import { runOperations } from './run-operations.ts';
 
 const statesPerCut = longMode ? 400 : 16;
 
@@ -36,24 +37,7 @@ describe('crashes of a qcow2 image being written', () => {
         options: { cluster_size: 512, refcount_bits: [16, 1, 64][seed % 3] ?? 16, lazy_refcounts: seed % 4 === 3 },
         ...(seed % 2 === 0 ? { below: operationData(seed, 80 * 512) } : {}),
         host: { seed, latency: { min: 0, max: seed % 3 } },
-        async run(disk) {
-          let flushing = Promise.resolve();
-          for (const operation of operations) {
-            if (operation.kind === 'flush') {
-              await flushing;
-              flushing = disk.flush();
-              if (seed % 2 === 0) await flushing;
-            } else if (operation.kind === 'resize') await disk.truncate(operation.length);
-            else if ('offset' in operation) {
-              const offset = Math.min(operation.offset, disk.disk.length);
-              const room = Math.min(operation.length, disk.disk.length - offset);
-              if (operation.kind === 'write') await disk.write(offset, operationData(operation.seed ?? 0, room));
-              else if (operation.kind === 'discard') await disk.discard(offset, room);
-              else await disk.writeZeroes(offset, room, { unmap: operation.kind === 'unmap' });
-            }
-          }
-          await flushing;
-        },
+        run: (disk) => runOperations(disk, operations, seed % 2 === 0),
       });
       await exploreCrashes(scenario, { seed, statesPerCut: Math.ceil(statesPerCut / 3) });
     }

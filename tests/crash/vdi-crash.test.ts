@@ -7,6 +7,7 @@ import { longMode, testSeed } from '../set-up/seed.ts';
 import { graphOn, PATH } from '../support/sim-disks.ts';
 import { makeVdi, readVdi } from '../support/vdi-bytes.ts';
 import { vdiImage } from '../support/vdi-image.ts';
+import { runOperations } from './run-operations.ts';
 import { PARENT_WORKLOADS } from './vdi-parent-workloads.ts';
 import { checkSurvivor, crashScenario, PARENT, WORKLOADS } from './vdi-workloads.ts';
 
@@ -45,24 +46,7 @@ describe('crashes of a VDI being written', () => {
         },
         ...(parent ? { parent: () => vdiImage({ map: Array.from({ length: 20 }, (_, i) => i) }, { uuid: 1 }) } : {}),
         host: { seed, latency: { min: 0, max: seed % 3 } },
-        async run(disk) {
-          let flushing = Promise.resolve();
-          for (const operation of operations) {
-            if (operation.kind === 'flush') {
-              await flushing;
-              flushing = disk.flush();
-              if (seed % 2 === 0) await flushing;
-            } else if (operation.kind === 'resize') await disk.truncate(operation.length);
-            else if ('offset' in operation) {
-              const offset = Math.min(operation.offset, disk.disk.length);
-              const room = Math.min(operation.length, disk.disk.length - offset);
-              if (operation.kind === 'write') await disk.write(offset, operationData(operation.seed ?? 0, room));
-              else if (operation.kind === 'discard') await disk.discard(offset, room);
-              else await disk.writeZeroes(offset, room, { unmap: operation.kind === 'unmap' });
-            }
-          }
-          await flushing;
-        },
+        run: (disk) => runOperations(disk, operations, seed % 2 === 0),
       });
       await exploreCrashes(scenario, { seed, statesPerCut: Math.ceil(statesPerCut / 3) });
     }

@@ -106,7 +106,7 @@ export class SideBySide {
 }
 
 /** An executable file of one of our programs, from the present sources. */
-async function bundle(entry: string, outfile: string, drivers?: string): Promise<void> {
+export async function bundle(entry: string, outfile: string, drivers?: string): Promise<void> {
   await build({
     absWorkingDir: root,
     entryPoints: [entry],

@@ -1,9 +1,10 @@
 /** Our NBD server as a program, and the programs that it is tried with. */
+
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { build } from 'esbuild';
 import { root } from '../tidy/source-files.ts';
+import { bundle } from './cli-programs.ts';
 
 export interface Outcome {
   readonly status: number | null;
@@ -26,22 +27,7 @@ export const ENVIRONMENT: NodeJS.ProcessEnv = { ...process.env, NODE_PATH: join(
 /** Bundles a command's entry into `folder` under a name; its path. */
 export async function program(entry: string, folder: string, name: string): Promise<string> {
   const outfile = join(folder, name);
-  await build({
-    absWorkingDir: root,
-    entryPoints: [entry],
-    outfile,
-    bundle: true,
-    platform: 'node',
-    format: 'cjs',
-    target: 'node20.19',
-    packages: 'external',
-    logLevel: 'error',
-    define: { 'import.meta.url': 'bundleUrl' },
-    banner: {
-      js: '#!/usr/bin/env node\nconst bundleUrl=require("node:url").pathToFileURL(__filename).href;',
-    },
-  });
-  spawnSync('chmod', ['+x', outfile]);
+  await bundle(entry, outfile);
   return outfile;
 }
 
