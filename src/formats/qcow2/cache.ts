@@ -11,7 +11,6 @@ export interface CacheEntry {
   dirty: boolean;
   /** Being written back: it must not leave, since the file may still hold what was before. */
   writing: number;
-  touched: number;
 }
 
 export interface CacheSource {
@@ -29,8 +28,6 @@ export class MetadataCache {
   readonly #entries = new Map<number, CacheEntry>();
   readonly #loading = new Map<number, Promise<void>>();
   #newest: CacheEntry | undefined;
-  /** Counts up whenever entries are looked at for age. */
-  #era = 0;
 
   constructor(entryBytes: number, maxEntries: number, source: CacheSource) {
     this.entryBytes = entryBytes;
@@ -38,23 +35,15 @@ export class MetadataCache {
     this.#source = source;
   }
 
-  get size(): number {
-    return this.#entries.size;
-  }
-
   /** What is there, at once. */
   peek(offset: number): CacheEntry | undefined {
     const newest = this.#newest;
-    if (newest !== undefined && newest.offset === offset) {
-      newest.touched = this.#era;
-      return newest;
-    }
+    if (newest !== undefined && newest.offset === offset) return newest;
     const entry = this.#entries.get(offset);
     if (entry === undefined) return undefined;
     this.#entries.delete(offset);
     this.#entries.set(offset, entry);
     this.#newest = entry;
-    entry.touched = this.#era;
     return entry;
   }
 
@@ -93,7 +82,7 @@ export class MetadataCache {
   }
 
   #insert(offset: number, bytes: Uint8Array): CacheEntry {
-    const entry = { offset, bytes, view: viewOf(bytes), dirty: false, writing: 0, touched: this.#era };
+    const entry = { offset, bytes, view: viewOf(bytes), dirty: false, writing: 0 };
     this.#entries.set(offset, entry);
     this.#newest = entry;
     return entry;
@@ -124,13 +113,9 @@ export class MetadataCache {
     this.#entries.delete(offset);
   }
 
-  /** Forgets all clean pieces; with `untouched` only those not used since the last such call. */
-  dropClean(untouched: boolean): void {
-    for (const entry of this.#entries.values()) {
-      if (entry.dirty || entry.writing > 0 || (untouched && entry.touched === this.#era)) continue;
-      this.drop(entry.offset);
-    }
-    this.#era++;
+  /** Forgets all clean pieces. */
+  dropClean(): void {
+    for (const { dirty, writing, offset } of this.#entries.values()) if (!dirty && writing === 0) this.drop(offset);
   }
 
   /** Forgets everything, changes too: the file is another. */

@@ -1,6 +1,6 @@
 /** Comparing counts as stored with references as counted, and correcting them (Q-CHK-2, Q-CHK-4). */
 import { BlockError } from '../../core/errors.ts';
-import { clustersOf, type Walk } from './check-walk.ts';
+import type { Walk } from './check-walk.ts';
 
 /** What a comparison may correct. */
 export interface CountFixes {
@@ -15,12 +15,11 @@ export async function compareCounts(walk: Walk, fixes: CountFixes): Promise<numb
   const { image, references } = walk;
   const { refcounts, layout } = image;
   const { refcountsPerBlock } = layout;
-  const end = Math.min(references.to, Math.max(clustersOf(image), references.to));
   let usedEnd = 0;
-  for (let cluster = references.from; cluster < end; ) {
+  for (let cluster = references.from; cluster < references.to; ) {
     walk.signal?.throwIfAborted();
     const index = refcounts.blockIndex(cluster);
-    const stop = Math.min(end, (index + 1) * refcountsPerBlock);
+    const stop = Math.min(references.to, (index + 1) * refcountsPerBlock);
     const block = await readableBlock(walk, index);
     for (; cluster < stop; cluster++) {
       const stored = block === undefined ? 0 : refcounts.width.get(block.view, cluster % refcountsPerBlock);

@@ -5,9 +5,7 @@ import type { Walk } from './check-walk.ts';
 import { L1_ENTRY_BYTES } from './l1-table.ts';
 import { writeMetadata } from './metadata-io.ts';
 import { MetadataClass } from './overlap.ts';
-import { clusterKind, entryHex, isCopied, Kind, offsetOf } from './tables.ts';
-
-const COPIED = 0x80000000;
+import { clusterKind, entryHex, isCopied, Kind, offsetOf, withCopied } from './tables.ts';
 
 /** Below the active L1 table only. `fixing`: bits are made right, at once. */
 export async function checkCopied(walk: Walk, fixing: boolean): Promise<void> {
@@ -69,7 +67,7 @@ async function checkTable(walk: Walk, l2: number, fixing: boolean): Promise<void
     walk.tell(`${word} OFLAG_COPIED data cluster: l2_entry=${entryHex(high, low)} refcount=${count}`);
     noteFound(walk, fixing);
     if (!fixing) continue;
-    view.setUint32(at, ((count === 1 ? high | COPIED : high & ~COPIED) >>> 0) as number);
+    view.setUint32(at, withCopied(high, count === 1));
     changed = true;
   }
   if (!changed) return;
@@ -77,16 +75,12 @@ async function checkTable(walk: Walk, l2: number, fixing: boolean): Promise<void
   await writeMetadata(image, MetadataClass.activeL2, l2, table);
 }
 
-/** The count of the cluster at an offset; undefined: it cannot be read, or nothing can lie there. */
+/** The count of the cluster at an offset, 0 where its block cannot be one; undefined: it cannot be read. */
 async function countOf({ image }: Walk, offset: number): Promise<number | undefined> {
   const { refcounts, layout } = image;
   const cluster = Math.floor(offset / layout.clusterSize);
-  const index = refcounts.blockIndex(cluster);
-  const block = refcounts.table[index] ?? 0;
+  const block = refcounts.table[refcounts.blockIndex(cluster)] ?? 0;
   if (block % layout.clusterSize !== 0 || block >= image.file.length()) return 0;
-  const cached = block === 0 ? undefined : refcounts.cache.peek(block);
-  if (block === 0) return 0;
-  if (cached !== undefined) return refcounts.width.get(cached.view, cluster % layout.refcountsPerBlock);
   return refcounts.get(cluster).catch((error: unknown) => {
     if (error instanceof BlockError) return undefined;
     throw error;

@@ -29,10 +29,10 @@ export async function writeWithCopies(
   const at = (offset: number) => host + (offset - start);
   const end = guest + length;
   const hasCopies = copy.from < guest || copy.to > end;
-  if (!hasCopies) return writeInPlace(image, at(guest), guest, source);
+  if (!hasCopies) return writeInPlace(image, at(guest), source);
   const isZeroAround = readsZero(image, copy.from, guest) && readsZero(image, end, copy.to);
-  if (isZeroAround && image.cipher === undefined && (await zeroSpan(image, at(copy.from), copy.to - copy.from))) {
-    return writeInPlace(image, at(guest), guest, source);
+  if (isZeroAround && (await zeroSpan(image, at(copy.from), copy.to - copy.from))) {
+    return writeInPlace(image, at(guest), source);
   }
   await image.raise('cow_read');
   const total = copy.to - copy.from;
@@ -44,15 +44,15 @@ export async function writeWithCopies(
     ]);
     merged.set(source, guest - copy.from);
     await image.raise('cow_write');
-    return writeInPlace(image, at(copy.from), copy.from, merged);
+    return writeInPlace(image, at(copy.from), merged);
   }
   const head = new Uint8Array(guest - copy.from);
   const tail = new Uint8Array(copy.to - end);
   await settled([readGuest(image, copy.from, head), readGuest(image, end, tail)]);
   await image.raise('cow_write');
-  const pieces = [writeInPlace(image, at(guest), guest, source)];
-  if (head.length > 0) pieces.push(writeInPlace(image, at(copy.from), copy.from, head));
-  if (tail.length > 0) pieces.push(writeInPlace(image, at(end), end, tail));
+  const pieces = [writeInPlace(image, at(guest), source)];
+  if (head.length > 0) pieces.push(writeInPlace(image, at(copy.from), head));
+  if (tail.length > 0) pieces.push(writeInPlace(image, at(end), tail));
   await settled(pieces);
 }
 

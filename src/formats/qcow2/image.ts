@@ -5,7 +5,6 @@ import { Gate, Mutex } from '../../core/gate.ts';
 import type { Host } from '../../core/host.ts';
 import { Allocations } from './allocations.ts';
 import { MetadataCache } from './cache.ts';
-import type { Cipher } from './cipher.ts';
 import { DecompressedClusters } from './compressed.ts';
 import type { Extensions } from './extensions.ts';
 import { Incompatible, type Qcow2Header } from './header.ts';
@@ -47,8 +46,6 @@ export class Qcow2Image {
   readonly refcounts: Refcounts;
   readonly decompressed: DecompressedClusters;
   snapshots: readonly Snapshot[] = [];
-  /** Encrypts and decrypts guest data; undefined: they are plain. */
-  cipher: Cipher | undefined;
   metadata: MetadataMap;
   /** Writes that are giving guest clusters storage. */
   readonly allocations = new Allocations();
@@ -128,10 +125,6 @@ export class Qcow2Image {
     return this.child('backing') !== undefined || this.backingName !== undefined;
   }
 
-  get isLazy(): boolean {
-    return this.settings.lazyRefcounts;
-  }
-
   /** Raises a debug event below (Q-EV-1); a promise is to be waited for. */
   raise(event: string): Promise<void> | undefined {
     return this.#event(event);
@@ -154,7 +147,7 @@ export class Qcow2Image {
     if (this.broken !== undefined) throw this.broken;
   }
 
-  /** Refuses writes that would destroy metadata (Q-CORR-2): resolves when there is none to destroy. */
+  /** Classes of metadata, save one, that a write would hit (Q-CORR-2); 0: none that is checked. */
   overlapIn(offset: number, length: number, ownClass: number): number {
     return this.metadata.classesIn(offset, length, this.settings.overlapMask & ~ownClass);
   }

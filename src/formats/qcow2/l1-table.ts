@@ -1,6 +1,6 @@
 /** The active L1 table in memory, as it is in the file: a pair of words for each L2 table (Q-MAP-2). */
 import { viewOf } from '../../bytes/big-endian.ts';
-import { type HostOffset, highWord, isCopied, l1Reserved, lowWord, offsetOf } from './tables.ts';
+import { type HostOffset, highWord, isCopied, lowWord, offsetOf } from './tables.ts';
 
 export const L1_ENTRY_BYTES = 8;
 
@@ -35,11 +35,6 @@ export class L1Table {
   words(index: number): { high: number; low: number } {
     const at = index * L1_ENTRY_BYTES;
     return { high: this.#view.getUint32(at), low: this.#view.getUint32(at + 4) };
-  }
-
-  hasReservedBits(index: number): boolean {
-    const { high, low } = this.words(index);
-    return l1Reserved(high, low);
   }
 
   set(index: number, l2Offset: HostOffset, copied: boolean): void {

@@ -9,8 +9,6 @@ export interface Layout {
   readonly extended: boolean;
   /** Bytes of an L2 entry. */
   readonly entryBytes: number;
-  /** Entries of an L2 table. */
-  readonly l2Entries: number;
   /** Guest bytes that an L2 table maps. */
   readonly l2Reach: number;
   readonly subclusterSize: number;
@@ -35,7 +33,6 @@ export function layoutOf(header: Qcow2Header): Layout {
     clusterSize,
     extended,
     entryBytes,
-    l2Entries: clusterSize / entryBytes,
     l2Reach: (clusterSize / entryBytes) * clusterSize,
     subclusterSize: extended ? clusterSize / SUBCLUSTERS : clusterSize,
     refcountOrder: header.refcountOrder,

@@ -67,7 +67,7 @@ export const qcow2Options: OptionSchema<Qcow2Options> = {
   'l2-cache-entry-size': option.size<number | undefined>({ help: 'Size of each entry in the L2 cache', ...unset }),
   'refcount-cache-size': option.size<number | undefined>({ help: 'Maximum refcount block cache size', ...unset }),
   'cache-clean-interval': option.number({
-    help: 'Clean unused cache entries after this time (in seconds)',
+    help: 'Clean unused cache entries after this time (in seconds); accepted, and without effect as yet',
     fallback: 600,
     reopen: true,
   }),
@@ -89,8 +89,6 @@ export interface Settings {
   /** Bits of classes that writes are checked against (Q-CORR-3). */
   readonly overlapMask: number;
   readonly caches: CacheSizes;
-  /** 0: never. */
-  readonly cacheCleanSeconds: number;
 }
 
 /** Numbers of entries, and bytes of one of the L2 cache. */
@@ -103,8 +101,7 @@ export interface CacheSizes {
 /** Throws BlockError EINVAL for options that do not fit the image or one another. */
 export function settingsFor(options: Qcow2Options, header: Qcow2Header, layout: Layout): Settings {
   const caches = cacheSizes(options, layout, Number(header.size));
-  const interval = options['cache-clean-interval'];
-  if (interval > 2 ** 32 - 1) throw new BlockError('EINVAL', 'Cache clean interval too big');
+  if (options['cache-clean-interval'] > 2 ** 32 - 1) throw new BlockError('EINVAL', 'Cache clean interval too big');
   const lazyRefcounts = options['lazy-refcounts'] ?? (header.compatible & Compatible.lazyRefcounts) !== 0n;
   if (lazyRefcounts && header.version < 3) {
     throw new BlockError('EINVAL', 'Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level');
@@ -122,7 +119,6 @@ export function settingsFor(options: Qcow2Options, header: Qcow2Header, layout: 
     discardNoUnref: options['discard-no-unref'],
     overlapMask: overlapMask(options),
     caches,
-    cacheCleanSeconds: interval,
   };
 }
 

@@ -42,7 +42,7 @@ export async function readInside(image: Qcow2Image, offset: number, target: Uint
 async function readRun(image: Qcow2Image, run: Run, guest: number, target: Uint8Array): Promise<void> {
   switch (run.kind) {
     case Kind.normal:
-      return readStored(image, run, guest, target);
+      return readStored(image, run, target);
     case Kind.unallocated:
     case Kind.unallocatedAllocated:
       return readBacking(image, guest, target);
@@ -59,8 +59,8 @@ async function readRun(image: Qcow2Image, run: Run, guest: number, target: Uint8
   target.fill(0);
 }
 
-async function readStored(image: Qcow2Image, { host }: Run, guest: number, target: Uint8Array): Promise<void> {
-  const { data, file, cipher, layout } = image;
+async function readStored(image: Qcow2Image, { host }: Run, target: Uint8Array): Promise<void> {
+  const { data, file, layout } = image;
   if (data === file && host - (host % layout.clusterSize) >= file.length()) {
     const text = `Cluster at host offset 0x${host.toString(16)} is beyond the end of the image file`;
     throw await corruption(image, { fatal: false, text, offset: host, length: target.length });
@@ -68,7 +68,6 @@ async function readStored(image: Qcow2Image, { host }: Run, guest: number, targe
   const event = image.raise('read_aio');
   if (event !== undefined) await event;
   if (!data.tryReadNow(host, target)) await data.read(host, target);
-  if (cipher !== undefined) await cipher.decrypt(target, host, guest);
 }
 
 async function readBacking(image: Qcow2Image, guest: number, target: Uint8Array): Promise<void> {
@@ -98,7 +97,7 @@ export function tryReadNow(image: Qcow2Image, offset: number, target: Uint8Array
 function readRunNow(image: Qcow2Image, run: Run, guest: number, target: Uint8Array): boolean {
   switch (run.kind) {
     case Kind.normal:
-      return image.cipher === undefined && image.data.tryReadNow(run.host, target);
+      return image.data.tryReadNow(run.host, target);
     case Kind.unallocated:
     case Kind.unallocatedAllocated:
       return readBackingNow(image, guest, target);

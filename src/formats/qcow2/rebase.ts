@@ -90,7 +90,7 @@ async function startAnew(image: Qcow2Image, l1Clusters: number): Promise<void> {
   await file.write(2 * clusterSize, block);
   await file.flush();
   forget(image);
-  l2.dropClean(false);
+  l2.dropClean();
   await refcounts.load();
   header.incompatible &= ~Incompatible.dirty;
   await writeFeatures(image);
@@ -117,6 +117,6 @@ async function writeTables(image: Qcow2Image, l1Entries: number): Promise<void> 
 function forget(image: Qcow2Image): void {
   image.metadata = new MetadataMap(image.layout.clusterSize);
   image.decompressed.forget();
-  image.refcounts.cache.dropClean(false);
+  image.refcounts.cache.dropClean();
   image.refcounts.hint = 0;
 }

@@ -187,12 +187,6 @@ export class Refcounts {
     if (change > 0 && cluster < this.hint) this.hint = cluster;
   }
 
-  /** Forgets what was known of free clusters; counts were changed past it. */
-  forgetFree(): void {
-    this.#free.fill(UNKNOWN);
-    this.hint = 0;
-  }
-
   /** Free clusters of a block that is there. */
   freeIn(index: number, block: CacheEntry): number {
     const known = this.#free[index] ?? UNKNOWN;

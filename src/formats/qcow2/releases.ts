@@ -22,7 +22,7 @@ export class Releases {
   #durable: Release[] = [];
 
   get any(): boolean {
-    return this.#dropped.length + this.#durable.length > 0;
+    return this.count > 0;
   }
 
   get count(): number {

@@ -35,6 +35,6 @@ export async function finishSession(image: Qcow2Image): Promise<void> {
   if (!image.writable || image.broken !== undefined) return;
   await markClean(image);
   image.writable = false;
-  image.l2.dropClean(false);
-  image.refcounts.cache.dropClean(false);
+  image.l2.dropClean();
+  image.refcounts.cache.dropClean();
 }

@@ -25,7 +25,6 @@ function extentOf(image: Qcow2Image, { kind, host, length }: Run): Extent {
   const at = () => ({ child: image.data.name, offset: host });
   switch (kind) {
     case Kind.normal:
-      if (image.cipher !== undefined) return { kind: 'encoded', length };
       return { kind: 'data', length, at: at(), recurse: image.preallocated === true };
     case Kind.compressed:
       return { kind: 'encoded', length };
@@ -40,7 +39,7 @@ function extentOf(image: Qcow2Image, { kind, host, length }: Run): Extent {
 
 /** Where a range is stored in one piece, as requests would read and write it. */
 export function place(image: Qcow2Image, offset: number, length: number): ExtentPlace | undefined {
-  if (image.broken !== undefined || image.cipher !== undefined || image.gate.closed) return undefined;
+  if (image.broken !== undefined || image.gate.closed) return undefined;
   const run = findRun(image, offset, length);
   if (run === undefined || run.kind !== Kind.normal || run.length < length || !run.copied) return undefined;
   const { data, file } = image;

@@ -34,6 +34,11 @@ export function isCopied(high: number): boolean {
   return (high & COPIED) !== 0;
 }
 
+/** The same high word with the copied bit set or not. */
+export function withCopied(high: number, copied: boolean): number {
+  return (copied ? high | COPIED : high & ~COPIED) >>> 0;
+}
+
 export function isCompressed(high: number): boolean {
   return (high & COMPRESSED) !== 0;
 }
@@ -54,7 +59,7 @@ export function l2Reserved(high: number, low: number, extended: boolean): boolea
 
 /** High and low word of an entry that names `offset`. */
 export function highWord(offset: HostOffset, copied: boolean): number {
-  return ((Math.floor(offset / WORD) | (copied ? COPIED : 0)) >>> 0) as number;
+  return withCopied(Math.floor(offset / WORD), copied);
 }
 
 export function lowWord(offset: HostOffset, zero = false): number {

@@ -61,7 +61,7 @@ async function begin(image: Qcow2Image, guest: number, source: Uint8Array): Prom
     const limit = other === undefined ? source.length : other.from - guest;
     if (isWritableRun(image, run)) {
       const length = Math.min(run.length, limit);
-      return { length, work: writeInPlace(image, run.host, guest, part(source, length)) };
+      return { length, work: writeInPlace(image, run.host, part(source, length)) };
     }
     if (!isL2Writable(image, guest)) {
       await makeL2Writable(image, spotOf(image, guest).l1Index);
@@ -90,14 +90,9 @@ function part(source: Uint8Array, length: number): Uint8Array {
   return length === source.length ? source : source.subarray(0, length);
 }
 
-/** Writes guest data at their place; with a cipher, from a buffer of its own. */
-export async function writeInPlace(image: Qcow2Image, host: number, guest: number, bytes: Uint8Array): Promise<void> {
-  const { data, file, cipher } = image;
-  let source = bytes;
-  if (cipher !== undefined) {
-    source = bytes.slice();
-    await cipher.encrypt(source, host, guest);
-  }
+/** Writes guest data at their place. */
+export async function writeInPlace(image: Qcow2Image, host: number, source: Uint8Array): Promise<void> {
+  const { data, file } = image;
   if (data === file) await requireNoOverlap(image, host, source.length, 0);
   const event = image.raise('write_aio');
   if (event !== undefined) await event;
@@ -106,7 +101,7 @@ export async function writeInPlace(image: Qcow2Image, host: number, guest: numbe
 
 /** At once or not at all: in place, in one run. */
 export function tryWriteNow(image: Qcow2Image, offset: number, source: Uint8Array): boolean {
-  if (image.broken !== undefined || image.gate.closed || image.cipher !== undefined) return false;
+  if (image.broken !== undefined || image.gate.closed) return false;
   const run = findRun(image, offset, source.length);
   if (run === undefined || run.length < source.length || !isWritableRun(image, run)) return false;
   const { data, file, allocations } = image;
