@@ -11,7 +11,7 @@ const MARK = 40;
 function compiledForm(bundle, source) {
   try {
     const bytes = readFileSync(`${bundle}.cache`);
-    if (bytes.latin1Slice(0, MARK) === source.slice(0, MARK)) return bytes.subarray(MARK);
+    if (bytes.toString('latin1', 0, MARK) === source.slice(0, MARK)) return bytes.subarray(MARK);
   } catch {
     // It starts without it, a little later.
   }

@@ -1,6 +1,6 @@
 /** The package as others get it: packed, unpacked elsewhere, its commands run and its entries imported. */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -35,6 +35,13 @@ describe('the packed package', () => {
     expect(create.status).toBe(0);
     const info = node(join(installed, 'bin/diskwright-img'), 'info', 'a.vdi');
     expect(info.stdout).toContain('virtual size: 16 MiB (16777216 bytes)');
+  });
+
+  test('has every launcher as a command', () => {
+    const { bin } = JSON.parse(readFileSync(join(installed, 'package.json'), 'utf8'));
+    const launchers = readdirSync(join(installed, 'bin')).filter((name) => !/\.js(on)?$/.test(name));
+    expect(launchers).toContain('diskwright');
+    expect(bin).toEqual(Object.fromEntries(launchers.map((name) => [name, `bin/${name}`])));
   });
 
   test('is called by the name of the link that leads to it', () => {
@@ -84,7 +91,7 @@ export async function first(graph: import('diskwright').Graph): Promise<Uint8Arr
 
   test('ships no tests, no sources of tests and nothing else by accident', () => {
     const files = readdirSync(installed, { recursive: true, encoding: 'utf8' });
-    expect(files.filter((name) => /\.test\.|\.stamp$|^src\b|^tests\b/.test(name))).toEqual([]);
+    expect(files.filter((name) => /\.test\.|\.stamp$|\.cache$|^src\b|^tests\b/.test(name))).toEqual([]);
   });
 });
 
