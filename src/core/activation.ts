@@ -4,9 +4,10 @@ import { BlockError } from './errors.ts';
 import type { Graph } from './graph.ts';
 import { BlockNode } from './node.ts';
 import type { OpenRequest } from './open.ts';
-import { parentsFirst, updatePermissions } from './permission-update.ts';
+import { updatePermissions } from './permission-update.ts';
 import { Permission } from './permissions.ts';
 import * as request from './request.ts';
+import { parentsFirst } from './walks.ts';
 
 /**
  * Makes nodes active again, with all below them; all of the graph by default. Children come first; then a node takes its

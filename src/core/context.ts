@@ -7,6 +7,7 @@ import type { Graph } from './graph.ts';
 import type { HostContext } from './host.ts';
 import { BlockNode, type GraphUser, type Link } from './node.ts';
 import { type Transaction, transact } from './transaction.ts';
+import { linkedWith } from './walks.ts';
 
 /** Who is told when a node changes its context (BL-CTX-3). */
 export interface ContextNotifier<T = unknown> {
@@ -42,8 +43,8 @@ export interface SetContextOptions {
 
 /**
  * Moves a node, and all that are linked with it, to a context: drains them, detaches, attaches (BL-CTX-2). Undefined: the
- * main context. Waits for requests under way, those that hang too. BlockError EPERM when a user has no support for it, ENODEV when the node is closed meanwhile; then all
- * are where they were.
+ * main context. Waits for requests under way, those that hang too. BlockError EPERM when a user has no support for it,
+ * ENODEV when the node is closed meanwhile; then all are where they were.
  */
 export async function setContext(
   graph: Graph,
@@ -136,14 +137,6 @@ function notify(node: BlockNode, call: (notifier: ContextNotifier) => void): voi
 
 /** A node and all that links lead to from it, up or down; each after its parents, and below each `file` first, then `backing`. */
 function linkedNodes(node: BlockNode): BlockNode[] {
-  const found = new Set<BlockNode>();
-  const pending = [node];
-  for (let each = pending.pop(); each !== undefined; each = pending.pop()) {
-    if (found.has(each)) continue;
-    found.add(each);
-    for (const { parent } of each.parents) if (parent instanceof BlockNode) pending.push(parent);
-    for (const link of each.children) pending.push(link.node);
-  }
   const upwards: BlockNode[] = [];
   const done = new Set<BlockNode>();
   const visit = (each: BlockNode) => {
@@ -152,7 +145,9 @@ function linkedNodes(node: BlockNode): BlockNode[] {
     for (const link of [...each.children].sort((a, b) => rank(b) - rank(a))) visit(link.node);
     upwards.push(each);
   };
-  const tops = [...found].filter(({ parents }) => !parents.some(({ parent }) => parent instanceof BlockNode));
+  const tops = [...linkedWith([node])].filter(
+    ({ parents }) => !parents.some(({ parent }) => parent instanceof BlockNode),
+  );
   for (const top of tops) visit(top);
   return upwards.reverse();
 }

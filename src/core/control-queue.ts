@@ -3,7 +3,8 @@
  * chains) has its part to itself; opening, closing and checking go beside each other, but not beside those. A part is
  * all that is linked, above and below. Control plane only: requests are held back by drains.
  */
-import { BlockNode } from './node.ts';
+import type { BlockNode } from './node.ts';
+import { linkedWith } from './walks.ts';
 
 /** `alone`: no other work on the part; `shared`: other shared work may go on there. */
 export type ControlMode = 'alone' | 'shared';
@@ -47,19 +48,6 @@ export class ControlQueue {
     const part = linkedWith(entry.roots);
     return others.some((other) => intersect(part, other.part ?? linkedWith(other.roots)));
   }
-}
-
-/** The nodes with all above and below them, and so on. */
-function linkedWith(roots: readonly BlockNode[]): Set<BlockNode> {
-  const found = new Set<BlockNode>();
-  const pending = [...roots];
-  for (let node = pending.pop(); node !== undefined; node = pending.pop()) {
-    if (found.has(node)) continue;
-    found.add(node);
-    for (const link of node.children) pending.push(link.node);
-    for (const { parent } of node.parents) if (parent instanceof BlockNode) pending.push(parent);
-  }
-  return found;
 }
 
 function intersect(a: ReadonlySet<BlockNode>, b: ReadonlySet<BlockNode>): boolean {

@@ -1,5 +1,6 @@
 /** Draining: users' requests are held back until what is under way has ended (BL-CTX-5). */
-import { BlockNode } from './node.ts';
+import type { BlockNode } from './node.ts';
+import { withAncestors, withDescendants } from './walks.ts';
 
 export class Drain {
   readonly #roots: readonly BlockNode[];
@@ -46,22 +47,4 @@ export class Drain {
       node.wake();
     }
   }
-}
-
-/** The nodes and all that use them. */
-export function withAncestors(roots: readonly BlockNode[]): Set<BlockNode> {
-  const found = new Set<BlockNode>();
-  const pending = [...roots];
-  for (let node = pending.pop(); node !== undefined; node = pending.pop()) {
-    if (found.has(node)) continue;
-    found.add(node);
-    for (const { parent } of node.parents) if (parent instanceof BlockNode) pending.push(parent);
-  }
-  return found;
-}
-
-function withDescendants(roots: Iterable<BlockNode>): Set<BlockNode> {
-  const found = new Set(roots);
-  for (const node of found) for (const link of node.children) found.add(link.node);
-  return found;
 }

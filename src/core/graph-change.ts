@@ -6,6 +6,7 @@ import { invariant } from './invariant.ts';
 import { BlockNode, type GraphUser, Link } from './node.ts';
 import type { ChildRole } from './permissions.ts';
 import type { Transaction } from './transaction.ts';
+import { withDescendants } from './walks.ts';
 
 /** Links a parent to a node; the permissions are taken when they are next updated. Refuses loops (BL-CHAIN-4). */
 export function addLink(
@@ -114,13 +115,5 @@ export function refuseLoop(name: string, parent: BlockNode | GraphUser, node: Bl
 
 /** Whether `to` is `from` or below it. */
 export function reaches(from: BlockNode, to: BlockNode): boolean {
-  const seen = new Set<BlockNode>();
-  const pending = [from];
-  for (let node = pending.pop(); node !== undefined; node = pending.pop()) {
-    if (node === to) return true;
-    if (seen.has(node)) continue;
-    seen.add(node);
-    for (const link of node.children) pending.push(link.node);
-  }
-  return false;
+  return withDescendants([from]).has(to);
 }

@@ -14,6 +14,7 @@ import {
   permissionNames,
 } from './permissions.ts';
 import type { Transaction } from './transaction.ts';
+import { parentsFirst } from './walks.ts';
 
 /**
  * Recomputes what is held at and below `roots`, where some parent links may carry `pending` sets, as a part of
@@ -83,20 +84,6 @@ function settle(nodes: readonly BlockNode[], commit: boolean): void {
       link.pending = undefined;
     }
   }
-}
-
-/** `roots` and all below them, each after all of these that use it. */
-export function parentsFirst(roots: readonly BlockNode[]): BlockNode[] {
-  const seen = new Set<BlockNode>();
-  const order: BlockNode[] = [];
-  const visit = (node: BlockNode) => {
-    if (seen.has(node)) return;
-    seen.add(node);
-    for (const link of node.children) visit(link.node);
-    order.push(node);
-  };
-  for (const root of roots) visit(root);
-  return order.reverse();
 }
 
 /** For any two links, each must share what the other needs (BL-PERM-2). */

@@ -1,9 +1,9 @@
 /** What follows from a change of links, in the nodes above it: limits, names, lengths (BL-REFRESH). */
-import { withAncestors } from './drain.ts';
 import { BlockError } from './errors.ts';
 import { refreshFilename } from './filename.ts';
 import type { BlockNode } from './node.ts';
 import * as request from './request.ts';
+import { withAncestors } from './walks.ts';
 
 /** Limits and names follow those of children, so children come first. A node that has no driver yet gets both later. */
 export function refreshAbove(nodes: readonly BlockNode[]): void {

@@ -13,6 +13,7 @@ import {
   parseOptions,
   takePrefix,
 } from './options.ts';
+import { parentsFirst } from './walks.ts';
 
 export interface ReopenRequest {
   readonly node: BlockNode;
@@ -55,7 +56,7 @@ export function planReopen(graph: Graph, requests: readonly ReopenRequest[]): Re
     });
   }
   const plan = new Map<BlockNode, ReopenEntry>();
-  for (const node of parentsFirst([...asked.keys()])) {
+  for (const node of parentsFirst([...asked.keys()], inherits)) {
     const parent = node.origin.inheritsFrom;
     const above = parent && asked.get(parent);
     const link = linkOf(parent, node);
@@ -69,18 +70,9 @@ export function planReopen(graph: Graph, requests: readonly ReopenRequest[]): Re
   return [...plan.values()];
 }
 
-/** The nodes and all that inherit from them, each after all its parents among them. */
-function parentsFirst(roots: readonly BlockNode[]): BlockNode[] {
-  const order: BlockNode[] = [];
-  const seen = new Set<BlockNode>();
-  const visit = (node: BlockNode) => {
-    if (seen.has(node)) return;
-    seen.add(node);
-    for (const { node: child } of node.children) if (child.origin.inheritsFrom === node) visit(child);
-    order.push(node);
-  };
-  for (const root of roots) visit(root);
-  return order.reverse();
+/** Whether it takes on what its parent has, and so is reopened with it. */
+function inherits(parent: BlockNode, { node }: Link): boolean {
+  return node.origin.inheritsFrom === parent;
 }
 
 function linkOf(parent: BlockNode | undefined, node: BlockNode): Link | undefined {

@@ -3,6 +3,7 @@ import { skipFilters } from './chain.ts';
 import type { Extent } from './driver.ts';
 import { invariant } from './invariant.ts';
 import type { BlockNode } from './node.ts';
+import { withDescendants } from './walks.ts';
 
 /** A run of like status, as the whole graph below a node sees it. */
 export interface BlockStatus {
@@ -22,7 +23,7 @@ export interface BlockStatus {
 /** Status of a run from `offset`, at most `length` long, both inside the node. */
 export async function status(node: BlockNode, offset: number, length: number): Promise<BlockStatus> {
   const extent = tryExtent(node, offset, length) ?? (await node.impl.status?.(offset, length));
-  const own = checked(extent ?? allData(node, length), length);
+  const own = checked(extent ?? allData(length), length);
   const below = belowOf(node, own, offset);
   if (below === undefined) return ofExtent(node, own);
   const inside = below.node.impl.length() - below.offset;
@@ -65,7 +66,7 @@ export async function statusAbove(
   if (skipFilters(node) === base) return { length, allocated: false, zero: false };
   const { filtered, backing } = node;
   const extent = tryExtent(node, offset, length) ?? (await node.impl.status?.(offset, length));
-  const own = checked(extent ?? allData(node, length), length);
+  const own = checked(extent ?? allData(length), length);
   if (own.kind === 'delegate' && filtered !== undefined) return statusAbove(filtered.node, base, offset, own.length);
   if (own.kind !== 'unallocated') {
     const { length: run, zero } = own.kind === 'zero' ? { ...own, zero: true } : await status(node, offset, own.length);
@@ -81,10 +82,10 @@ export async function statusAbove(
 function tryExtent(node: BlockNode, offset: number, length: number): Extent | undefined {
   const { impl } = node;
   if (impl.tryStatusNow !== undefined) return impl.tryStatusNow(offset, length);
-  return impl.status === undefined ? allData(node, length) : undefined;
+  return impl.status === undefined ? allData(length) : undefined;
 }
 
-function allData(_node: BlockNode, length: number): Extent {
+function allData(length: number): Extent {
   return { kind: 'data', length };
 }
 
@@ -152,10 +153,7 @@ function ofExtent(node: BlockNode, extent: Extent): BlockStatus {
 
 /** Lets drivers keep what they are told of status while a job runs; call what is returned when it ends. */
 export function holdStatus(node: BlockNode): () => void {
-  const found = new Set([node]);
-  // A set is walked in the order of adding, with what is added meanwhile.
-  for (const each of found) for (const { node: child } of each.children) found.add(child);
-  const releases = [...found].map(({ isOpen, impl }) => (isOpen ? impl.holdStatus?.() : undefined));
+  const releases = [...withDescendants([node])].map(({ isOpen, impl }) => (isOpen ? impl.holdStatus?.() : undefined));
   return () => {
     for (const release of releases) release?.();
   };
