@@ -34,6 +34,7 @@ export {
   requireUnblocked,
   unblock,
 } from './core/blockers.ts';
+export type { ByteStream, ByteStreamListener } from './core/byte-stream.ts';
 export type { CacheMode, DiscardMode } from './core/cache.ts';
 export { backingDepth, chainContains, findBackingImage, findBase, findOverlay, imagesOf } from './core/chain.ts';
 export { changeBackingFile, dropIntermediate, requireReplaceable, setBacking } from './core/chain-change.ts';
@@ -140,7 +141,6 @@ export {
   replay as replayLog,
 } from './jobs/replay.ts';
 export { parseSizeChange, type ResizeOptions, resizeDisk, type SizeChange } from './jobs/resize.ts';
-export type { ByteStream, ByteStreamListener, TlsIdentity } from './nbd/byte-stream.ts';
 export { NbdClient as NbdConnection, type NbdClientOptions as NbdConnectionOptions } from './nbd/client/client.ts';
 export { type TlsCredentialsById, tlsCredentials } from './nbd/client/credentials.ts';
 export type { ExportFacts } from './nbd/client/facts.ts';
@@ -156,4 +156,4 @@ export {
 export type { NbdServerEvents } from './nbd/server/events.ts';
 export type { ExportOptions, NbdExport } from './nbd/server/export.ts';
 export { NbdServer, type NbdServerOptions, type NbdServerStats } from './nbd/server/server.ts';
-export type { NbdClient, ServerTls } from './nbd/server/session.ts';
+export type { NbdClient, ServerTls, TlsIdentity } from './nbd/server/session.ts';

@@ -2,7 +2,7 @@
  * A MessagePort as a stream of bytes, between a page and its workers or frames. Both sides speak through one of these: a
  * message is bytes, the end of a direction, or word that bytes were taken, which is what holds a fast sender back.
  */
-import type { ByteStream, ByteStreamListener } from './byte-stream.ts';
+import type { ByteStream, ByteStreamListener } from '../core/byte-stream.ts';
 
 /** What is used of a MessagePort. */
 export interface PortLike {

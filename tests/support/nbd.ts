@@ -1,13 +1,13 @@
 /** An NBD server over streams in memory, and a client that speaks the wire's bytes, good and bad. */
 
 import { viewOf } from '../../src/bytes/big-endian.ts';
+import type { ByteStream, ByteStreamListener } from '../../src/core/byte-stream.ts';
 import type { Disk } from '../../src/core/disk.ts';
 import { Graph } from '../../src/core/graph.ts';
 import type { Host, HostClock } from '../../src/core/host.ts';
 import type { NestedOptions } from '../../src/core/options.ts';
 import { DRIVERS } from '../../src/drivers.ts';
 import { ByteQueue } from '../../src/nbd/byte-queue.ts';
-import type { ByteStream, ByteStreamListener } from '../../src/nbd/byte-stream.ts';
 import { Command, HandshakeFlag, isErrorReply, Option, ReplyType } from '../../src/nbd/protocol.ts';
 import type { ExportOptions } from '../../src/nbd/server/export.ts';
 import { NbdServer, type NbdServerOptions } from '../../src/nbd/server/server.ts';

@@ -8,7 +8,7 @@ import type { HostClock } from '../../core/host.ts';
 import { Command, CommandFlag } from '../protocol.ts';
 import { Connection } from './connection.ts';
 import type { StartTls } from './conversation.ts';
-import { type DialOptions, dial } from './dial.ts';
+import { type Dialed, dial } from './dial.ts';
 import { changeOf, checkStrictly, type ExportFacts, exportFacts } from './facts.ts';
 import type { Agreement, ClientHandshakeOptions } from './handshake.ts';
 import type { ClientRequest, ContextExtents, Outcome } from './pending.ts';
@@ -69,7 +69,7 @@ export class NbdClient implements AsyncDisposable {
   #lostWrites = false;
   #connectedAt = Number.NEGATIVE_INFINITY;
 
-  private constructor(options: NbdClientOptions, first: ConstructorParameters<typeof Connection>[0]) {
+  private constructor(options: NbdClientOptions, first: Dialed) {
     this.#options = options;
     this.agreement = first.agreement;
     this.facts = exportFacts(first.agreement);
@@ -225,7 +225,7 @@ export class NbdClient implements AsyncDisposable {
     return best;
   }
 
-  #adopt(dialed: ConstructorParameters<typeof Connection>[0]): Connection {
+  #adopt(dialed: Dialed): Connection {
     let lostAlready = false;
     this.#connectedAt = this.#options.clock.now();
     const connection = new Connection(dialed, this.#options.clock, (ended) => {
@@ -337,8 +337,7 @@ function pauseAfter(tries: number): number {
 }
 
 function dialOnce({ connect, startTls, handshake }: NbdClientOptions, signal: AbortSignal | undefined) {
-  const options: DialOptions = { connect, startTls, handshake, signal };
-  return dial(options);
+  return dial({ connect, startTls, handshake, signal });
 }
 
 /** Fails, in a way that may pass, when it takes longer. */

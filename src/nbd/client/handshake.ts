@@ -77,7 +77,7 @@ function* take(bytes: number): Steps<Uint8Array> {
   return yield { kind: 'need', bytes };
 }
 
-export function* send(bytes: Uint8Array): Steps<void> {
+function* send(bytes: Uint8Array): Steps<void> {
   yield { kind: 'send', bytes };
 }
 
@@ -129,7 +129,7 @@ export function* ask(option: number, data: Uint8Array, each?: (reply: Reply) => 
 }
 
 /** The error of an option that was refused, in the words of other clients, with what the server says (N-106, N-130). */
-export function refused(option: number, { type, data }: Reply): BlockError {
+function refused(option: number, { type, data }: Reply): BlockError {
   const said = serverText(data);
   const name = OPTION_NAMES.get(option) ?? 'unknown';
   const told = said === '' ? '' : `\nserver reported: ${said}`;
@@ -151,8 +151,18 @@ export function refused(option: number, { type, data }: Reply): BlockError {
 
 /** A text of the server's, without what would upset a terminal. */
 export function serverText(data: Uint8Array): string {
+  return printable(new TextDecoder().decode(data));
+}
+
+export function printable(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
-  return new TextDecoder().decode(data).replace(/[\u0000-\u001f\u007f-\u009f]/g, '?');
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '?');
+}
+
+function* startTls(): Steps<void> {
+  const reply = yield* ask(Option.starttls, NOTHING);
+  if (reply.type !== ReplyType.ack) throw refused(Option.starttls, reply);
+  yield { kind: 'tls' };
 }
 
 /** From the greeting to transmission. Throws BlockError. */
@@ -162,11 +172,7 @@ export function* clientHandshake(options: ClientHandshakeOptions): Steps<Agreeme
     if (options.tls) throw protocolError('The server does not know TLS: it has no fixed newstyle handshake');
     return yield* exportName(options.export, noZeroes);
   }
-  if (options.tls) {
-    const reply = yield* ask(Option.starttls, NOTHING);
-    if (reply.type !== ReplyType.ack) throw refused(Option.starttls, reply);
-    yield { kind: 'tls' };
-  }
+  if (options.tls) yield* startTls();
   const extended =
     options.simpleReplies !== true &&
     options.noExtendedHeaders !== true &&
@@ -295,15 +301,11 @@ export interface ListedExport {
   readonly description: string;
 }
 
-/** All exports, by the option for that; the caller goes on with INFO of each, then {@link abort}. */
+/** All exports, by the option for that; the caller may go on with INFO of each. */
 export function* listExports(tls: boolean): Steps<ListedExport[]> {
   const { fixed } = yield* greet();
   if (!fixed) throw protocolError('Server does not support export lists');
-  if (tls) {
-    const reply = yield* ask(Option.starttls, NOTHING);
-    if (reply.type !== ReplyType.ack) throw refused(Option.starttls, reply);
-    yield { kind: 'tls' };
-  }
+  if (tls) yield* startTls();
   const exports: ListedExport[] = [];
   const last = yield* ask(Option.list, NOTHING, ({ type, data }) => {
     const length = data.length < 4 ? Number.POSITIVE_INFINITY : viewOf(data).getUint32(0);

@@ -42,8 +42,8 @@ function inet(host: string, port: string): ServerAddress {
   return { type: 'inet', host, port: parsePort(port) };
 }
 
-/** Keys of an address that make no difference to us. */
-const IGNORED: ReadonlySet<string> = new Set([
+/** Keys that an address may have besides; all but `abstract` make no difference to us. */
+const OPTIONAL_KEYS: ReadonlySet<string> = new Set([
   'ipv4',
   'ipv6',
   'to',
@@ -71,7 +71,8 @@ export function parseServer(tree: OptionTree): ServerAddress | undefined {
     if (rest[key] === undefined) throw new BlockError('EINVAL', `Parameter '${key}' is missing`);
   }
   for (const key of Object.keys(rest)) {
-    if (!keys.includes(key) && !IGNORED.has(key)) throw new BlockError('EINVAL', `Parameter '${key}' is unexpected`);
+    if (!keys.includes(key) && !OPTIONAL_KEYS.has(key))
+      throw new BlockError('EINVAL', `Parameter '${key}' is unexpected`);
   }
   const text = (key: string) => String(rest[key]);
   if (type === 'vsock') throw new BlockError('ENOTSUP', 'NBD over vsock is not supported');

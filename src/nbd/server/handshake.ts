@@ -26,7 +26,7 @@ export interface Negotiated {
   readonly extended: boolean;
   /** Meta contexts, in the order of their ids, which are 1, 2, … */
   readonly contexts: readonly string[];
-  /** What is in the client's limits: it asked for block sizes. */
+  /** The client asked for block sizes, and so keeps to them. */
   readonly asksBlockSize: boolean;
 }
 

@@ -2,10 +2,10 @@
  * The NBD server: exports, and clients that come over any stream of bytes. It opens no socket; src/node/nbd does, and a
  * page may serve a MessagePort or a WebSocket.
  */
+import type { ByteStream } from '../../core/byte-stream.ts';
 import type { Disk } from '../../core/disk.ts';
 import { BlockError } from '../../core/errors.ts';
 import type { Host } from '../../core/host.ts';
-import type { ByteStream } from '../byte-stream.ts';
 import { type ExportOptions, NbdExport } from './export.ts';
 import { Exports } from './exports.ts';
 import { BufferPool } from './output.ts';

@@ -1,7 +1,7 @@
 /** One client's connection: handshake, perhaps TLS, transmission, end (N-20, N-21, N-74, N-80, N-81, N-103). */
+import type { ByteStream } from '../../core/byte-stream.ts';
 import type { Host } from '../../core/host.ts';
 import { ByteQueue } from '../byte-queue.ts';
-import type { ByteStream, TlsIdentity } from '../byte-stream.ts';
 import { emit } from './events.ts';
 import type { NbdExport } from './export.ts';
 import type { ExportDirectory } from './export-info.ts';
@@ -13,6 +13,12 @@ import { Transmission, type TransmissionCounts } from './transmission.ts';
 const AHEAD_MAX = 1 << 20;
 /** After our last byte the client's may still be on their way; so long they are read and dropped, milliseconds. */
 const LINGER_MS = 1000;
+
+/** An identity that TLS has proved: a certificate's distinguished name, or the user of a shared key. */
+export interface TlsIdentity {
+  readonly kind: 'x509' | 'psk';
+  readonly name: string;
+}
 
 /** Who asks for what, for who decides about it. */
 export interface NbdClient {

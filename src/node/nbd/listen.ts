@@ -1,7 +1,7 @@
 /** Listening for NBD clients on unix sockets, TCP ports and inherited descriptors (N-12, N-113 to N-116). */
 import { createServer, type Server, type Socket } from 'node:net';
+import type { ByteStream } from '../../core/byte-stream.ts';
 import { BlockError, codeOf, errorText } from '../../core/errors.ts';
-import type { ByteStream } from '../../nbd/byte-stream.ts';
 import { DEFAULT_PORT } from '../../nbd/protocol.ts';
 import { peerOf, socketStream } from './socket-stream.ts';
 import { bindFailure, clearSocketPath, listenAtPath } from './unix-socket.ts';

@@ -1,6 +1,6 @@
 /** A socket as a stream of bytes. */
 import type { Socket } from 'node:net';
-import type { ByteStream, ByteStreamListener } from '../../nbd/byte-stream.ts';
+import type { ByteStream, ByteStreamListener } from '../../core/byte-stream.ts';
 
 const sockets = new WeakMap<ByteStream, Socket>();
 

@@ -1,5 +1,5 @@
 /** Standard input and output as a connection, for one client that started the server (N-110). */
-import type { ByteStream, ByteStreamListener } from '../../nbd/byte-stream.ts';
+import type { ByteStream, ByteStreamListener } from '../../core/byte-stream.ts';
 
 export function stdioStream(): ByteStream {
   const { stdin, stdout } = process;

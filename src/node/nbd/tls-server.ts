@@ -1,8 +1,8 @@
 /** The server's side of TLS (N-100, N-104, N-105, N-107). */
 import { createServer, type TLSSocket, type TlsOptions } from 'node:tls';
+import type { ByteStream } from '../../core/byte-stream.ts';
 import { BlockError } from '../../core/errors.ts';
-import type { ByteStream, TlsIdentity } from '../../nbd/byte-stream.ts';
-import type { ServerTls } from '../../nbd/server/session.ts';
+import type { ServerTls, TlsIdentity } from '../../nbd/server/session.ts';
 import { releaseSocket, socketStream } from './socket-stream.ts';
 import type { TlsCredentials } from './tls-credentials.ts';
 

@@ -3,7 +3,7 @@ import { chmodSync } from 'node:fs';
 import { lstat, unlink } from 'node:fs/promises';
 import { connect, type Server } from 'node:net';
 import { dirname } from 'node:path';
-import { BlockError, codeOf, errorText } from '../../core/errors.ts';
+import { BlockError, codeOf, type ErrorCode, errorText } from '../../core/errors.ts';
 
 /** `sun_path` without its NUL, bytes. */
 const PATH_MAX = 107;
@@ -28,7 +28,7 @@ export async function clearSocketPath(path: string): Promise<void> {
   await unlink(path);
 }
 
-export function bindFailure(path: string, reason: string, code = codeOf({ code: 'EBUSY' })): BlockError {
+export function bindFailure(path: string, reason: string, code: ErrorCode = 'EBUSY'): BlockError {
   return new BlockError(code, `Failed to bind socket to ${path}: ${reason}`);
 }
 

@@ -1,5 +1,6 @@
 /** `-L`: what a server exports (N-118). */
 import type { ServerAddress } from '../../core/host-network.ts';
+import { printable } from '../../nbd/client/handshake.ts';
 import { TransmissionFlag } from '../../nbd/protocol.ts';
 import { type InquiredExport, inquireExports } from '../../node/nbd/inquire.ts';
 import { clientTls } from '../../node/nbd/tls-client.ts';
@@ -59,8 +60,8 @@ function linesOf({ name, description, size, flags, blockSize, contexts }: Inquir
   const words = FLAG_NAMES.filter(([bit]) => (flags & bit) !== 0).map(([, word]) => `${word} `);
   const told = (flags & TransmissionFlag.hasFlags) !== 0;
   return [
-    ` export: '${shown(name)}'`,
-    ...(description === undefined ? [] : [`  description: ${shown(description)}`]),
+    ` export: '${printable(name)}'`,
+    ...(description === undefined ? [] : [`  description: ${printable(description)}`]),
     `  size:  ${size}`,
     ...(told ? [`  flags: 0x${flags.toString(16)} ( ${words.join('')})`] : []),
     ...(blockSize === undefined
@@ -72,12 +73,6 @@ function linesOf({ name, description, size, flags, blockSize, contexts }: Inquir
         ]),
     ...(contexts.length === 0
       ? []
-      : [`  available meta contexts: ${contexts.length}`, ...contexts.map((each) => `   ${shown(each)}`)]),
+      : [`  available meta contexts: ${contexts.length}`, ...contexts.map((each) => `   ${printable(each)}`)]),
   ];
-}
-
-/** A server's text, without what would upset a terminal. */
-function shown(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
-  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '?');
 }

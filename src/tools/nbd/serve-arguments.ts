@@ -1,7 +1,7 @@
 /** From qemu-nbd's command line to a running server (N-110 to N-117). */
-import type { TlsIdentity } from '../../nbd/byte-stream.ts';
 import { DEFAULT_PORT } from '../../nbd/protocol.ts';
 import type { NbdServerOptions } from '../../nbd/server/server.ts';
+import type { TlsIdentity } from '../../nbd/server/session.ts';
 import { inheritedSocket } from '../../node/nbd/activation.ts';
 import type { ListenAddress } from '../../node/nbd/listen.ts';
 import { serverTls } from '../../node/nbd/tls-server.ts';
