@@ -6,6 +6,7 @@ import { BlockError } from '../../core/errors.ts';
 import { encryptionRange } from './check-ranges.ts';
 import type { Qcow2Image } from './image.ts';
 import type { ReferenceCounts } from './reference-counts.ts';
+import { snapshotTableBytes } from './snapshot-table.ts';
 import {
   clusterKind,
   compressedPlace,
@@ -44,19 +45,11 @@ export async function walkImage(walk: Walk): Promise<void> {
   const l1 = { offset: Number(header.l1Offset), entries: header.l1Entries, bytes: image.l1.bytes };
   await walkL1(walk, l1, true);
   for (const snapshot of image.snapshots) await walkSnapshot(walk, Number(snapshot.l1Offset), snapshot.l1Entries);
-  use(walk, Number(header.snapshotTableOffset), snapshotTableBytes(image));
+  use(walk, Number(header.snapshotTableOffset), snapshotTableBytes(image.snapshots));
   use(walk, Number(header.refcountTableOffset), header.refcountTableClusters * layout.clusterSize);
   const encryption = encryptionRange(extensions, layout.clusterSize);
   use(walk, encryption.offset, encryption.length);
   await walkBlocks(walk);
-}
-
-function snapshotTableBytes({ snapshots }: Qcow2Image): number {
-  const lengths = snapshots.map(({ id, name, unknownExtra }) => {
-    const texts = new TextEncoder().encode(id + name).length;
-    return alignUp(40 + 24 + unknownExtra.length + texts, 8);
-  });
-  return lengths.reduce((sum, length) => sum + length, 0);
 }
 
 /** Counts the clusters of a range once each. */

@@ -14,7 +14,7 @@ import type { CacheSizes, Settings } from './options.ts';
 import { MetadataClass, MetadataMap } from './overlap.ts';
 import { Refcounts } from './refcounts.ts';
 import { Releases } from './releases.ts';
-import type { Snapshot } from './snapshot-table.ts';
+import { type Snapshot, snapshotTableBytes } from './snapshot-table.ts';
 
 export interface ImageParts {
   readonly file: Child;
@@ -156,7 +156,7 @@ export class Qcow2Image {
     return (this.header.incompatible & Incompatible.corrupt) !== 0n;
   }
 
-  /** Notes all metadata that is known: header, L1 and L2 tables, refcount table and blocks, snapshot table. */
+  /** Notes all metadata whose places are known without reading more: all classes save the inactive L2 tables. */
   indexMetadata(): void {
     const { metadata, layout, l1, refcounts } = this;
     const { clusterSize } = layout;
@@ -167,13 +167,17 @@ export class Qcow2Image {
       if (offset !== 0) metadata.add(MetadataClass.activeL2, offset, clusterSize);
     }
     refcounts.indexMetadata();
-    const { encryption } = this.extensions;
+    const { encryption, bitmaps } = this.extensions;
     // Lengths that nothing has checked count as far as the file goes.
     const add = (metadataClass: number, offset: number, length: number) =>
       metadata.add(metadataClass, offset, Math.min(length, this.file.length() - offset));
     if (encryption !== undefined) {
       add(MetadataClass.encryptionHeader, Number(encryption.offset), Number(encryption.length));
     }
+    if (bitmaps !== undefined) {
+      add(MetadataClass.bitmapDirectory, Number(bitmaps.directoryOffset), Number(bitmaps.directorySize));
+    }
+    add(MetadataClass.snapshotTable, Number(this.header.snapshotTableOffset), snapshotTableBytes(this.snapshots));
     for (const { l1Offset, l1Entries } of this.snapshots) {
       add(MetadataClass.inactiveL1, Number(l1Offset), l1Entries * L1_ENTRY_BYTES);
     }

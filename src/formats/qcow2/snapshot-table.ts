@@ -22,6 +22,13 @@ export interface Snapshot {
   readonly instructionCount: bigint | undefined;
   /** Extra data as stored, behind what is known. */
   readonly unknownExtra: Uint8Array;
+  /** Bytes of the entry as stored. */
+  readonly storedBytes: number;
+}
+
+/** Bytes of a table with these entries. */
+export function snapshotTableBytes(snapshots: readonly Snapshot[]): number {
+  return snapshots.reduce((sum, { storedBytes }) => sum + alignUp(storedBytes, 8), 0);
 }
 
 const ENTRY_BYTES = 40;
@@ -121,5 +128,6 @@ async function readEntry(reader: TableReader, index: number): Promise<Snapshot> 
     diskSize: extra.length >= 16 ? getU64(extraView, 8) : undefined,
     instructionCount: instructionCount === NO_COUNT ? undefined : instructionCount,
     unknownExtra: extra.slice(EXTRA_KNOWN),
+    storedBytes: ENTRY_BYTES + extraLength + idLength + nameLength,
   };
 }
