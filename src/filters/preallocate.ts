@@ -4,6 +4,7 @@
  */
 import { type DriverNode, defineFilter, type OpenContext } from '../core/driver.ts';
 import { BlockError, codeOf } from '../core/errors.ts';
+import { Mutex } from '../core/gate.ts';
 import { invariant } from '../core/invariant.ts';
 import { Link } from '../core/node.ts';
 import { option } from '../core/options.ts';
@@ -99,7 +100,7 @@ class Reserve {
   #end: number | undefined;
   #able = true;
   /** Growing and cutting happen one after the other. */
-  #turn: Promise<void> = Promise.resolve();
+  readonly #turn = new Mutex();
 
   constructor(file: Link, options: PreallocateOptions) {
     this.#file = file;
@@ -120,7 +121,7 @@ class Reserve {
 
   /** Reserves storage up to `end` and beyond, where that is not done yet. What cannot be reserved is no error: the write will tell. */
   cover(end: number): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#turn.run(async () => {
       const file = this.#file;
       const before = file.length();
       const mayResize = (file.held.need & Permission.resize) !== 0;
@@ -140,15 +141,9 @@ class Reserve {
 
   /** Cuts off what is not used. */
   cut(): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#turn.run(async () => {
       if (this.#end !== undefined && this.isThere) await this.#file.truncate(this.#end, { shrink: true });
       this.#end = undefined;
     });
-  }
-
-  #inTurn(work: () => Promise<void>): Promise<void> {
-    const done = this.#turn.then(work);
-    this.#turn = done.catch(() => {});
-    return done;
   }
 }

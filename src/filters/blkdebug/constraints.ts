@@ -1,5 +1,5 @@
 /** Limits that a blkdebug node states in place of its child's (BD-4 to BD-6). */
-import { alignUp } from '../../bytes/align.ts';
+import { alignUp, isPowerOfTwo } from '../../bytes/align.ts';
 import type { Limits } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 
@@ -18,7 +18,7 @@ const LIMIT = 2 ** 31 - 1;
 /** Throws BlockError EINVAL for values that do not go together. 0 is: the child's limit stays. */
 export function constrainedLimits(given: Constraints, child: Limits): Limits {
   const { align } = given;
-  if (align !== 0 && (align >= LIMIT || !Number.isInteger(Math.log2(align)))) throw cannotMeet('align', align);
+  if (align !== 0 && (align >= LIMIT || !isPowerOfTwo(align))) throw cannotMeet('align', align);
   const requestAlign = Math.max(align, child.requestAlign);
   const require = (name: keyof Constraints, unit: number) => {
     const value = given[name];

@@ -2,6 +2,7 @@
  * The on-disk format of dm-log-writes (kernel documentation, device-mapper/log-writes): a superblock, then entries, each
  * one sector and its data behind it. Little endian; offsets and lengths in sectors of the log's own size.
  */
+import { isPowerOfTwo } from '../../bytes/align.ts';
 import { BlockError } from '../../core/errors.ts';
 
 const MAGIC = 0x6a736677736872n;
@@ -35,7 +36,7 @@ export type LogEntry =
   | { readonly kind: 'mark'; readonly name: string };
 
 export function isSectorSize(bytes: number): boolean {
-  return bytes >= SECTOR_MIN && bytes <= SECTOR_MAX && Number.isInteger(Math.log2(bytes));
+  return bytes >= SECTOR_MIN && bytes <= SECTOR_MAX && isPowerOfTwo(bytes);
 }
 
 /** One sector. */

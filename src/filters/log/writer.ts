@@ -23,10 +23,6 @@ export class LogWriter {
     this.#counted = at.entries;
   }
 
-  get entries(): number {
-    return this.#entries;
-  }
-
   /** Writes an entry and its data: bytes, or so many zeroes. */
   async append(entry: LogEntry, data?: Uint8Array | number): Promise<void> {
     const head = encodeEntry(entry, this.sectorSize);
