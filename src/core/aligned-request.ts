@@ -1,4 +1,5 @@
 /** Requests of a driver's own alignment, in pieces no longer than its limit; and writes of any, which are widened to it. */
+import { alignDown, alignUp } from '../bytes/align.ts';
 import { BlockError, notSupported } from './errors.ts';
 import { invariant } from './invariant.ts';
 import type { BlockNode } from './node.ts';
@@ -8,14 +9,6 @@ import type { TrackedRequest } from './tracker.ts';
 export const PROBED_BYTES = 512;
 
 const NO_FLAGS = Object.freeze({});
-
-export function down(value: number, align: number): number {
-  return value - (value % align);
-}
-
-export function up(value: number, align: number): number {
-  return down(value + align - 1, align);
-}
 
 /** Aligned already. */
 export async function readPieces(node: BlockNode, offset: number, target: Uint8Array): Promise<void> {
@@ -40,8 +33,8 @@ export async function writeAligned(
 ): Promise<void> {
   const { requestAlign: align } = node.limits;
   const end = offset + source.length;
-  const start = down(offset, align);
-  const stop = up(end, align);
+  const start = alignDown(offset, align);
+  const stop = alignUp(end, align);
   if (start === offset && stop === end) {
     if (node.tracker.mustWait(request)) await node.tracker.wait(request);
     return writePieces(node, offset, source, quiet);
@@ -74,7 +67,7 @@ async function readEnds(
   const raise = quiet || impl.debugEvent === undefined ? undefined : (event: string) => impl.debugEvent?.(event);
   if (head) await raise?.('pwritev_rmw_head');
   if (tail) await raise?.('pwritev_rmw_tail');
-  const inside = Math.max(0, Math.min(target.length, up(impl.length(), node.limits.requestAlign) - offset));
+  const inside = Math.max(0, Math.min(target.length, alignUp(impl.length(), node.limits.requestAlign) - offset));
   if (inside > 0) await readPieces(node, offset, inside === target.length ? target : target.subarray(0, inside));
   if (head) await raise?.('pwritev_rmw_after_head');
   if (tail) await raise?.('pwritev_rmw_after_tail');

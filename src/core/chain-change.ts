@@ -9,6 +9,7 @@ import { addLink, dropLink, moveLink, reaches } from './graph-change.ts';
 import { BlockNode, type Link } from './node.ts';
 import type { NestedOptions } from './options.ts';
 import { updatePermissions } from './permission-update.ts';
+import { refreshAbove } from './refresh.ts';
 import { reopenNow } from './reopen.ts';
 import * as request from './request.ts';
 import type { Transaction } from './transaction.ts';
@@ -170,7 +171,7 @@ async function writeReference(graph: Graph, node: BlockNode, reference: BackingR
   } finally {
     const stored = node.storedBacking?.filename ?? '';
     node.automaticBackingName = stored === '' ? '' : impliedName(node, stored);
-    graph.refreshNames([node]);
+    refreshAbove([node]);
   }
 }
 

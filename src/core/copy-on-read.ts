@@ -34,6 +34,16 @@ export async function readCopying(
   await request.readPlain(node, offset, target);
 }
 
+/** The same at once, where nothing is to be copied; else false. */
+export function tryReadCopying(node: BlockNode, offset: number, target: Uint8Array, bottom?: BlockNode): boolean {
+  const lowest = lowestDepth(node, bottom);
+  if (lowest > 0) {
+    const run = tryStatus(node, offset, target.length);
+    if (run === undefined || run.length < target.length || verdictOf(run, lowest) !== 'leave') return false;
+  }
+  return request.tryReadPlain(node, offset, target);
+}
+
 /** Has all reads of a node copy to it what they find below, until as many users have disabled it (BL-OPEN-24). */
 export function enableCopyOnRead(node: BlockNode): void {
   node.copyOnRead++;
@@ -43,16 +53,6 @@ export function enableCopyOnRead(node: BlockNode): void {
 export function disableCopyOnRead(node: BlockNode): void {
   node.copyOnRead--;
   if (node.copyOnRead === 0) node.copyingRead = undefined;
-}
-
-/** The same at once, where nothing is to be copied; else false. */
-export function tryReadCopying(node: BlockNode, offset: number, target: Uint8Array, bottom?: BlockNode): boolean {
-  const lowest = lowestDepth(node, bottom);
-  if (lowest > 0) {
-    const run = tryStatus(node, offset, target.length);
-    if (run === undefined || run.length < target.length || verdictOf(run, lowest) !== 'leave') return false;
-  }
-  return request.tryReadPlain(node, offset, target);
 }
 
 /** How many images below `node` are copied from. Infinity: all, and zeroes where none has any. */

@@ -247,11 +247,6 @@ export class Graph {
     return result;
   }
 
-  /** Makes the names of `nodes` and of all above them anew (BL-REFRESH). */
-  refreshNames(nodes: readonly BlockNode[]): void {
-    refreshAbove(nodes);
-  }
-
   /** Drops a link; a node without parents is closed, with all below it. Resources are freed even if closing fails. */
   async detach(link: Link): Promise<void> {
     this.change((transaction) => {

@@ -1,6 +1,6 @@
 /** What a node tells of itself, through the layers that do not know it themselves (BL-INFO-1 to 3, BL-SIZE-5, -6, BL-MEDIA-1). */
 import type { BlockSizes, DiskGeometry, DriverInfo } from './driver.ts';
-import { BlockError, notSupported } from './errors.ts';
+import { BlockError, codeOf, notSupported, withErrno } from './errors.ts';
 import type { BlockNode } from './node.ts';
 
 const CLUSTER_MAX = 2 ** 30;
@@ -32,6 +32,15 @@ export function driverInfo(node: BlockNode): DriverInfo | undefined {
     throw new BlockError('EINVAL', text, { node: node.name });
   }
   return own;
+}
+
+/** The disk's size, bytes. A failure is told with `text`, as one of `node`. */
+export function lengthOf(asked: BlockNode, text: string, node = asked): number {
+  try {
+    return asked.impl.length();
+  } catch (cause) {
+    throw withErrno(codeOf(cause), text, { cause, node: node.name });
+  }
 }
 
 /** Whether a fresh image of this kind reads as zeroes where nothing was written; never one with a backing file (BL-INFO-3). */

@@ -5,12 +5,12 @@ import { skipFilters } from './chain.ts';
 import { debugEvent } from './debug.ts';
 import type { OpenOptions } from './disk.ts';
 import type { Child, ChildSpec, DriverInfo, DriverNode, DriverSpec, FilterSpec, OpenContext } from './driver.ts';
-import { BlockError, codeOf, errorText, withErrno } from './errors.ts';
+import { BlockError, errorText, withErrno } from './errors.ts';
 import { jsonNameOptions, refreshFilename } from './filename.ts';
 import { completeFilter } from './filter.ts';
 import { allowedSettings, type NamedDriver, protocolFor, requireDriver } from './find-driver.ts';
 import type { Graph } from './graph.ts';
-import { driverInfo } from './info.ts';
+import { driverInfo, lengthOf } from './info.ts';
 import { openNamedChild } from './named-child.ts';
 import { BlockNode, type NodeOrigin, type NodeSettings } from './node.ts';
 import {
@@ -307,12 +307,7 @@ const LENGTH_MAX = Math.min(2 ** 63 - 2 ** 30, Number.MAX_SAFE_INTEGER);
 
 function firstLength(node: BlockNode): number {
   const text = 'Could not refresh total sector count';
-  let length: number;
-  try {
-    length = node.impl.length();
-  } catch (cause) {
-    throw withErrno(codeOf(cause), text, { cause, node: node.name });
-  }
+  const length = lengthOf(node, text);
   if (length > LENGTH_MAX) throw withErrno('EFBIG', text, { node: node.name });
   return length;
 }

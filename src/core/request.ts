@@ -3,11 +3,13 @@
  * in-bounds, non-empty ones no longer than its limits. Zero and discard fallbacks, read-modify-write, the order
  * of overlapping requests, FUA and flush live here once, for all drivers.
  */
+import { alignDown, alignUp, isPowerOfTwo } from '../bytes/align.ts';
 import { isZero } from '../bytes/zero.ts';
-import { down, PROBED_BYTES, readPieces, up, writeAligned } from './aligned-request.ts';
+import { PROBED_BYTES, readPieces, writeAligned } from './aligned-request.ts';
 import { debugEvent } from './debug.ts';
 import type { Limits, TruncateOptions, WriteFlags, ZeroFlags } from './driver.ts';
-import { BlockError, codeOf, notSupported, withErrno } from './errors.ts';
+import { BlockError, codeOf, notSupported } from './errors.ts';
+import { lengthOf } from './info.ts';
 import { invariant } from './invariant.ts';
 import type { BlockNode } from './node.ts';
 import type { TrackedRequest } from './tracker.ts';
@@ -38,15 +40,15 @@ export function completeLimits(partial: Partial<Limits>, node: string): Limits {
     throw new BlockError('EINVAL', 'Driver requires too large request alignment', { node });
   }
   const limits = { ...DEFAULT_LIMITS, zeroAlign: requestAlign, discardAlign: requestAlign, ...partial };
-  invariant(Number.isInteger(Math.log2(requestAlign)), 'request alignment is a power of two');
+  invariant(isPowerOfTwo(requestAlign), 'request alignment is a power of two');
   invariant(limits.zeroAlign % requestAlign === 0, 'zero alignment is a multiple of the request alignment');
   invariant(limits.discardAlign % requestAlign === 0, 'discard alignment is a multiple of the request alignment');
   invariant(limits.transferMax >= requestAlign, 'transfers can hold an aligned block');
   return {
     ...limits,
-    transferMax: down(limits.transferMax, requestAlign),
-    zeroMax: down(limits.zeroMax, limits.zeroAlign),
-    discardMax: down(limits.discardMax, limits.discardAlign),
+    transferMax: alignDown(limits.transferMax, requestAlign),
+    zeroMax: alignDown(limits.zeroMax, limits.zeroAlign),
+    discardMax: alignDown(limits.discardMax, limits.discardAlign),
   };
 }
 
@@ -87,9 +89,7 @@ export async function readPlain(node: BlockNode, offset: number, target: Uint8Ar
 
 /** At once, or false (design: the fast path). Refused when an overlapping change is under way. */
 export function tryRead(node: BlockNode, offset: number, target: Uint8Array): boolean {
-  const impl = node.impl;
-  if (impl.tryReadNow === undefined || node.copyingRead !== undefined) return false;
-  return tryReadPlain(node, offset, target);
+  return node.copyingRead === undefined && tryReadPlain(node, offset, target);
 }
 
 /** The same, without a thought for copying. */
@@ -109,16 +109,16 @@ async function readAligned(node: BlockNode, offset: number, target: Uint8Array):
   const { requestAlign: align } = node.limits;
   const end = offset + target.length;
   if (offset % align === 0 && end % align === 0) return readPieces(node, offset, target);
-  const start = down(offset, align);
-  const stop = up(end, align);
+  const start = alignDown(offset, align);
+  const stop = alignUp(end, align);
   if (stop - start <= 2 * align) {
     const bounce = new Uint8Array(stop - start);
     await readPieces(node, start, bounce);
     target.set(bounce.subarray(offset - start, end - start));
     return;
   }
-  const bodyStart = up(offset, align);
-  const bodyEnd = down(end, align);
+  const bodyStart = alignUp(offset, align);
+  const bodyEnd = alignDown(end, align);
   await Promise.all([
     bodyStart > offset ? readAligned(node, offset, target.subarray(0, bodyStart - offset)) : undefined,
     readPieces(node, bodyStart, target.subarray(bodyStart - offset, bodyEnd - offset)),
@@ -200,10 +200,10 @@ async function zeroRange(
   const atEnd = end === impl.length();
   const aligned = offset % zeroAlign === 0 && (atEnd || end % zeroAlign === 0);
   if (!aligned && flags.noFallback) throw notSupported(node, 'unaligned zero writes');
-  if (!aligned) node.tracker.serialise(request, down(offset, requestAlign), up(end, requestAlign));
+  if (!aligned) node.tracker.serialise(request, alignDown(offset, requestAlign), alignUp(end, requestAlign));
   if (node.tracker.mustWait(request)) await node.tracker.wait(request);
-  const start = Math.min(up(offset, requestAlign), end);
-  const stop = atEnd ? end : Math.max(start, down(end, requestAlign));
+  const start = Math.min(alignUp(offset, requestAlign), end);
+  const stop = atEnd ? end : Math.max(start, alignDown(end, requestAlign));
   await zeroesAsData(node, request, offset, start);
   if (start < stop) await zeroAligned(node, request, start, stop, flags);
   await zeroesAsData(node, request, stop, end);
@@ -219,8 +219,8 @@ async function zeroAligned(
   const { impl, limits } = node;
   await impl.debugEvent?.('pwritev_zero');
   try {
-    const start = Math.min(up(offset, limits.zeroAlign), end);
-    const stop = end === impl.length() ? end : Math.max(start, down(end, limits.zeroAlign));
+    const start = Math.min(alignUp(offset, limits.zeroAlign), end);
+    const stop = end === impl.length() ? end : Math.max(start, alignDown(end, limits.zeroAlign));
     await zeroesAsData(node, request, offset, start, true);
     for (let at = start; at < stop; ) {
       const piece = Math.min(limits.zeroMax, stop - at);
@@ -273,8 +273,8 @@ export async function discard(node: BlockNode, offset: number, length: number): 
   const { impl, limits } = node;
   if (length === 0 || impl.discard === undefined || node.settings.discard === 'ignore') return;
   const end = offset + length;
-  const start = up(offset, limits.discardAlign);
-  const stop = end >= impl.length() ? Math.min(end, impl.length()) : down(end, limits.discardAlign);
+  const start = alignUp(offset, limits.discardAlign);
+  const stop = end >= impl.length() ? Math.min(end, impl.length()) : alignDown(end, limits.discardAlign);
   if (stop <= start) return;
   const request = node.tracker.begin(start, stop - start, true);
   try {
@@ -328,8 +328,8 @@ export async function truncate(node: BlockNode, length: number, options: Truncat
   if (impl.truncate === undefined) {
     throw new BlockError('ENOTSUP', 'Image format driver does not support resize', { node: node.name });
   }
-  const old = lengthOf(node, node, 'Failed to get old image size');
-  const below = node.backing && lengthOf(node.backing.node, node, 'Could not get backing file size');
+  const old = lengthOf(node, 'Failed to get old image size');
+  const below = node.backing && lengthOf(node.backing.node, 'Could not get backing file size', node);
   const from = Math.min(length, old);
   const request = node.tracker.begin(from, Number.MAX_SAFE_INTEGER - from, true);
   node.tracker.serialise(request, request.offset, request.end);
@@ -349,14 +349,6 @@ export async function truncate(node: BlockNode, length: number, options: Truncat
 async function hideBacking(node: BlockNode, request: TrackedRequest, old: number, below: number): Promise<void> {
   const end = Math.min(below, node.impl.length());
   if (end > old) await zeroRange(node, request, old, end, NO_FLAGS);
-}
-
-function lengthOf(asked: BlockNode, { name }: BlockNode, text: string): number {
-  try {
-    return asked.impl.length();
-  } catch (cause) {
-    throw withErrno(codeOf(cause), text, { cause, node: name });
-  }
 }
 
 /** Tells of a new length: those who keep track of changes, and the users of this node and of those that show its size. */

@@ -5,12 +5,14 @@ import { append } from './chain-change.ts';
 import { createImage } from './create.ts';
 import type { OpenOptions } from './disk.ts';
 import type { FormatSpec } from './driver.ts';
-import { addContext, BlockError, codeOf, withErrno } from './errors.ts';
+import { addContext, BlockError } from './errors.ts';
 import { protocolPrefix } from './filename.ts';
 import type { Graph } from './graph.ts';
+import { lengthOf } from './info.ts';
 import type { BlockNode } from './node.ts';
 import { type OpenRequest, openNode } from './open.ts';
 import type { NestedOptions, OptionTree } from './options.ts';
+import { refreshAbove } from './refresh.ts';
 import { setReadOnly } from './reopen.ts';
 import * as request from './request.ts';
 import { makeTemporaryFile } from './temporary-file.ts';
@@ -68,7 +70,7 @@ export async function snapshot(
     // What the header tells, by this name, by another of the same file, or by other means.
     if (made) overlay.automaticBackingName = image.filename;
     else overlay.automaticBackingName ||= image.filename;
-    graph.refreshNames([overlay]);
+    refreshAbove([overlay]);
   } catch (error) {
     if (overlay !== undefined) await graph.release(overlay).catch(() => {});
     if (made) await graph.host.files.remove(filename).catch(() => {});
@@ -127,7 +129,7 @@ async function temporaryOverlay(
   options: OpenOptions,
 ): Promise<BlockNode> {
   const { files } = graph.host;
-  const size = sizeOf(bottom);
+  const size = lengthOf(bottom, 'Could not get image size');
   const filename = await makeTemporaryFile(graph.host);
   try {
     await createImage(graph, { filename, format, size, options: createOptions }).catch((error) => {
@@ -150,13 +152,5 @@ async function temporaryOverlay(
     return overlay;
   } finally {
     await files.remove(filename).catch(() => {});
-  }
-}
-
-function sizeOf({ impl, name }: BlockNode): number {
-  try {
-    return impl.length();
-  } catch (cause) {
-    throw withErrno(codeOf(cause), 'Could not get image size', { cause, node: name });
   }
 }
