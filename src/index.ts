@@ -93,7 +93,7 @@ export { blkverifyOf } from './filters/blkverify/blkverify.ts';
 export { type MismatchDetails, MismatchError } from './filters/blkverify/mismatch.ts';
 export type { Verifier, VerifyCounts } from './filters/blkverify/verifier.ts';
 export { mark as markLog } from './filters/log/log.ts';
-export type { RequestKind, ThrottleGroup, ThrottleMember } from './filters/throttle/group.ts';
+export type { ThrottleGroup, ThrottleMember } from './filters/throttle/group.ts';
 export { type ThrottleGroups, throttleGroups } from './filters/throttle/groups.ts';
 export type { BucketLimits } from './filters/throttle/leaky-bucket.ts';
 export {

@@ -12,15 +12,16 @@ export type IoLimits = {
 export interface IoLimiter {
   /** Whose limits they are. */
   readonly group: { readonly name: string; readonly limits: IoLimits };
-  /** Asks to pass with a request of `bytes`. Undefined: now; else resolves when it may. */
+  /** Asks to pass with a request of `bytes`. Undefined: now; else resolves when it may. Requests of a kind pass in order. */
   wait(kind: LimitedKind, bytes: number): Promise<void> | undefined;
   /** Whether a request may pass now; one that then does is to be told to {@link count}. */
   mayPass(kind: LimitedKind): boolean;
+  /** Counts a request that passed without asking. */
   count(kind: LimitedKind, bytes: number): void;
-  /** Lets what waits pass at once, and what comes until as many calls of {@link enable}. */
+  /** Lets what waits pass at once, and what comes until as many calls of {@link enable}; it counts all the same. */
   disable(): void;
   enable(): void;
-  /** What waits passes at once, and what comes is not limited. */
+  /** What waits passes at once, and what comes is not limited. Further calls do nothing. */
   leave(): void;
 }
 

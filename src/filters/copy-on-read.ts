@@ -3,6 +3,7 @@ import { chainOf } from '../core/chain.ts';
 import { readCopying, tryReadCopying } from '../core/copy-on-read.ts';
 import { defineFilter } from '../core/driver.ts';
 import { BlockError } from '../core/errors.ts';
+import { childStatus } from '../core/filter.ts';
 import { invariant } from '../core/invariant.ts';
 import { type BlockNode, Link } from '../core/node.ts';
 import { option } from '../core/options.ts';
@@ -29,8 +30,7 @@ export const copyOnRead = defineFilter<CopyOnReadOptions>({
     return {
       read: (offset, target) => readCopying(file.node, offset, target, bottom),
       tryReadNow: (offset, target) => tryReadCopying(file.node, offset, target, bottom),
-      status: async (offset, length) => ({ kind: 'delegate', length, at: { child: file.name, offset } }),
-      tryStatusNow: (offset, length) => ({ kind: 'delegate', length, at: { child: file.name, offset } }),
+      ...childStatus(file),
       childPermissions: (_child, { need, share }) => ({
         need: need | Permission.writeUnchanged,
         share: share | Permission.writeUnchanged,

@@ -3,6 +3,7 @@ import { Getopt, type OptionSpec, type WrongOption } from './command-line/getopt
 import type { Context } from './context.ts';
 import type { Dialect } from './dialect.ts';
 import { type Failure, HelpRequest, misuse } from './failure.ts';
+import { progressMode } from './output/progress.ts';
 
 export interface Command {
   readonly name: string;
@@ -85,6 +86,7 @@ export function readCommandLine(
     const { key, value } = parsed;
     if (key === 'help') throw new HelpRequest(command);
     if (key === 'object') context.objects.add(value);
+    if (key === 'progress') progressMode(value);
     handlers[key]?.(value);
     values.set(key, value);
   }

@@ -16,12 +16,12 @@ export interface ImageRequest extends OpenOptions {
   readonly warn: Warning;
 }
 
-/** What the options that all readers of images share ask for. `format` is the option with the image's format. */
-export function imageRequest({ messages }: Context, given: GivenOptions, name: string, format: string): ImageRequest {
+/** What the options that all readers of images share ask for. `format` is the option with the image's format, if there is one. */
+export function imageRequest({ messages }: Context, given: GivenOptions, name: string, format?: string): ImageRequest {
   return {
     name,
     imageOpts: given.has('image-opts'),
-    format: given.text(format),
+    format: format === undefined ? undefined : given.text(format),
     forceShare: given.has('force-share'),
     warn: (message, hint) => messages.warning(message, hint),
   };

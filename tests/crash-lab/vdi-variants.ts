@@ -65,9 +65,9 @@ export const VARIANTS: readonly Variant[] = [
   },
   {
     name: 'what surrounds a part of a new block is not cleared',
-    file: 'allocate.ts',
-    from: 'if (!run.fresh) {',
-    to: 'if (image.isStatic) {',
+    file: 'copy-up.ts',
+    from: 'if (run.fresh) return;',
+    to: 'if (!image.isStatic) return;',
   },
   {
     name: 'a new block is named before it is written',

@@ -1,9 +1,9 @@
 /** Fault injection by rules, as QEMU's filter of that name, and past it (specification: the BD rules). */
-import { type DriverNode, defineFilter, type Extent, type OpenContext } from '../../core/driver.ts';
+import { type DriverNode, defineFilter, type OpenContext } from '../../core/driver.ts';
 import { BlockError, codeOf, withErrno } from '../../core/errors.ts';
+import { childStatus } from '../../core/filter.ts';
 import type { Host } from '../../core/host.ts';
-import type { OptionTree } from '../../core/options.ts';
-import { option } from '../../core/options.ts';
+import { type OptionTree, option } from '../../core/options.ts';
 import { PERMISSION_NAMES, type PermissionSet } from '../../core/permissions.ts';
 import { CONFIG_MAX, parseConfig } from './config-file.ts';
 import { type Constraints, constrainedLimits } from './constraints.ts';
@@ -100,11 +100,7 @@ async function readConfig(host: Host, filename: string): Promise<string> {
 
 function filterMethods({ options: given, file }: OpenContext<BlkdebugOptions>, control: Blkdebug): Partial<DriverNode> {
   const requestAlign = () => Math.max(file.limits().requestAlign, given.align);
-  const delegate = (offset: number, length: number): Extent => ({
-    kind: 'delegate',
-    length,
-    at: { child: file.name, offset },
-  });
+  const below = childStatus(file);
   return {
     read: (offset, target) => control.read(offset, target),
     tryReadNow: (offset, target) => control.idle && file.tryReadNow(offset, target),
@@ -124,9 +120,9 @@ function filterMethods({ options: given, file }: OpenContext<BlkdebugOptions>, c
     truncate: (length, how) => control.truncate(length, how),
     async status(offset, length) {
       await control.status(offset, length);
-      return delegate(offset, length);
+      return below.status(offset, length);
     },
-    tryStatusNow: (offset, length) => (control.idle ? delegate(offset, length) : undefined),
+    tryStatusNow: (offset, length) => (control.idle ? below.tryStatusNow(offset, length) : undefined),
     limits: () => constrainedLimits(given, file.limits()),
     childPermissions: (_child, { need, share }) => ({
       need: need | given['take-child-perms'],

@@ -1,6 +1,7 @@
 /** Mirrors every request to a trusted copy and compares, as QEMU's filter of that name (specification: the BV rules). */
-import { type DriverNode, defineFilter, type Extent } from '../../core/driver.ts';
+import { type DriverNode, defineFilter } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
+import { childStatus } from '../../core/filter.ts';
 import { invariant } from '../../core/invariant.ts';
 import { Link, type NodeTarget, nodeOf } from '../../core/node.ts';
 import { option } from '../../core/options.ts';
@@ -75,11 +76,6 @@ export const blkverify = defineFilter<BlkverifyOptions>({
       discardZeroes: options['discard-result'] === 'zero',
       flushRaw: options['flush-raw'],
     });
-    const delegate = (offset: number, length: number): Extent => ({
-      kind: 'delegate',
-      length,
-      at: { child: 'test', offset },
-    });
     const impl: Partial<DriverNode> = {
       read: (offset, target) => verifier.read(offset, target),
       tryReadNow: (offset, target) => verifier.tryReadNow(offset, target),
@@ -88,8 +84,7 @@ export const blkverify = defineFilter<BlkverifyOptions>({
       discard: (offset, length) => verifier.discard(offset, length),
       flush: () => verifier.flush(),
       truncate: (length, how) => verifier.truncate(length, how),
-      status: async (offset, length) => delegate(offset, length),
-      tryStatusNow: delegate,
+      ...childStatus(test),
       // Both hold the same data, or it fails (BV-14).
       showsChild: () => true,
     };

@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import type { LimitedKind } from '../../core/io-limiter.ts';
 import { SimClock } from '../../testing/sim-clock.ts';
-import { type RequestKind, ThrottleGroup, type ThrottleMember } from './group.ts';
+import { ThrottleGroup, type ThrottleMember } from './group.ts';
 import { parseLimits } from './limits.ts';
 
 const limitsOf = (given: Record<string, number>) =>
@@ -13,7 +14,7 @@ function setUp(given: Record<string, number>) {
   const log: string[] = [];
   const pending: Promise<void>[] = [];
   /** Notes `NAME TIME` when the request passes. */
-  const ask = (name: string, member: ThrottleMember, kind: RequestKind, bytes = 512) => {
+  const ask = (name: string, member: ThrottleMember, kind: LimitedKind, bytes = 512) => {
     const note = () => {
       log.push(`${name} ${Math.round(clock.now())}`);
     };
@@ -296,7 +297,7 @@ describe('throttle group: change of limits', () => {
 test('whatever comes, when: all pass, each member in order, and never more than the limits allow', async () => {
   const step = fc.record({
     member: fc.integer({ min: 0, max: 2 }),
-    kind: fc.constantFrom<RequestKind>('read', 'write'),
+    kind: fc.constantFrom<LimitedKind>('read', 'write'),
     bytes: fc.integer({ min: 1, max: 400 }),
     pause: fc.constantFrom(0, 0, 0, 30, 500),
   });

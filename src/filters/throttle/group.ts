@@ -3,26 +3,13 @@
  * writes apart; members take turns, and so do reads and writes.
  */
 import type { HostClock } from '../../core/host.ts';
+import type { IoLimiter, LimitedKind } from '../../core/io-limiter.ts';
 import { type Bucket, delay, emptyBucket, leak, pour } from './leaky-bucket.ts';
 import { BUCKET_NAMES, type BucketName, type ThrottleLimits } from './limits.ts';
 
-/** Whatever changes the disk counts as a write: zero writes and discards too, with the length of their range. */
-export type RequestKind = 'read' | 'write';
-
 /** A node or device whose requests the group limits. */
-export interface ThrottleMember {
+export interface ThrottleMember extends IoLimiter {
   readonly group: ThrottleGroup;
-  /** Asks to pass with a request of `bytes`. Undefined: now; else resolves when it may. Requests of a kind pass in order. */
-  wait(kind: RequestKind, bytes: number): Promise<void> | undefined;
-  /** Whether a request of this kind may pass now; one that then does is to be told to {@link count}. */
-  mayPass(kind: RequestKind): boolean;
-  /** Counts a request that passed without asking. */
-  count(kind: RequestKind, bytes: number): void;
-  /** Lets what waits pass at once, and what comes until as many calls of {@link enable}; it counts all the same. */
-  disable(): void;
-  enable(): void;
-  /** Leaves the group: what waits passes at once, and what comes is not limited. Further calls do nothing. */
-  leave(): void;
 }
 
 /** A request that waits. */
@@ -39,9 +26,9 @@ interface Queue {
 }
 
 /** A member as the group sees it: what waits, by kind. */
-type Queues = Readonly<Record<RequestKind, Queue>>;
+type Queues = Readonly<Record<LimitedKind, Queue>>;
 
-const BUCKETS_OF: Readonly<Record<RequestKind, readonly BucketName[]>> = {
+const BUCKETS_OF: Readonly<Record<LimitedKind, readonly BucketName[]>> = {
   read: ['bps-total', 'bps-read', 'iops-total', 'iops-read'],
   write: ['bps-total', 'bps-write', 'iops-total', 'iops-write'],
 };
@@ -55,11 +42,11 @@ export class ThrottleGroup {
   readonly #buckets: Readonly<Record<BucketName, Bucket>>;
   readonly #members = new Set<Member>();
   /** Members with requests that wait, the one whose turn it is first. */
-  readonly #waiting: Record<RequestKind, Queues[]> = { read: [], write: [] };
+  readonly #waiting: Record<LimitedKind, Queues[]> = { read: [], write: [] };
   #limits: ThrottleLimits;
-  #limited: Readonly<Record<RequestKind, boolean>>;
+  #limited: Readonly<Record<LimitedKind, boolean>>;
   /** The kind whose turn it is when both could pass. */
-  #turn: RequestKind = 'read';
+  #turn: LimitedKind = 'read';
   /** The one timer: when it will end, milliseconds, and how to stop it. */
   #timer: { readonly due: number; readonly abort: AbortController } | undefined;
 
@@ -97,7 +84,7 @@ export class ThrottleGroup {
   }
 
   /** For members only. */
-  admit(kind: RequestKind, bytes: number, queues: Queues): Promise<void> | undefined {
+  admit(kind: LimitedKind, bytes: number, queues: Queues): Promise<void> | undefined {
     if (!this.#limited[kind]) return undefined;
     if (this.mayPass(kind)) {
       this.#pour(kind, bytes);
@@ -112,7 +99,7 @@ export class ThrottleGroup {
   }
 
   /** For members only: nobody waits, and the limits allow it. */
-  mayPass(kind: RequestKind): boolean {
+  mayPass(kind: LimitedKind): boolean {
     if (!this.#limited[kind]) return true;
     if (this.#waiting.read.length > 0 || this.#waiting.write.length > 0) return false;
     this.#leak();
@@ -120,7 +107,7 @@ export class ThrottleGroup {
   }
 
   /** For members only: counts a request that passes whatever the limits. */
-  count(kind: RequestKind, bytes: number): void {
+  count(kind: LimitedKind, bytes: number): void {
     if (!this.#limited[kind]) return;
     this.#leak();
     this.#pour(kind, bytes);
@@ -187,13 +174,13 @@ export class ThrottleGroup {
     for (const name of BUCKET_NAMES) leak(this.#buckets[name], this.#limits[name], now);
   }
 
-  #delay(kind: RequestKind): number {
+  #delay(kind: LimitedKind): number {
     let longest = 0;
     for (const name of BUCKETS_OF[kind]) longest = Math.max(longest, delay(this.#buckets[name], this.#limits[name]));
     return longest;
   }
 
-  #pour(kind: RequestKind, bytes: number): void {
+  #pour(kind: LimitedKind, bytes: number): void {
     const { iopsSize } = this.#limits;
     const requests = iopsSize > 0 ? Math.max(1, bytes / iopsSize) : 1;
     for (const name of BUCKETS_OF[kind]) {
@@ -215,18 +202,18 @@ class Member implements ThrottleMember {
     this.group = group;
   }
 
-  wait(kind: RequestKind, bytes: number): Promise<void> | undefined {
+  wait(kind: LimitedKind, bytes: number): Promise<void> | undefined {
     if (this.#left) return undefined;
     if (this.#disabled === 0) return this.group.admit(kind, bytes, this.#queues);
     this.group.count(kind, bytes);
     return undefined;
   }
 
-  mayPass(kind: RequestKind): boolean {
+  mayPass(kind: LimitedKind): boolean {
     return this.#left || this.#disabled > 0 || this.group.mayPass(kind);
   }
 
-  count(kind: RequestKind, bytes: number): void {
+  count(kind: LimitedKind, bytes: number): void {
     if (!this.#left) this.group.count(kind, bytes);
   }
 
@@ -247,8 +234,8 @@ class Member implements ThrottleMember {
   }
 }
 
-function limitedKinds(limits: ThrottleLimits): Record<RequestKind, boolean> {
-  const limited = (kind: RequestKind) => BUCKETS_OF[kind].some((name) => limits[name].average > 0);
+function limitedKinds(limits: ThrottleLimits): Record<LimitedKind, boolean> {
+  const limited = (kind: LimitedKind) => BUCKETS_OF[kind].some((name) => limits[name].average > 0);
   return { read: limited('read'), write: limited('write') };
 }
 

@@ -1,9 +1,11 @@
 /** Passes requests on no faster than a throttle group allows (BL-MISC-2). */
 import { type DriverNode, defineFilter } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
+import { childStatus } from '../../core/filter.ts';
 import type { Host } from '../../core/host.ts';
+import type { LimitedKind } from '../../core/io-limiter.ts';
 import { option } from '../../core/options.ts';
-import type { RequestKind, ThrottleMember } from './group.ts';
+import type { ThrottleMember } from './group.ts';
 import { throttleGroups } from './groups.ts';
 
 interface ThrottleOptions {
@@ -24,7 +26,7 @@ export const throttle = defineFilter<ThrottleOptions>({
   async open({ options, file, host }): Promise<Partial<DriverNode>> {
     let member = joinGroup(host, options['throttle-group']);
     /** At once only where neither the limits nor the child make it wait; then it counts. */
-    const passNow = (kind: RequestKind, bytes: number, request: () => boolean) => {
+    const passNow = (kind: LimitedKind, bytes: number, request: () => boolean) => {
       const done = member.mayPass(kind) && request();
       if (done) member.count(kind, bytes);
       return done;
@@ -52,8 +54,7 @@ export const throttle = defineFilter<ThrottleOptions>({
         if (turn !== undefined) await turn;
         await file.discard(offset, length);
       },
-      status: async (offset, length) => ({ kind: 'delegate', length, at: { child: file.name, offset } }),
-      tryStatusNow: (offset, length) => ({ kind: 'delegate', length, at: { child: file.name, offset } }),
+      ...childStatus(file),
       async prepareReopen(next) {
         const replacement = joinGroup(host, (next.options as ThrottleOptions)['throttle-group']);
         return {

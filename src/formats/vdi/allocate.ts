@@ -1,7 +1,7 @@
 /** Giving blocks a place (V-22, V-23, V-26): written whole, and named by the map afterwards. */
 import { BlockError } from '../../core/errors.ts';
 import { settled } from '../../core/gate.ts';
-import { fillOverParent, type Outcome } from './copy-up.ts';
+import { clearAround, fillOverParent, type Outcome } from './copy-up.ts';
 import type { VdiImage } from './image.ts';
 import { isStored, ZEROED } from './map.ts';
 import { zeroBlocks } from './whole-zeroes.ts';
@@ -97,14 +97,8 @@ async function fill(image: VdiImage, run: Run, source: Uint8Array | undefined): 
 /** Data, with zeroes around it where the file does not have them by itself (V-22). */
 async function fillPlain(image: VdiImage, run: Run, source: Uint8Array): Promise<void> {
   const { file } = image;
-  const start = image.startOf(run.firstSlot);
   const data = image.position(run.firstSlot) + (run.offset % image.blockSize);
-  const end = image.startOf(run.firstSlot + run.count);
   const pieces = [image.after('write_aio', () => file.write(data, source))];
-  if (!run.fresh) {
-    const dataEnd = data + source.length;
-    if (data > start) pieces.push(file.writeZeroes(start, data - start, { unmap: true }));
-    if (dataEnd < end) pieces.push(file.writeZeroes(dataEnd, end - dataEnd, { unmap: true }));
-  }
+  clearAround(image, run, data, data + source.length, pieces);
   await settled(pieces);
 }

@@ -1,4 +1,5 @@
 /** Giving back what holds nothing (V-51): blocks that need no place lose it, and the last blocks move into the gaps. */
+import { firstDifference } from '../../bytes/difference.ts';
 import { isZero } from '../../bytes/zero.ts';
 import type { Child, CompactOptions } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
@@ -88,7 +89,7 @@ async function entryWithoutPlace(
     if (!same || parent === undefined) continue;
     const other = parents.subarray(0, piece.length);
     await parent.read(start + at, other);
-    same = piece.every((byte, index) => byte === other[index]);
+    same = firstDifference(piece, other) < 0;
   }
   if (zero) return ZEROED;
   return same ? UNALLOCATED : undefined;

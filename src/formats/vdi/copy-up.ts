@@ -131,7 +131,7 @@ function placeOf(image: VdiImage, { firstBlock, firstSlot }: Run, offset: number
 }
 
 /** What the run's places hold outside [from, to) must be zero, and is by itself only in a file that grows by them. */
-function clearAround(image: VdiImage, run: Run, from: number, to: number, pieces: Promise<void>[]): void {
+export function clearAround(image: VdiImage, run: Run, from: number, to: number, pieces: Promise<void>[]): void {
   if (run.fresh) return;
   const start = image.startOf(run.firstSlot);
   const end = image.startOf(run.firstSlot + run.count);

@@ -6,6 +6,7 @@ import { BlockError } from '../../core/errors.ts';
 import { jsonNameOptions, protocolPrefix, stripPrefix } from '../../core/filename.ts';
 import type { Host, HostContext } from '../../core/host.ts';
 import { decodeHeader, HEADER_BYTES, SIGNATURE, type VdiHeader } from './header.ts';
+import { sameUuid } from './lineage.ts';
 
 /** Files whose headers are read in one folder, at most. */
 const FILES_MAX = 2000;
@@ -167,10 +168,6 @@ async function readVdiHeader(host: Host, path: string, context?: HostContext): P
   } finally {
     await file.close();
   }
-}
-
-function sameUuid(a: Uint8Array, b: Uint8Array): boolean {
-  return formatUuid(a) === formatUuid(b);
 }
 
 /** A file that cannot be read is not the one. */

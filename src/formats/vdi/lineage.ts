@@ -2,7 +2,8 @@
  * Whether the image below is the one that a differencing image was made over, and as it was then (V-50): it is warned of
  * when not, and nothing is written down into it.
  */
-import { formatUuid } from '../../bytes/uuid.ts';
+import { firstDifference } from '../../bytes/difference.ts';
+import { formatUuid, parseUuid } from '../../bytes/uuid.ts';
 import { isZero } from '../../bytes/zero.ts';
 import type { Child, DriverInfo } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
@@ -74,7 +75,7 @@ export class Lineage {
   }
 }
 
-export interface ParentUuids {
+interface ParentUuids {
   readonly uuid: string;
   readonly modification: string;
 }
@@ -84,4 +85,21 @@ export function uuidsOf(info: DriverInfo | undefined): ParentUuids | undefined {
   if (info?.specific?.type !== 'vdi') return undefined;
   const { uuid, 'modification-uuid': modification } = info.specific.data;
   return { uuid: String(uuid), modification: String(modification) };
+}
+
+/** As headers hold them. */
+export interface StoredUuids {
+  readonly uuid: Uint8Array;
+  readonly modificationUuid: Uint8Array;
+}
+
+export function storedUuidsOf(info: DriverInfo | undefined): StoredUuids | undefined {
+  const told = uuidsOf(info);
+  const uuid = told && parseUuid(told.uuid);
+  const modificationUuid = told && parseUuid(told.modification);
+  return uuid && modificationUuid && { uuid, modificationUuid };
+}
+
+export function sameUuid(a: Uint8Array, b: Uint8Array): boolean {
+  return firstDifference(a, b) < 0;
 }

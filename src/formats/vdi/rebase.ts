@@ -1,23 +1,17 @@
 /** Changing what a VDI is based on, and emptying it after a commit (V-50). */
-import { parseUuid } from '../../bytes/uuid.ts';
 import { isZero } from '../../bytes/zero.ts';
 import type { BackingReference, DriverInfo } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { readNamedHeader } from './find-parent.ts';
 import { ImageType } from './header.ts';
 import type { VdiImage } from './image.ts';
-import { uuidsOf } from './lineage.ts';
+import { type StoredUuids, sameUuid, storedUuidsOf } from './lineage.ts';
 import { isStored, UNALLOCATED, ZEROED } from './map.ts';
 import { alone, writeBack } from './write-back.ts';
 
 const NULL_UUID = new Uint8Array(16);
 /** Bytes of the parent that are looked at at a time. */
 const READ_BYTES = 1 << 20;
-
-interface Uuids {
-  readonly uuid: Uint8Array;
-  readonly modificationUuid: Uint8Array;
-}
 
 /**
  * Records another parent, or none; what the image itself holds stays as it is. ENOTSUP for a parent that is no VDI, and
@@ -58,27 +52,22 @@ async function uuidsOfNamed(
   image: VdiImage,
   { filename, format }: BackingReference,
   parentInfo: () => DriverInfo | undefined,
-): Promise<Uuids> {
+): Promise<StoredUuids> {
   const { node, host, file } = image;
   if (format !== 'vdi' && format !== '') {
     const text = `A VDI image cannot record '${filename}' of format '${format}' as its parent: it must be a VDI`;
     throw new BlockError('ENOTSUP', text, { node });
   }
-  const linked = image.parent()?.filename() === filename ? uuidsOf(parentInfo()) : undefined;
-  const uuid = parseUuid(linked?.uuid ?? '');
-  const modificationUuid = parseUuid(linked?.modification ?? '');
-  const named =
-    uuid !== undefined && modificationUuid !== undefined
-      ? { uuid, modificationUuid }
-      : await readNamedHeader(host, file.filename(), filename);
+  const linked = image.parent()?.filename() === filename ? storedUuidsOf(parentInfo()) : undefined;
+  const named = linked ?? (await readNamedHeader(host, file.filename(), filename));
   requireUuid(named, image.header.uuid, filename);
   return named;
 }
 
 /** The link would be to nothing, or to the image itself. */
-export function requireUuid({ uuid }: Uuids, own: Uint8Array | undefined, filename: string): void {
+export function requireUuid({ uuid }: StoredUuids, own: Uint8Array, filename: string): void {
   if (isZero(uuid)) throw new BlockError('EINVAL', `'${filename}' has a null UUID, so that it cannot be a parent`);
-  if (own?.every((byte, index) => byte === uuid[index])) {
+  if (sameUuid(uuid, own)) {
     throw new BlockError('EINVAL', `'${filename}' has the UUID of the image that is to be based on it`);
   }
 }
@@ -134,14 +123,10 @@ export async function makeEmpty(image: VdiImage, parentInfo: () => DriverInfo | 
       image.setEntry(block, UNALLOCATED);
       if (isStored(slot)) image.slots.release(slot);
     }
-    adoptParent(image, uuidsOf(parentInfo()));
+    const parent = storedUuidsOf(parentInfo());
+    if (parent !== undefined && sameUuid(parent.uuid, image.header.linkUuid)) {
+      image.header.parentUuid = parent.modificationUuid;
+    }
     await writeBack(image);
   });
-}
-
-function adoptParent({ header }: VdiImage, parent: ReturnType<typeof uuidsOf>): void {
-  const uuid = parseUuid(parent?.uuid ?? '');
-  const modificationUuid = parseUuid(parent?.modification ?? '');
-  if (uuid === undefined || modificationUuid === undefined) return;
-  if (uuid.every((byte, index) => byte === header.linkUuid[index])) header.parentUuid = modificationUuid;
 }

@@ -38,7 +38,7 @@ export function lostChanges(changes: readonly Change[], kept: readonly Kept[], a
 /** Parts that are named one by one. */
 const PARTS_SHOWN = 6;
 
-/** One line, e.g. `write of 4096 bytes at 8192 (entry 3), of which 512 at 8704`. */
+/** One line, e.g. `write of 4096 bytes at 8192 (entry 3), of it: 512 at 8704`. */
 function describeLost({ entry, kind, offset, length, parts }: LostChange): string {
   const whole = `${kind} of ${length} bytes at ${offset} (entry ${entry})`;
   if (parts.length === 1 && parts[0]?.length === length) return whole;

@@ -17,7 +17,7 @@ import type { Context } from '../context.ts';
 import { newGraph } from '../graph.ts';
 import { imageRequest, openImage, withDisks } from '../open-image.ts';
 import { jsonText } from '../output/json.ts';
-import { type ProgressMode, progressDisplay, progressMode } from '../output/progress.ts';
+import { askedDisplay } from '../output/progress.ts';
 
 export const checksumCommand: Command = {
   name: 'checksum',
@@ -42,17 +42,12 @@ export const checksumCommand: Command = {
 };
 
 async function run(context: Context): Promise<number> {
-  let mode: ProgressMode | undefined;
-  const given = readCommandLine(context, checksumCommand, {
-    progress: (value) => {
-      mode = progressMode(value);
-    },
-  });
+  const given = readCommandLine(context, checksumCommand);
   const { filename } = given;
   const form = outputForm(given.text('output'));
   const cache = cacheMode('source cache', given.text('T'));
   const disk = await openImage(newGraph(context), { ...imageRequest(context, given, filename, 'format'), cache });
-  const display = progressDisplay(context, { percentages: given.has('p'), quiet: given.has('q'), mode, step: 1 });
+  const display = askedDisplay(context, given, { step: 1 });
   try {
     await withDisks([disk], async () => {
       display.begin();

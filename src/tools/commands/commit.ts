@@ -12,7 +12,7 @@ import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { imageRequest, openImage } from '../open-image.ts';
-import { type ProgressDisplay, type ProgressMode, progressDisplay, progressMode } from '../output/progress.ts';
+import { askedDisplay, type ProgressDisplay } from '../output/progress.ts';
 
 export const commitCommand: Command = {
   name: 'commit',
@@ -39,13 +39,9 @@ export const commitCommand: Command = {
 
 async function run(context: Context): Promise<number> {
   let rate: number | undefined;
-  let mode: ProgressMode | undefined;
   const given = readCommandLine(context, commitCommand, {
     r: (value) => {
       rate = sizeArgument('rate limit', value);
-    },
-    progress: (value) => {
-      mode = progressMode(value);
     },
   });
   const { filename } = given;
@@ -54,7 +50,7 @@ async function run(context: Context): Promise<number> {
   const request = { ...imageRequest(context, given, filename, 'format'), writable: true, cache };
   const disk = await openImage(graph, request);
   const quiet = given.has('q');
-  const display = progressDisplay(context, { percentages: given.has('p'), quiet, mode, step: 1 });
+  const display = askedDisplay(context, given, { step: 1 });
   display.begin();
   try {
     const base = await namedBase(disk, filename, given.text('b'));

@@ -6,7 +6,7 @@ import { FORMAT, IMAGE_OPTS, OBJECT, PROGRESS, PROGRESS_MODE, QUIET } from '../c
 import type { Context } from '../context.ts';
 import { newGraph } from '../graph.ts';
 import { imageRequest, openImage, withDisks } from '../open-image.ts';
-import { type ProgressMode, progressDisplay, progressMode } from '../output/progress.ts';
+import { askedDisplay } from '../output/progress.ts';
 
 export const compactCommand: Command = {
   name: 'compact',
@@ -21,17 +21,12 @@ export const compactCommand: Command = {
 };
 
 async function run(context: Context): Promise<number> {
-  let mode: ProgressMode | undefined;
-  const given = readCommandLine(context, compactCommand, {
-    progress: (value) => {
-      mode = progressMode(value);
-    },
-  });
+  const given = readCommandLine(context, compactCommand);
   const { filename } = given;
   const quiet = given.has('q');
   const request = { ...imageRequest(context, given, filename, 'format'), writable: true };
   const disk = await openImage(newGraph(context), request);
-  const display = progressDisplay(context, { percentages: given.has('p'), quiet, mode, step: 1 });
+  const display = askedDisplay(context, given, { step: 1 });
   try {
     const result = await withDisks([disk], () => {
       display.begin();

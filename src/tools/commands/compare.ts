@@ -17,7 +17,7 @@ import type { Context } from '../context.ts';
 import { misuse, withStatus } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { type ImageRequest, imageRequest, openImage, withDisks } from '../open-image.ts';
-import { type ProgressDisplay, type ProgressMode, progressDisplay, progressMode } from '../output/progress.ts';
+import { askedDisplay, type ProgressDisplay } from '../output/progress.ts';
 
 /** Exit statuses (T-GEN-7). */
 const DIFFERENT = 1;
@@ -50,18 +50,13 @@ export const compareCommand: Command = {
 };
 
 async function run(context: Context): Promise<number> {
-  let mode: ProgressMode | undefined;
-  const given = readCommandLine(context, compareCommand, {
-    progress: (value) => {
-      mode = progressMode(value);
-    },
-  });
+  const given = readCommandLine(context, compareCommand);
   const [nameA, nameB] = given.operands;
   if (nameA === undefined || nameB === undefined || given.operands.length !== 2) {
     throw misuse('Expecting two image file names');
   }
   const quiet = given.has('q');
-  const display = progressDisplay(context, { percentages: given.has('p'), quiet, mode, step: 2 });
+  const display = askedDisplay(context, given, { step: 2 });
   try {
     const cache = cacheMode('source cache', given.text('T'));
     const a = { ...imageRequest(context, given, nameA, 'f'), cache };

@@ -19,7 +19,7 @@ import { type ConvertSettings, readSettings } from '../convert/settings.ts';
 import { Failure } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { withDisks } from '../open-image.ts';
-import { type ProgressDisplay, progressDisplay } from '../output/progress.ts';
+import { askedDisplay, type ProgressDisplay } from '../output/progress.ts';
 
 export const convertCommand: Command = {
   name: 'convert',
@@ -94,12 +94,7 @@ async function run(context: Context): Promise<number> {
     return convertStream(context, graph, settings, { target, format });
   }
   const cache = cacheMode('source cache', given.text('T'));
-  const display = progressDisplay(context, {
-    percentages: given.has('p'),
-    quiet: given.has('q'),
-    mode: settings.mode,
-    step: 1,
-  });
+  const display = askedDisplay(context, given, { step: 1 });
   display.begin();
   try {
     const sources = await openSources(context, graph, settings, given.operands.slice(0, -1), cache);

@@ -17,7 +17,7 @@ import { Failure, misuse } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { imageRequest, openImage, withDisks } from '../open-image.ts';
 import { type JsonObject, jsonText } from '../output/json.ts';
-import { type ProgressMode, progressDisplay, progressMode } from '../output/progress.ts';
+import { askedDisplay } from '../output/progress.ts';
 
 export const crashlabCommand: Command = {
   name: 'crashlab',
@@ -77,20 +77,15 @@ async function run(context: Context): Promise<number> {
 }
 
 async function runLab(context: Context): Promise<number> {
-  let mode: ProgressMode | undefined;
-  const given = readCommandLine(context, crashlabCommand, {
-    progress: (value) => {
-      mode = progressMode(value);
-    },
-  });
+  const given = readCommandLine(context, crashlabCommand);
   const form = given.has('json') ? 'json' : outputForm(given.text('output'));
   const settings = readSettings(given);
   const graph = newGraph(context);
   const base = await openImage(graph, imageRequest(context, given, settings.base, 'format'));
   return withDisks([base], async () => {
-    const log = await openImage(graph, { ...imageRequest(context, given, settings.log, 'no'), format: 'raw' });
+    const log = await openImage(graph, { ...imageRequest(context, given, settings.log), format: 'raw' });
     return withDisks([log], async () => {
-      const display = progressDisplay(context, { percentages: false, quiet: given.has('q'), mode, step: 1 });
+      const display = askedDisplay(context, given, { step: 1 });
       const files = new StateFiles(base);
       const folder = mkdtempSync(join(tmpdir(), 'diskwright-crashlab-'));
       try {

@@ -9,7 +9,7 @@ import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { imageRequest, openImage, withDisks } from '../open-image.ts';
-import { type ProgressMode, progressDisplay, progressMode } from '../output/progress.ts';
+import { askedDisplay } from '../output/progress.ts';
 
 const BLOCK_SIZE_MAX = (1n << 31n) - 1n;
 
@@ -44,18 +44,13 @@ interface Operands {
 }
 
 async function run(context: Context): Promise<number> {
-  let mode: ProgressMode | undefined;
-  const given = readCommandLine(context, ddCommand, {
-    progress: (value) => {
-      mode = progressMode(value);
-    },
-  });
+  const given = readCommandLine(context, ddCommand);
   const { input, output, blockSize, count, skip } = parseOperands(given.operands);
   const graph = newGraph(context);
   const disk = await openImage(graph, imageRequest(context, given, input, 'f'));
   const format = given.text('O') ?? guessFormat(context.dialect, output);
   // qemu-img's dd tells no progress, not even to SIGUSR1 (T-GEN-16).
-  const display = progressDisplay(context, { percentages: false, quiet: context.dialect.qemu, mode, step: 1 });
+  const display = askedDisplay(context, given, { quiet: context.dialect.qemu, step: 1 });
   let skippedPastEnd: boolean;
   try {
     ({ skippedPastEnd } = await withDisks([disk], async () => {

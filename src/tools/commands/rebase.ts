@@ -17,7 +17,7 @@ import type { Context } from '../context.ts';
 import { Failure, misuse } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { imageRequest, openImage, withDisks } from '../open-image.ts';
-import { type ProgressDisplay, type ProgressMode, progressDisplay, progressMode } from '../output/progress.ts';
+import { askedDisplay, type ProgressDisplay } from '../output/progress.ts';
 
 export const rebaseCommand: Command = {
   name: 'rebase',
@@ -53,18 +53,13 @@ export const rebaseCommand: Command = {
 };
 
 async function run(context: Context): Promise<number> {
-  let mode: ProgressMode | undefined;
-  const given = readCommandLine(context, rebaseCommand, {
-    progress: (value) => {
-      mode = progressMode(value);
-    },
-  });
+  const given = readCommandLine(context, rebaseCommand);
   const { filename } = given;
   const unsafe = given.has('u');
   if (!unsafe && given.text('b') === undefined) {
     throw misuse('Must specify backing file (-b) or use unsafe mode (-u)');
   }
-  const display = progressDisplay(context, { percentages: given.has('p'), quiet: given.has('q'), mode, step: 2 });
+  const display = askedDisplay(context, given, { step: 2 });
   display.begin();
   try {
     await rebaseImage(context, given, filename, display);

@@ -18,7 +18,7 @@ import { Failure, misuse } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { imageRequest, openImage, withDisks } from '../open-image.ts';
 import { type JsonObject, jsonText } from '../output/json.ts';
-import { type ProgressMode, progressDisplay, progressMode } from '../output/progress.ts';
+import { askedDisplay } from '../output/progress.ts';
 
 export const replayCommand: Command = {
   name: 'replay',
@@ -51,12 +51,7 @@ export const replayCommand: Command = {
 };
 
 async function run(context: Context): Promise<number> {
-  let mode: ProgressMode | undefined;
-  const given = readCommandLine(context, replayCommand, {
-    progress: (value) => {
-      mode = progressMode(value);
-    },
-  });
+  const given = readCommandLine(context, replayCommand);
   const form = given.has('json') ? 'json' : outputForm(given.text('output'));
   const [logName, filename] = given.operands;
   if (given.has('until') && given.has('mark')) throw misuse('--until and --mark are mutually exclusive');
@@ -66,12 +61,12 @@ async function run(context: Context): Promise<number> {
   };
   if (given.has('list')) {
     if (logName === undefined || given.operands.length > 1) throw misuse('Expecting one log file name');
-    return list(context, logName, { ...range, untilMark: given.text('mark') }, form);
+    return list(context, given, { ...range, logName, untilMark: given.text('mark') }, form);
   }
   if (logName === undefined || filename === undefined || given.operands.length > 2) {
     throw misuse('Expecting a log and an image file name');
   }
-  const result = await replayOnto(context, given, { logName, filename, range }, mode);
+  const result = await replayOnto(context, given, { logName, filename, range });
   if (form === 'json') context.out.line(jsonText({ ...result }));
   else if (!given.has('q')) context.out.line(`${result.entries} entries replayed; the next one is ${result.next}.`);
   return 0;
@@ -87,14 +82,13 @@ async function replayOnto(
   context: Context,
   given: GivenOptions,
   { logName, filename, range }: Names,
-  mode: ProgressMode | undefined,
 ): Promise<ReplayResult> {
   const graph = newGraph(context);
   const untilMark = given.text('mark');
-  const log = await openImage(graph, { ...imageRequest(context, given, logName, 'no'), format: 'raw' });
+  const log = await openImage(graph, { ...imageRequest(context, given, logName), format: 'raw' });
   return withDisks([log], async () => {
     const target = await openImage(graph, { ...imageRequest(context, given, filename, 'format'), writable: true });
-    const display = progressDisplay(context, { percentages: given.has('p'), quiet: given.has('q'), mode, step: 1 });
+    const display = askedDisplay(context, given, { step: 1 });
     try {
       const result = await withDisks([target], () => {
         display.begin();
@@ -122,6 +116,7 @@ function entryNumber(option: string, text: string | undefined): number | undefin
 }
 
 interface ListRange {
+  readonly logName: string;
   readonly from: number;
   readonly until: number;
   readonly untilMark: string | undefined;
@@ -129,13 +124,12 @@ interface ListRange {
 
 async function list(
   context: Context,
-  logName: string,
-  { from, until, untilMark }: ListRange,
+  given: GivenOptions,
+  { logName, from, until, untilMark }: ListRange,
   form: OutputForm,
 ): Promise<number> {
-  const { out, messages } = context;
-  const warn = (message: string, hint: string) => messages.warning(message, hint);
-  const log = await openImage(newGraph(context), { name: logName, imageOpts: false, warn, format: 'raw' });
+  const { out } = context;
+  const log = await openImage(newGraph(context), { ...imageRequest(context, given, logName), format: 'raw' });
   await withDisks([log], async () => {
     let first = true;
     if (form === 'json') out.write('[');

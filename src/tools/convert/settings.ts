@@ -5,7 +5,6 @@ import { plainNumber, sizeArgument } from '../command-line/numbers.ts';
 import { OptionList } from '../command-line/option-list.ts';
 import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
-import { type ProgressMode, progressMode } from '../output/progress.ts';
 
 const PARALLEL_MAX = 16;
 const SPARSE_SIZE_MAX = 16 << 20;
@@ -17,7 +16,6 @@ export interface ConvertSettings {
   /** Bytes per second. */
   readonly rateLimit: number | undefined;
   readonly parallel: number;
-  readonly mode: ProgressMode | undefined;
 }
 
 /** Reads and checks the options. Throws Failure in the order of T-CONV-2. */
@@ -26,7 +24,6 @@ export function readSettings(context: Context, command: Command): ConvertSetting
   let sparseSize = 4096;
   let rateLimit: number | undefined;
   let parallel = 8;
-  let mode: ProgressMode | undefined;
   const given = readCommandLine(context, command, {
     o: (value) => options.add(value),
     S: (value) => {
@@ -39,12 +36,9 @@ export function readSettings(context: Context, command: Command): ConvertSetting
       parallel = parseParallel(value);
     },
     l: (value) => checkSnapshotArgument(value, (message, hint) => context.messages.warning(message, hint)),
-    progress: (value) => {
-      mode = progressMode(value);
-    },
   });
   refuseCombinations(given);
-  return { given, options, sparseSize, rateLimit, parallel, mode };
+  return { given, options, sparseSize, rateLimit, parallel };
 }
 
 function parseSparseSize(text: string): number {

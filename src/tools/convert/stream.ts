@@ -6,7 +6,7 @@ import { cacheMode } from '../command-line/arguments.ts';
 import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
 import { withDisks } from '../open-image.ts';
-import { progressDisplay } from '../output/progress.ts';
+import { askedDisplay } from '../output/progress.ts';
 import { newTarget, openSources } from './images.ts';
 import type { ConvertSettings } from './settings.ts';
 import { readStdin, type StreamOptions, stdinSize, writeStdout } from './standard-streams.ts';
@@ -22,12 +22,12 @@ export async function convertStream(
   settings: ConvertSettings,
   into: StreamTarget,
 ): Promise<number> {
-  const { given, mode } = settings;
+  const { given } = settings;
   const sources = given.operands.slice(0, -1);
   refuseImpossible(context, settings, sources, into);
   // Percentages would mix with the data.
   const percentages = given.has('p') && into.target !== '-';
-  const display = progressDisplay(context, { percentages, quiet: given.has('q'), mode, step: 1 });
+  const display = askedDisplay(context, given, { percentages, step: 1 });
   const options = { clock: graph.host.clock, signal: context.signal, progress: display.update };
   display.begin();
   try {

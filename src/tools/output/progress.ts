@@ -1,6 +1,7 @@
 /** Progress of long work (T-GEN-16): qemu-img's percentage, a bar on a terminal, JSON lines for programs. */
 import { formatSize } from '../../bytes/size.ts';
 import type { Progress } from '../../core/driver.ts';
+import type { GivenOptions } from '../command.ts';
 import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
 
@@ -28,6 +29,7 @@ export interface ProgressDisplay {
   end(): void;
 }
 
+/** Undefined: as the terminal is. Throws Failure. */
 export function progressMode(text: string): ProgressMode | undefined {
   if (text === 'auto') return undefined;
   if (text === 'none' || text === 'bar' || text === 'json') return text;
@@ -41,6 +43,16 @@ export function progressDisplay(context: Context, request: ProgressRequest): Pro
   const mode = request.mode ?? (!context.dialect.qemu && context.messages.isTerminal ? 'bar' : 'none');
   const display = mode === 'bar' ? bar(context) : mode === 'json' ? jsonLines(context) : undefined;
   return display ?? onSignal(context);
+}
+
+/** The display that a command's `-p`, `-q` and `--progress` ask for, but for what `request` says. */
+export function askedDisplay(
+  context: Context,
+  given: GivenOptions,
+  request: Partial<ProgressRequest> & Pick<ProgressRequest, 'step'>,
+): ProgressDisplay {
+  const mode = progressMode(given.text('progress') ?? 'auto');
+  return progressDisplay(context, { percentages: given.has('p'), quiet: given.has('q'), mode, ...request });
 }
 
 function share(done: number, total: number): number {
