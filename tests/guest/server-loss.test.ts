@@ -6,7 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { check, convert, create } from '../../src/node/index.ts';
-import { program, start, stop } from '../interop/nbd-programs.ts';
+import { linkProgram } from '../interop/cli-programs.ts';
+import { start, stop } from '../interop/nbd-programs.ts';
 import { longMode } from '../set-up/seed.ts';
 import { Guest } from './guest.ts';
 import { guestNote } from './parts.ts';
@@ -46,7 +47,8 @@ const note = longMode ? guestNote : ' (skipped: long mode only)';
 describe.skipIf(note !== '')(`a Linux guest and the end of its server${note}`, () => {
   beforeEach(async () => {
     folder = mkdtempSync(join(tmpdir(), 'diskwright-loss-'));
-    ours = await program('src/tools/diskwright.ts', folder, 'diskwright.cjs');
+    ours = join(folder, 'diskwright');
+    await linkProgram('diskwright', ours);
     await create(image(), { size: SIZE });
     await startServer();
   });

@@ -1,9 +1,9 @@
 /** Runs our command line beside the program it stands for, on equal files, for tests that compare what both print. */
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { build, type Plugin } from 'esbuild';
+import { build } from '../../scripts/build.mjs';
 import { root } from '../tidy/source-files.ts';
 
 export interface Outcome {
@@ -24,9 +24,6 @@ const peer = installedVersion('qemu-img');
 export const peerMissing: string | undefined =
   peer === undefined ? 'qemu-img is not installed (Debian: qemu-utils)' : undefined;
 
-/** The bundles lie outside the package: this is where they find their dependencies. */
-const ENVIRONMENT: NodeJS.ProcessEnv = { ...process.env, NODE_PATH: join(root, 'node_modules') };
-
 /** Two equal folders, one for each program. */
 export class SideBySide {
   readonly #folder = mkdtempSync(join(tmpdir(), 'diskwright-cli-'));
@@ -37,13 +34,12 @@ export class SideBySide {
     for (const folder of [this.ours, this.theirs, join(this.#folder, 'bin')]) mkdirSync(folder);
   }
 
-  /** `drivers`: a file that takes the place of src/drivers.ts in our programs. */
-  static async make(options: { readonly drivers?: string } = {}): Promise<SideBySide> {
+  static async make(): Promise<SideBySide> {
     const pair = new SideBySide();
     // Called by this name, our messages begin like theirs.
-    await bundle('src/tools/img.ts', join(pair.#folder, 'bin/qemu-img'), options.drivers);
-    await bundle('src/tools/io.ts', join(pair.#folder, 'bin/qemu-io'), options.drivers);
-    await bundle('src/tools/diskwright.ts', join(pair.#folder, 'bin/diskwright'), options.drivers);
+    await linkProgram('diskwright-img', join(pair.#folder, 'bin/qemu-img'));
+    await linkProgram('diskwright-io', join(pair.#folder, 'bin/qemu-io'));
+    await linkProgram('diskwright', join(pair.#folder, 'bin/diskwright'));
     return pair;
   }
 
@@ -78,9 +74,6 @@ export class SideBySide {
     return join(this.#folder, 'bin', name);
   }
 
-  /** For starting it otherwise than by the methods here. */
-  readonly environment: NodeJS.ProcessEnv = ENVIRONMENT;
-
   /** diskwright-img under the name qemu-img. */
   runOurs(args: readonly string[], input?: Uint8Array): Outcome {
     return run(this.program('qemu-img'), args, this.ours, input);
@@ -105,41 +98,22 @@ export class SideBySide {
   }
 }
 
-/** An executable file of one of our programs, from the present sources. */
-export async function bundle(entry: string, outfile: string, drivers?: string): Promise<void> {
-  await build({
-    absWorkingDir: root,
-    entryPoints: [entry],
-    outfile,
-    bundle: true,
-    platform: 'node',
-    format: 'cjs',
-    target: 'node20.19',
-    packages: 'external',
-    plugins: drivers === undefined ? [] : [replaced(join(root, 'src/drivers.ts'), join(root, drivers))],
-    define: { 'import.meta.url': 'bundleUrl' },
-    banner: { js: '#!/usr/bin/env node\nconst bundleUrl = require("node:url").pathToFileURL(__filename).href;' },
-  });
-  chmodSync(outfile, 0o755);
-}
+let built: Promise<boolean> | undefined;
 
-/** Puts one source file in the place of another, but in that file itself. */
-function replaced(path: string, by: string): Plugin {
-  return {
-    name: 'replaced',
-    setup({ onResolve }) {
-      onResolve({ filter: /\/drivers\.ts$/ }, ({ importer, path: asked, resolveDir }) =>
-        importer !== by && join(resolveDir, asked) === path ? { path: by } : undefined,
-      );
-    },
-  };
+/** A link to one of our programs, built from the present sources. */
+export async function linkProgram(
+  name: 'diskwright' | 'diskwright-img' | 'diskwright-io' | 'diskwright-nbd',
+  path: string,
+): Promise<void> {
+  built ??= build();
+  await built;
+  symlinkSync(join(root, 'bin', name), path);
 }
 
 function run(program: string, args: readonly string[], cwd: string, input?: Uint8Array): Outcome {
   const { status, stdout, stderr } = spawnSync(program, args, {
     cwd,
     encoding: 'utf8',
-    env: ENVIRONMENT,
     maxBuffer: 1 << 30,
     // One that hangs is a failure, not a wait.
     timeout: 60_000,

@@ -21,7 +21,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { checksum, create } from '../../src/node/index.ts';
-import { missing, program, run, start } from './nbd-programs.ts';
+import { linkProgram } from './cli-programs.ts';
+import { missing, run, start } from './nbd-programs.ts';
 
 const MIB = 1 << 20;
 let folder: string;
@@ -31,7 +32,8 @@ let point: string;
 
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'diskwright-mount-'));
-  diskwright = await program('src/tools/diskwright.ts', folder, 'diskwright');
+  diskwright = join(folder, 'diskwright');
+  await linkProgram('diskwright', diskwright);
 });
 beforeEach(() => {
   point = join(folder, `mnt${mounts++}`);

@@ -7,7 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { missing, type Outcome, program, run, runBeside, start, stop } from './nbd-programs.ts';
+import { linkProgram } from './cli-programs.ts';
+import { missing, type Outcome, run, runBeside, start, stop } from './nbd-programs.ts';
 
 let folder: string;
 let ours: string;
@@ -17,8 +18,10 @@ const running: ChildProcess[] = [];
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'diskwright-nbd-'));
   // Called by this name, our messages begin like theirs.
-  ours = await program('src/tools/nbd.ts', folder, 'qemu-nbd');
-  diskwright = await program('src/tools/diskwright.ts', folder, 'diskwright');
+  ours = join(folder, 'qemu-nbd');
+  await linkProgram('diskwright-nbd', ours);
+  diskwright = join(folder, 'diskwright');
+  await linkProgram('diskwright', diskwright);
   writeFileSync(join(folder, 'disk.img'), Buffer.alloc(1 << 20));
 });
 afterEach(async () => {

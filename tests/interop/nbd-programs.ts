@@ -2,9 +2,6 @@
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { join } from 'node:path';
-import { root } from '../tidy/source-files.ts';
-import { bundle } from './cli-programs.ts';
 
 export interface Outcome {
   readonly status: number | null;
@@ -22,19 +19,9 @@ export function missing(...programs: readonly string[]): string {
   return absent.length === 0 ? '' : ` (skipped: ${absent.join(', ')} not installed)`;
 }
 
-export const ENVIRONMENT: NodeJS.ProcessEnv = { ...process.env, NODE_PATH: join(root, 'node_modules') };
-
-/** Bundles a command's entry into `folder` under a name; its path. */
-export async function program(entry: string, folder: string, name: string): Promise<string> {
-  const outfile = join(folder, name);
-  await bundle(entry, outfile);
-  return outfile;
-}
-
 export function run(command: string, args: readonly string[], cwd: string): Outcome {
   const { status, stdout, stderr } = spawnSync(command, args, {
     cwd,
-    env: ENVIRONMENT,
     encoding: 'utf8',
     maxBuffer: 1 << 28,
     timeout: 60_000,
@@ -44,7 +31,7 @@ export function run(command: string, args: readonly string[], cwd: string): Outc
 
 /** The same without holding up this process, which may be the server. */
 export async function runBeside(command: string, args: readonly string[], cwd: string): Promise<Outcome> {
-  const child = spawn(command, args, { cwd, env: ENVIRONMENT, stdio: ['ignore', 'pipe', 'pipe'], timeout: 60_000 });
+  const child = spawn(command, args, { cwd, stdio: ['ignore', 'pipe', 'pipe'], timeout: 60_000 });
   let [stdout, stderr] = ['', ''];
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     stdout += text;
@@ -58,7 +45,7 @@ export async function runBeside(command: string, args: readonly string[], cwd: s
 
 /** A command left running, and what it says on stderr. */
 export function start(command: string, args: readonly string[], cwd: string): ChildProcess {
-  return spawn(command, args, { cwd, env: ENVIRONMENT, stdio: ['ignore', 'pipe', 'pipe'] });
+  return spawn(command, args, { cwd, stdio: ['ignore', 'pipe', 'pipe'] });
 }
 
 export async function stop(child: ChildProcess, signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
