@@ -263,12 +263,18 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   /** The same, by the name that it has in drivers. */
   async truncate(length: number, options: TruncateOptions = {}): Promise<void> {
-    const link = this.#open();
+    this.#open();
     checkResize(this, length, options);
+    await this.#mayResize(() => this.#run('truncate', 0, length, () => request.truncate(this.node, length, options)));
+  }
+
+  /** Holds the permission to resize as long as `work` runs. */
+  async #mayResize(work: () => Promise<void>): Promise<void> {
+    const link = this.#open();
     const { need, share } = link.held;
     if (this.#truncating++ === 0) this.graph.changePermissions(link, { need: need | Permission.resize, share });
     try {
-      await this.#run('truncate', 0, length, () => request.truncate(this.node, length, options));
+      await work();
     } finally {
       const resized = --this.#truncating === 0 && this.#link === link;
       if (resized) this.graph.changePermissions(link, { need: link.held.need & ~Permission.resize, share });
@@ -292,8 +298,10 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   /** Changes options of the format, in place. ENOTSUP where the format cannot (BL-INFO-15). */
   async amend(options: NestedOptions, how: AmendOptions = {}): Promise<void> {
-    if (this.node.impl.amend !== undefined) this.#requireWritable();
-    await this.#alone(() => amend(this.node, flattenOptions(options), how));
+    const work = () => this.#alone(() => amend(this.node, flattenOptions(options), how));
+    if (this.node.impl.amend === undefined) return work();
+    this.#requireWritable();
+    await this.#mayResize(work);
   }
 
   /** Looks for damage, and repairs it if asked. ENOTSUP where the format has no check (BL-CHECK-1). */

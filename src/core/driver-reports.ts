@@ -65,3 +65,9 @@ export interface AmendOptions {
   readonly progress?: Progress;
   readonly signal?: AbortSignal;
 }
+
+/** What a driver may ask of the core while it amends its image. */
+export interface AmendContext extends AmendOptions {
+  /** Changes the disk's size, with all that the core does about that (BL-SIZE-4). May cut data off. */
+  truncate(length: number): Promise<void>;
+}

@@ -12,7 +12,7 @@ import type {
   ProtocolCreateContext,
 } from './driver-creation.ts';
 import type {
-  AmendOptions,
+  AmendContext,
   BlockSizes,
   CheckOptions,
   CheckReport,
@@ -22,7 +22,7 @@ import type {
 } from './driver-reports.ts';
 import type { Host, HostContext, HostFile } from './host.ts';
 import type { NewStorage } from './new-storage.ts';
-import type { OptionTree, SchemaOf } from './options.ts';
+import type { AnySchema, OptionTree, SchemaOf } from './options.ts';
 import type { ChildRole, Permissions } from './permissions.ts';
 
 export type * from './driver-creation.ts';
@@ -32,6 +32,8 @@ export interface WriteFlags {
   /** Force unit access: durable when the write resolves. */
   readonly fua?: boolean;
 }
+
+export type WriteKind = 'write' | 'zeroes';
 
 export interface ZeroFlags extends WriteFlags {
   /** The range's storage may be freed. */
@@ -154,6 +156,11 @@ export interface DriverNode {
   write?(offset: number, source: Uint8Array, flags: WriteFlags): Promise<void>;
   /** True: written (not durable). False: ask `write`; nothing happened. Never throws, never waits. */
   tryWriteNow?(offset: number, source: Uint8Array): boolean;
+  /**
+   * Whether `write`, or `writeZeroes`, makes what it is told durable by itself where the flag `fua` is set. Absent or false:
+   * it never gets the flag, and the core flushes behind the request.
+   */
+  takesFua?(kind: WriteKind): boolean;
   /** May throw ENOTSUP for a request it cannot do cheaply; the core then writes zeroes as data, unless noFallback. */
   writeZeroes?(offset: number, length: number, flags: ZeroFlags): Promise<void>;
   /** A hint; ENOTSUP is ignored by the core. */
@@ -216,8 +223,8 @@ export interface DriverNode {
   checkBacking?(): void;
   /** Drops all that this layer stores, so that the backing child shows; after a commit. */
   makeEmpty?(): Promise<void>;
-  /** Changes format options of an existing image, given as text (BL-INFO-15). */
-  amend?(options: OptionTree, how: AmendOptions): Promise<void>;
+  /** Changes format options of an existing image, given as text and checked to be among `amendOptions` (BL-INFO-15). */
+  amend?(options: OptionTree, how: AmendContext): Promise<void>;
 
   /** An event that the core or a parent raised (BL-DEBUG-1). A promise holds up the request that raised it. */
   debugEvent?(event: string): Promise<void> | undefined;
@@ -263,6 +270,8 @@ export interface Child {
   write(offset: number, source: Uint8Array, flags?: WriteFlags): Promise<void>;
   tryWriteNow(offset: number, source: Uint8Array): boolean;
   writeZeroes(offset: number, length: number, flags?: ZeroFlags): Promise<void>;
+  /** Whether such a request with `fua` makes durable what it writes, and nothing else; not: all is flushed behind it. */
+  takesFua(kind: WriteKind): boolean;
   discard(offset: number, length: number): Promise<void>;
   flush(): Promise<void>;
   truncate(length: number, options?: TruncateOptions): Promise<void>;
@@ -385,6 +394,8 @@ export interface FormatSpec<O = unknown, C = unknown> extends DriverBase<O> {
   /** Creation options of an overlay that names nothing below it; presence says that there are such (BL-OPEN-28). */
   readonly temporaryOverlay?: OptionTree;
   readonly create?: CreateSpec<C, FormatCreateContext<C>>;
+  /** Options that can be changed in an existing image (BL-INFO-15); its nodes have `amend`. */
+  readonly amendOptions?: AnySchema;
   /** Making one is making the file: all options, the size too, go to the protocol, and `create.run` is not called (raw). */
   readonly createsThroughProtocol?: boolean;
   measure?(context: MeasureContext<C>): Promise<Measurement>;

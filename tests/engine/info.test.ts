@@ -1,13 +1,13 @@
 /** What nodes tell of themselves: BL-INFO, BL-MEDIA-1, BL-SIZE-5 and -6, through filters and formats. */
 import { describe, expect, test } from 'vitest';
 import { amend } from '../../src/core/amend.ts';
-import type { DriverInfo, DriverNode, DriverSpec } from '../../src/core/driver.ts';
+import type { DriverInfo, DriverNode, DriverSpec, FormatSpec } from '../../src/core/driver.ts';
 import { defineFilter, defineFormat, defineProtocol } from '../../src/core/driver.ts';
 import type { Graph } from '../../src/core/graph.ts';
 import { allocatedSize, blockSizes, diskGeometry, isInserted, nodeInfo, zeroInit } from '../../src/core/info.ts';
 import { namedNodes, nodeRecord } from '../../src/core/named-nodes.ts';
 import { BlockNode } from '../../src/core/node.ts';
-import type { NestedOptions } from '../../src/core/options.ts';
+import { type NestedOptions, option } from '../../src/core/options.ts';
 import { raw } from '../../src/formats/raw.ts';
 import { namingFormat } from './naming-format.ts';
 import { failureOf, graphOf, plainFormat, Storage, storageProtocol } from './storage.ts';
@@ -23,9 +23,10 @@ function leaf(more: Partial<DriverNode>, name = 'leaf'): DriverSpec {
 }
 
 /** A format with more to it. */
-function format(more: Partial<DriverNode>): DriverSpec {
+function format(more: Partial<DriverNode>, spec: Partial<FormatSpec<never, never>> = {}): DriverSpec {
   return defineFormat({
     ...plainFormat,
+    ...spec,
     name: 'format',
     open: async (context) => ({ ...(await plainFormat.open(context)), ...more }),
   });
@@ -315,18 +316,23 @@ describe('amend (BL-INFO-15)', () => {
 
   test('the driver gets the options, and tells its progress; nothing else runs meanwhile', async () => {
     const seen: unknown[] = [];
+    const amendOptions = { 'a.b': option.number({ help: '', fallback: 0 }) };
+    const create = { options: { made: option.boolean({ help: '', fallback: false }) }, run: async () => {} };
     const graph = graphOf([
       storageProtocol(new Storage(8192)),
-      format({
-        async amend(options, { force, progress }) {
-          seen.push(
-            { ...options },
-            force,
-            graph.nodes().every(({ tracker }) => tracker.idle),
-          );
-          progress?.(1, 2);
+      format(
+        {
+          async amend(options, { force, progress }) {
+            seen.push(
+              { ...options },
+              force,
+              graph.nodes().every(({ tracker }) => tracker.idle),
+            );
+            progress?.(1, 2);
+          },
         },
-      }),
+        { amendOptions, create },
+      ),
     ]);
     const source = { driver: 'format', file: { driver: 'store' } };
     const disk = await graph.open(source, { writable: true });
@@ -334,6 +340,16 @@ describe('amend (BL-INFO-15)', () => {
     await disk.amend({ 'a.b': 1 }, { force: true, progress: (done, total) => void seen.push(done / total) });
     await reading;
     expect(seen).toEqual([{ 'a.b': 1 }, true, true, 0.5]);
+    expect(await failureOf(disk.amend({ other: 1, made: true }))).toMatchObject({
+      code: 'EINVAL',
+      message: "Invalid parameter 'other'",
+    });
+    await expect(disk.amend({ made: true })).rejects.toMatchObject({
+      message: "Invalid parameter 'made'",
+      hint: 'This option is only supported for image creation',
+    });
+    await expect(disk.amend({ 'a.b': 'x' })).rejects.toThrow("Parameter 'a.b' expects a number");
+    expect(seen).toHaveLength(4);
     await disk.close();
     const reader = await graph.open(source);
     expect((await failureOf(reader.amend({}))).code).toBe('EPERM');
