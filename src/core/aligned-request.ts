@@ -1,5 +1,6 @@
 /** Requests of a driver's own alignment, in pieces no longer than its limit; and writes of any, which are widened to it. */
 import { alignDown, alignUp } from '../bytes/align.ts';
+import type { WriteFlags } from './driver.ts';
 import { BlockError, notSupported } from './errors.ts';
 import { invariant } from './invariant.ts';
 import type { BlockNode } from './node.ts';
@@ -7,8 +8,6 @@ import type { TrackedRequest } from './tracker.ts';
 
 /** The first 512 bytes are what formats are probed on (BL-OPEN-13). */
 export const PROBED_BYTES = 512;
-
-const NO_FLAGS = Object.freeze({});
 
 /** Aligned already. */
 export async function readPieces(node: BlockNode, offset: number, target: Uint8Array): Promise<void> {
@@ -22,13 +21,15 @@ export async function readPieces(node: BlockNode, offset: number, target: Uint8A
 
 /**
  * Unaligned ends are merged with what is there; such a request runs beside no overlapping one. Events are raised as QEMU
- * raises them (BD-41), unless `quiet`: what stands in for a driver's zero write raised its own.
+ * raises them (BD-41), unless `quiet`: what stands in for a driver's zero write raised its own. `flags` are as the driver
+ * takes them.
  */
 export async function writeAligned(
   node: BlockNode,
   request: TrackedRequest,
   offset: number,
   source: Uint8Array,
+  flags: WriteFlags,
   quiet = false,
 ): Promise<void> {
   const { requestAlign: align } = node.limits;
@@ -37,7 +38,7 @@ export async function writeAligned(
   const stop = alignUp(end, align);
   if (start === offset && stop === end) {
     if (node.tracker.mustWait(request)) await node.tracker.wait(request);
-    return writePieces(node, offset, source, quiet);
+    return writePieces(node, offset, source, flags, quiet);
   }
   node.tracker.serialise(request, start, stop);
   await node.tracker.wait(request);
@@ -52,7 +53,7 @@ export async function writeAligned(
     if (ends.tail) await readEnds(node, stop - align, tail, { head: false, tail: true }, quiet);
   }
   merged.set(source, offset - start);
-  await writePieces(node, start, merged, quiet);
+  await writePieces(node, start, merged, flags, quiet);
 }
 
 /** Blocks for read-modify-write; past the disk's end they are zero. */
@@ -73,25 +74,37 @@ async function readEnds(
   if (tail) await raise?.('pwritev_rmw_after_tail');
 }
 
-async function writePieces(node: BlockNode, offset: number, source: Uint8Array, quiet: boolean): Promise<void> {
+async function writePieces(
+  node: BlockNode,
+  offset: number,
+  source: Uint8Array,
+  flags: WriteFlags,
+  quiet: boolean,
+): Promise<void> {
   const { impl } = node;
   if (impl.write === undefined) throw notSupported(node, 'writing');
   checkShape(node, offset, source.length);
   guardBlockZero(node, offset, source);
-  if (quiet || impl.debugEvent === undefined) return putPieces(node, offset, source);
+  if (quiet || impl.debugEvent === undefined) return putPieces(node, offset, source, flags);
   await impl.debugEvent('pwritev');
   try {
-    await putPieces(node, offset, source);
+    await putPieces(node, offset, source, flags);
   } finally {
     await impl.debugEvent('pwritev_done');
   }
 }
 
-async function putPieces({ impl, limits }: BlockNode, offset: number, source: Uint8Array): Promise<void> {
+/** With `fua` each piece is to be durable by itself. */
+async function putPieces(
+  { impl, limits }: BlockNode,
+  offset: number,
+  source: Uint8Array,
+  flags: WriteFlags,
+): Promise<void> {
   const { transferMax } = limits;
-  if (source.length <= transferMax) return impl.write?.(offset, source, NO_FLAGS);
+  if (source.length <= transferMax) return impl.write?.(offset, source, flags);
   for (let done = 0; done < source.length; done += transferMax) {
-    await impl.write?.(offset + done, source.subarray(done, done + transferMax), NO_FLAGS);
+    await impl.write?.(offset + done, source.subarray(done, done + transferMax), flags);
   }
 }
 

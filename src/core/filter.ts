@@ -28,6 +28,7 @@ export function completeFilter(own: Partial<DriverNode>, child: Link): DriverNod
     passes.tryReadNow = (offset, target) => child.tryReadNow(offset, target);
     if (own.status === undefined) Object.assign(passes, childStatus(child));
   }
+  if (own.write === undefined && own.writeZeroes === undefined) passes.takesFua = (kind) => child.takesFua(kind);
   if (own.write === undefined) passes.tryWriteNow = (offset, source) => child.tryWriteNow(offset, source);
   // The filter's own object, so that who made it can know its node by it.
   return Object.assign(own, { ...passes, ...own });

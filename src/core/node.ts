@@ -11,6 +11,7 @@ import type {
   Limits,
   TruncateOptions,
   WriteFlags,
+  WriteKind,
   ZeroFlags,
 } from './driver.ts';
 import { BlockError } from './errors.ts';
@@ -290,6 +291,10 @@ export class Link implements Child {
 
   writeZeroes(offset: number, length: number, flags: ZeroFlags = request.NO_FLAGS): Promise<void> {
     return this.writable ? request.writeZeroes(this.node, offset, length, flags) : this.#refuse();
+  }
+
+  takesFua(kind: WriteKind): boolean {
+    return this.node.impl.takesFua?.(kind) === true;
   }
 
   discard(offset: number, length: number): Promise<void> {

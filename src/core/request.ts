@@ -7,7 +7,7 @@ import { alignDown, alignUp, isPowerOfTwo } from '../bytes/align.ts';
 import { isZero } from '../bytes/zero.ts';
 import { PROBED_BYTES, readPieces, writeAligned } from './aligned-request.ts';
 import { debugEvent } from './debug.ts';
-import type { Limits, TruncateOptions, WriteFlags, ZeroFlags } from './driver.ts';
+import type { Limits, TruncateOptions, WriteFlags, WriteKind, ZeroFlags } from './driver.ts';
 import { BlockError, codeOf, notSupported } from './errors.ts';
 import { lengthOf } from './info.ts';
 import { invariant } from './invariant.ts';
@@ -126,7 +126,7 @@ async function readAligned(node: BlockNode, offset: number, target: Uint8Array):
   ]);
 }
 
-/** Writes. Past the end only where the node can grow, else ENOSPC. With `fua`, durable when it resolves. */
+/** Writes. Past the end only where the node can grow, else ENOSPC. With `fua`, durable when it resolves: by the driver, or by a flush. */
 export async function write(node: BlockNode, offset: number, source: Uint8Array, flags: WriteFlags): Promise<void> {
   if (source.length === 0) return;
   requireRoom(node, offset + source.length);
@@ -135,14 +135,23 @@ export async function write(node: BlockNode, offset: number, source: Uint8Array,
     const unmap = detectZeroes === 'unmap' && discardSetting === 'unmap';
     return writeZeroes(node, offset, source.length, { ...flags, unmap });
   }
+  const fua = flags.fua === true && passesFua(node, 'write');
   const request = node.tracker.begin(offset, source.length, true);
   try {
-    await writeAligned(node, request, offset, source);
+    await writeAligned(node, request, offset, source, fua ? FUA : NO_FLAGS);
   } finally {
     noteChange(node, offset, source.length);
     node.tracker.end(request);
   }
-  if (flags.fua) await flush(node, 1);
+  if (flags.fua && !fua) await flush(node, 1);
+}
+
+const FUA: Readonly<WriteFlags> = Object.freeze({ fua: true });
+
+/** Whether the driver makes a durable write durable by itself. Where flushes are ignored, it is asked for none. */
+function passesFua({ impl, driver, settings }: BlockNode, kind: WriteKind): boolean {
+  if (driver.kind === 'protocol' && settings.cache.noFlush) return false;
+  return impl.takesFua?.(kind) === true;
 }
 
 /** Something was written, or may have been: for the next flush, and for those who keep track (BL-BITMAP-7). */
@@ -172,7 +181,10 @@ export function tryWrite(node: BlockNode, offset: number, source: Uint8Array): b
 export async function writeZeroes(node: BlockNode, offset: number, length: number, flags: ZeroFlags): Promise<void> {
   if (length === 0) return;
   requireRoom(node, offset + length);
+  // Parts of it may be written as data.
+  const fua = flags.fua === true && passesFua(node, 'zeroes') && passesFua(node, 'write');
   const driverFlags: ZeroFlags = {
+    ...(fua && FUA),
     unmap: flags.unmap === true && node.settings.discard === 'unmap',
     noFallback: flags.noFallback === true,
   };
@@ -183,7 +195,7 @@ export async function writeZeroes(node: BlockNode, offset: number, length: numbe
     noteChange(node, offset, length);
     node.tracker.end(request);
   }
-  if (flags.fua) await flush(node, 1);
+  if (flags.fua && !fua) await flush(node, 1);
 }
 
 /** What is not aligned for requests is written as data, with what is around it. */
@@ -204,9 +216,9 @@ async function zeroRange(
   if (node.tracker.mustWait(request)) await node.tracker.wait(request);
   const start = Math.min(alignUp(offset, requestAlign), end);
   const stop = atEnd ? end : Math.max(start, alignDown(end, requestAlign));
-  await zeroesAsData(node, request, offset, start);
+  await zeroesAsData(node, request, offset, start, flags);
   if (start < stop) await zeroAligned(node, request, start, stop, flags);
-  await zeroesAsData(node, request, stop, end);
+  await zeroesAsData(node, request, stop, end, flags);
 }
 
 async function zeroAligned(
@@ -221,13 +233,13 @@ async function zeroAligned(
   try {
     const start = Math.min(alignUp(offset, limits.zeroAlign), end);
     const stop = end === impl.length() ? end : Math.max(start, alignDown(end, limits.zeroAlign));
-    await zeroesAsData(node, request, offset, start, true);
+    await zeroesAsData(node, request, offset, start, flags, true);
     for (let at = start; at < stop; ) {
       const piece = Math.min(limits.zeroMax, stop - at);
       await zeroPiece(node, request, at, piece, flags);
       at += piece;
     }
-    await zeroesAsData(node, request, stop, end, true);
+    await zeroesAsData(node, request, stop, end, flags, true);
   } finally {
     await impl.debugEvent?.('pwritev_done');
   }
@@ -249,7 +261,7 @@ async function zeroPiece(
       if (codeOf(error) !== 'ENOTSUP' || flags.noFallback) throw error;
     }
   } else if (flags.noFallback) throw notSupported(node, 'zero writes');
-  await zeroesAsData(node, request, offset, offset + length, true);
+  await zeroesAsData(node, request, offset, offset + length, flags, true);
 }
 
 async function zeroesAsData(
@@ -257,13 +269,14 @@ async function zeroesAsData(
   request: TrackedRequest,
   start: number,
   end: number,
+  { fua }: ZeroFlags,
   quiet = false,
 ): Promise<void> {
   if (start >= end) return;
   zeroes ??= new Uint8Array(ZERO_PIECE);
   for (let at = start; at < end; ) {
     const piece = Math.min(ZERO_PIECE - (at % ZERO_PIECE), end - at);
-    await writeAligned(node, request, at, zeroes.subarray(0, piece), quiet);
+    await writeAligned(node, request, at, zeroes.subarray(0, piece), fua ? FUA : NO_FLAGS, quiet);
     at += piece;
   }
 }

@@ -74,6 +74,7 @@ function openRaw({ options, file, event, childInfo }: OpenContext<RawOptions>): 
     tryReadNow: (offset, target) => file.tryReadNow(base + offset, target),
     write: (offset, source, flags) => after('write_aio', () => file.write(base + offset, source, flags)),
     tryWriteNow: (offset, source) => file.tryWriteNow(base + offset, source),
+    takesFua: (kind) => file.takesFua(kind),
     writeZeroes: (offset, length, flags) => file.writeZeroes(base + offset, length, flags),
     discard: (offset, length) => file.discard(base + offset, length),
     flush: () => file.flush(),

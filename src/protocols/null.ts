@@ -57,6 +57,8 @@ function nullNode({ options: { size, ...traits }, host }: OpenContext<NullOption
       target.fill(0);
     },
     write: wait,
+    // As in QEMU: writes that are forgotten are as durable as they will be.
+    takesFua: (kind) => kind === 'write',
     writeZeroes: wait,
     discard: wait,
     flush: wait,

@@ -1,5 +1,5 @@
 /** A protocol whose storage is an array, which writes down what it is asked and can be held up, limited and made to fail. */
-import type { DriverNode, DriverSpec, Extent, Limits, PendingChange } from '../../src/core/driver.ts';
+import type { DriverNode, DriverSpec, Extent, Limits, PendingChange, WriteKind } from '../../src/core/driver.ts';
 import { defineFormat, defineProtocol } from '../../src/core/driver.ts';
 import { BlockError, type ErrorCode, errorText } from '../../src/core/errors.ts';
 import { Graph, type GraphOptions } from '../../src/core/graph.ts';
@@ -12,6 +12,7 @@ export interface Call {
   readonly offset?: number;
   readonly length?: number;
   readonly unmap?: boolean;
+  readonly fua?: boolean;
 }
 
 type Capability = 'write' | 'writeZeroes' | 'discard' | 'flush' | 'truncate' | 'tryReadNow' | 'tryWriteNow' | 'status';
@@ -21,6 +22,8 @@ export class Storage {
   readonly calls: Call[] = [];
   limits: Partial<Limits> = {};
   growable = true;
+  /** Requests that it takes the flag for. */
+  fua: readonly WriteKind[] = [];
   /** Methods the driver lacks. */
   without: Capability[] = ['tryReadNow', 'tryWriteNow', 'status'];
   extents: ((offset: number, length: number) => Extent) | undefined;
@@ -36,9 +39,9 @@ export class Storage {
 
   /** What was asked, as short lines: `write 512+1024`. */
   get story(): string[] {
-    return this.calls.map(({ kind, offset, length, unmap }) => {
+    return this.calls.map(({ kind, offset, length, unmap, fua }) => {
       const range = offset === undefined ? '' : ` ${offset}${length === undefined ? '' : `+${length}`}`;
-      return `${kind}${range}${unmap ? ' unmap' : ''}`;
+      return `${kind}${range}${unmap ? ' unmap' : ''}${fua ? ' fua' : ''}`;
     });
   }
 
@@ -62,9 +65,9 @@ export class Storage {
         target.set(this.bytes.subarray(offset, offset + target.length));
         return true;
       },
-      write: async (offset, source) => {
+      write: async (offset, source, { fua = false }) => {
         const data = source.slice();
-        await note({ kind: 'write', offset, length: data.length });
+        await note({ kind: 'write', offset, length: data.length, fua });
         this.put(offset, data);
       },
       tryWriteNow: (offset, source) => {
@@ -72,8 +75,8 @@ export class Storage {
         this.put(offset, source);
         return true;
       },
-      writeZeroes: async (offset, length, { unmap }) => {
-        await note({ kind: 'zero', offset, length, unmap: unmap === true });
+      writeZeroes: async (offset, length, { unmap = false, fua = false }) => {
+        await note({ kind: 'zero', offset, length, unmap, fua });
         this.put(offset, new Uint8Array(length));
       },
       discard: async (offset, length) => {
@@ -94,6 +97,7 @@ export class Storage {
       ...all,
       ...(this.readOnly ? { readOnly: true } : {}),
       limits: () => this.limits,
+      takesFua: (kind) => this.fua.includes(kind),
       preparePermissions: (next): PendingChange => {
         this.refusePermissions?.(next);
         return { commit: () => void this.permissions.push(next), abort() {} };

@@ -46,6 +46,11 @@ const CASES: readonly LogCase[] = [
     // The first one of a session leaves no flush in QEMU's log, though it is durable.
     commands: ['write 4k 512', 'write -f 0 1k', 'write 4k 512', 'write -f -z 8k 4k', 'write 12k 512'],
   },
+  {
+    name: 'another length, which leaves no entry',
+    words: WRITEBACK,
+    commands: ['write 0 1k', 'truncate 2M', 'truncate 1M', 'write 4k 1k', 'truncate 4k', 'flush'],
+  },
   { name: 'a flush of nothing', words: WRITEBACK, commands: ['flush', 'read 0 512', 'flush'] },
   {
     name: 'unaligned writes are widened',

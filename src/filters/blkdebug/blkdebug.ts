@@ -104,7 +104,9 @@ function filterMethods({ options: given, file }: OpenContext<BlkdebugOptions>, c
   return {
     read: (offset, target) => control.read(offset, target),
     tryReadNow: (offset, target) => control.idle && file.tryReadNow(offset, target),
-    write: (offset, source) => control.write(offset, source),
+    write: (offset, source, flags) => control.write(offset, source, flags),
+    // Where the child takes none, a durable write is a write and a flush here too (BD-8).
+    takesFua: (kind) => file.takesFua(kind),
     tryWriteNow: (offset, source) => control.tryWriteNow(offset, source),
     async writeZeroes(offset, length, flags) {
       // The caller's own fallback is to be run (BD-7).

@@ -1,5 +1,5 @@
 /** A blkdebug node at work: its requests, and the handle by which its rules are changed while it is open (BD-60, BD-62). */
-import type { Child, DriverNode, TruncateOptions, ZeroFlags } from '../../core/driver.ts';
+import type { Child, DriverNode, TruncateOptions, WriteFlags, ZeroFlags } from '../../core/driver.ts';
 import type { Host } from '../../core/host.ts';
 import { type NodeTarget, nodeOf } from '../../core/node.ts';
 import { type Action, actionOf, flip, injected, type Scenario } from './actions.ts';
@@ -90,35 +90,37 @@ export class Blkdebug {
     if (action?.kind === 'corrupt') flip(target, action.bits);
   }
 
-  async write(offset: number, source: Uint8Array): Promise<void> {
+  async write(offset: number, source: Uint8Array, flags: WriteFlags): Promise<void> {
     this.#unflushed = true;
     const action = await this.#act('write', offset, source.length, source);
     if (action === 'done') return;
-    if (action?.kind === 'reorder') return this.#held.hold(offset, source);
-    const place = action?.kind === 'misdirect' ? action.target : offset;
-    if (!this.#held.empty) await this.#held.settle(place, source.length);
-    if (action?.kind === 'torn') return this.#tear(action, offset, source);
-    let data = source;
+    // A durable write is told as done only when it is.
+    if (action?.kind === 'reorder' && flags.fua !== true) return this.#held.hold(offset, source);
+    const { place, length } = this.#landing(action, offset, source.length);
+    if (!this.#held.empty) await this.#held.settle(place, length);
+    let data = source.subarray(0, length);
     if (action?.kind === 'corrupt') {
-      data = source.slice();
+      data = data.slice();
       flip(data, action.bits);
     }
-    await this.#file.write(place, data);
+    if (length > 0) await this.#file.write(place, data, flags);
+    if (action?.kind === 'torn' && action.errno !== undefined) throw injected(action.errno, this.#node);
   }
 
-  async #tear(action: Action & { kind: 'torn' }, offset: number, source: Uint8Array): Promise<void> {
-    const bytes = Math.min(action.bytes, source.length);
-    if (bytes > 0) await this.#file.write(offset, source.subarray(0, bytes));
-    if (action.errno !== undefined) throw injected(action.errno, this.#node);
+  /** Where a write comes down, and how much of it. What is misdirected past the disk's end is lost: it makes no disk longer. */
+  #landing(action: Action | undefined, offset: number, length: number): { place: number; length: number } {
+    if (action?.kind === 'torn') return { place: offset, length: Math.min(action.bytes, length) };
+    if (action?.kind !== 'misdirect') return { place: offset, length };
+    const place = action.target;
+    return { place, length: Math.max(0, Math.min(length, this.#file.length() - place)) };
   }
 
   async writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void> {
     this.#unflushed = true;
     const action = await this.#act('write-zeroes', offset, length);
     if (action === 'done') return;
-    const place = action?.kind === 'misdirect' ? action.target : offset;
-    const bytes = action?.kind === 'torn' ? Math.min(action.bytes, length) : length;
-    if (!this.#held.empty) await this.#held.settle(place, length);
+    const { place, length: bytes } = this.#landing(action, offset, length);
+    if (!this.#held.empty) await this.#held.settle(place, bytes);
     if (bytes > 0) await this.#file.writeZeroes(place, bytes, flags);
     if (action?.kind === 'torn' && action.errno !== undefined) throw injected(action.errno, this.#node);
   }

@@ -1,6 +1,6 @@
 /** Records every change of a disk in a second one, for replaying it and for trying what a power cut would leave. */
 import { alignUp } from '../../bytes/align.ts';
-import { type Child, type DriverNode, defineFilter, type OpenContext } from '../../core/driver.ts';
+import { type Child, type DriverNode, defineFilter, type OpenContext, type WriteFlags } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { invariant } from '../../core/invariant.ts';
 import { type NodeTarget, nodeOf } from '../../core/node.ts';
@@ -26,7 +26,7 @@ export async function mark(target: NodeTarget, name: string): Promise<void> {
   await writer.writeSuper();
 }
 
-function defineLog(name: string, summary: string) {
+function defineLog(name: string, summary: string, asQemu: boolean) {
   return defineFilter<LogOptions>({
     name,
     summary,
@@ -43,14 +43,15 @@ function defineLog(name: string, summary: string) {
     },
     strongOptions: [],
     children: { log: { role: 'data', protocolLevel: true } },
-    open: openLog,
+    open: (context) => openLog(context, asQemu),
   });
 }
 
-export const log = defineLog('log', 'Records every change in a second disk, as dm-log-writes does');
-export const blklogwrites = defineLog('blklogwrites', 'The same as log, under its other name');
+export const log = defineLog('log', 'Records every change in a second disk, as dm-log-writes does', false);
+/** Its logs are those of QEMU byte for byte, which have neither FUA nor changes of length. */
+export const blklogwrites = defineLog('blklogwrites', 'The same, with the entries that QEMU writes', true);
 
-async function openLog(context: OpenContext<LogOptions>): Promise<Partial<DriverNode>> {
+async function openLog(context: OpenContext<LogOptions>, asQemu: boolean): Promise<Partial<DriverNode>> {
   const { options, file } = context;
   const target = context.child('log');
   invariant(target, 'the log child is required');
@@ -67,6 +68,8 @@ async function openLog(context: OpenContext<LogOptions>): Promise<Partial<Driver
   const start = append ? await endOf(target) : { sectorSize: given, entries: 0, end: given };
   const writer = new LogWriter(target, { ...start, superInterval });
   const impl = logMethods(file, target, writer);
+  if (asQemu) impl.truncate = (length, how) => file.truncate(length, how);
+  else impl.takesFua = () => true;
   writers.set(impl, writer);
   return impl;
 }
@@ -81,8 +84,7 @@ async function endOf(log: Child): Promise<{ sectorSize: number; entries: number;
 }
 
 /**
- * An entry is written when its request is done, so that what a flush entry follows was done before the flush. A durable
- * write is one with a flush behind it: so the core asks for it.
+ * An entry is written when its request is done, so that what a flush entry follows was done before the flush.
  */
 function logMethods(file: Child, log: Child, writer: LogWriter): Partial<DriverNode> {
   const { sectorSize } = writer;
@@ -97,23 +99,52 @@ function logMethods(file: Child, log: Child, writer: LogWriter): Partial<DriverN
       unflushed = true;
     }
   };
+  const noteWrite = async (offset: number, length: number, { fua = false }: WriteFlags, data: Uint8Array | number) => {
+    await writer.append({ kind: 'write', offset, length, fua, flush: false }, data);
+    // What the log says is durable must be in it after a power cut, too.
+    if (fua) await durable();
+  };
+  const durable = async () => {
+    await writer.writeSuper();
+    await log.flush();
+  };
+  const noteSector = async (offset: number) => {
+    const sector = new Uint8Array(sectorSize);
+    await file.read(offset, sector);
+    await noteWrite(offset, sectorSize, {}, sector);
+  };
+  /**
+   * The format has no word for another length: a longer disk is one whose last sector is zero, and what is cut off a shorter
+   * one is gone, also if it grows again.
+   */
+  const noteLength = async (before: number, after: number) => {
+    const [old, end] = [alignUp(before, sectorSize), alignUp(after, sectorSize)];
+    if (after < before && after < end) await noteSector(end - sectorSize);
+    if (end > old) await noteWrite(end - sectorSize, sectorSize, {}, sectorSize);
+    else if (end < old) await writer.append({ kind: 'discard', offset: end, length: old - end });
+  };
   return {
-    write: (offset, source) =>
+    write: (offset, source, flags) =>
       changing(async () => {
-        await file.write(offset, source);
-        await writer.append({ kind: 'write', offset, length: source.length, fua: false, flush: false }, source);
+        await file.write(offset, source, flags);
+        await noteWrite(offset, source.length, flags, source);
       }),
     writeZeroes: (offset, length, flags) =>
       changing(async () => {
         await file.writeZeroes(offset, length, flags);
-        await writer.append({ kind: 'write', offset, length, fua: false, flush: false }, length);
+        await noteWrite(offset, length, flags, length);
       }),
     discard: (offset, length) =>
       changing(async () => {
         await file.discard(offset, length);
         await writer.append({ kind: 'discard', offset, length });
       }),
-    truncate: (length, options) => changing(() => file.truncate(length, options)),
+    truncate: (length, options) =>
+      changing(async () => {
+        const before = file.length();
+        await file.truncate(length, options);
+        await noteLength(before, file.length());
+      }),
     async flush() {
       if (!unflushed) return file.flush();
       unflushed = false;
@@ -122,8 +153,7 @@ function logMethods(file: Child, log: Child, writer: LogWriter): Partial<DriverN
         // What is answered while the flush is under way is not covered by it.
         const noted = writer.append({ kind: 'flush' });
         await Promise.all([flushing, noted]);
-        await writer.writeSuper();
-        await log.flush();
+        await durable();
       } catch (error) {
         unflushed = true;
         throw error;

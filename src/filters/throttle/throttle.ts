@@ -44,6 +44,7 @@ export const throttle = defineFilter<ThrottleOptions>({
         await file.write(offset, source, flags);
       },
       tryWriteNow: (offset, source) => passNow('write', source.length, () => file.tryWriteNow(offset, source)),
+      takesFua: (kind) => file.takesFua(kind),
       async writeZeroes(offset, length, flags) {
         const turn = member.wait('write', length);
         if (turn !== undefined) await turn;
