@@ -2,10 +2,10 @@
 import { basename } from 'node:path';
 import { ObjectList } from './command-line/objects.ts';
 import { runProgramIo } from './io/program.ts';
-import { runProgram } from './program.ts';
+import { endWithProgram } from './program.ts';
 import { interruptSignal } from './signals.ts';
 
-void runProgram(
+void endWithProgram(
   { name: basename(process.argv[1] ?? ''), qemu: true },
   {
     run: (program) => {

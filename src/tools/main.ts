@@ -6,7 +6,7 @@ import { ObjectList } from './command-line/objects.ts';
 import { commands } from './commands/index.ts';
 import { HelpRequest, misuse, withStatus } from './failure.ts';
 import { versionText } from './output/version.ts';
-import { type Program, runProgram } from './program.ts';
+import { endWithProgram, type Program, type ProgramParts } from './program.ts';
 import { interruptSignal } from './signals.ts';
 
 const STANDARD_OPTIONS: readonly OptionSpec[] = [
@@ -16,16 +16,20 @@ const STANDARD_OPTIONS: readonly OptionSpec[] = [
 ];
 
 /** Runs a program and ends the process. `qemu`: speak qemu-img's command line. */
-export async function main(qemu: boolean): Promise<void> {
-  const dialect = { name: basename(process.argv[1] ?? ''), qemu };
-  await runProgram(dialect, {
-    run,
-    help: async (spoken, about) => (await import('./output/help.ts')).helpText(spoken, about),
-  });
+export function main(qemu: boolean): Promise<void> {
+  const [, path = '', ...words] = process.argv;
+  return endWithProgram({ name: basename(path), qemu }, imageProgram(words));
 }
 
-async function run({ dialect, out, messages }: Program): Promise<number> {
-  const rest = process.argv.slice(2);
+/** The image commands, given the words after the program's name. */
+export function imageProgram(words: readonly string[]): ProgramParts {
+  return {
+    run: (program) => run(program, words),
+    help: async (spoken, about) => (await import('./output/help.ts')).helpText(spoken, about),
+  };
+}
+
+async function run({ dialect, out, messages }: Program, rest: readonly string[]): Promise<number> {
   if (rest.length === 0) throw misuse('Not enough arguments');
   const getopt = new Getopt([dialect.name, ...rest], STANDARD_OPTIONS, { stopAtOperand: true });
   for (let parsed = getopt.next(); parsed !== undefined; parsed = getopt.next()) {

@@ -19,18 +19,25 @@ export interface ProgramParts {
   help(dialect: Dialect, about: Command | undefined): Promise<string>;
 }
 
-/** Runs a program and ends the process. */
-export async function runProgram(dialect: Dialect, { run, help }: ProgramParts): Promise<void> {
+/** Runs a program on the process's own streams, and ends the process. */
+export async function endWithProgram(dialect: Dialect, parts: ProgramParts): Promise<void> {
   const program: Program = { dialect, out: new HeldOutput(1), messages: new Messages(dialect.name, 2) };
   // Without a listener Node starts its inspector (T-GEN-16: the signal is ignored).
   process.on('SIGUSR1', () => {});
   process.on('uncaughtException', (error) => process.exit(complain(program, error)));
+  const end = await runProgram(program, parts);
+  if (typeof end === 'string') await endBySignal(end);
+  else process.exit(end);
+}
+
+/** Resolves with the exit status, or with the signal that aborted its work. */
+export async function runProgram(program: Program, { run, help }: ProgramParts): Promise<number | NodeJS.Signals> {
   let status: number;
   try {
     status = await run(program);
   } catch (error) {
     const signal = interruptedBy();
-    if (signal !== undefined) return endBySignal(signal);
+    if (signal !== undefined) return signal;
     status = error instanceof HelpRequest ? await showHelp(program, error, help) : complain(program, error);
   }
   try {
@@ -38,7 +45,7 @@ export async function runProgram(dialect: Dialect, { run, help }: ProgramParts):
   } catch (error) {
     status = complain(program, error);
   }
-  process.exit(status);
+  return status;
 }
 
 async function showHelp(

@@ -4,7 +4,9 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { build } from '../../scripts/build.mjs';
+import { longMode } from '../set-up/seed.ts';
 import { root } from '../tidy/source-files.ts';
+import { runImageCommand } from './in-process.ts';
 
 export interface Outcome {
   readonly status: number | null;
@@ -77,6 +79,11 @@ export class SideBySide {
   /** diskwright-img under the name qemu-img. */
   runOurs(args: readonly string[], input?: Uint8Array): Outcome {
     return run(this.program('qemu-img'), args, this.ours, input);
+  }
+
+  /** The same, without a process of its own but in the long mode. */
+  async runOursHere(args: readonly string[]): Promise<Outcome> {
+    return longMode ? this.runOurs(args) : runImageCommand(args, this.ours);
   }
 
   runTheirs(args: readonly string[]): Outcome {

@@ -49,9 +49,9 @@ function defineGroup(group: CaseGroup): void {
     afterAll(() => pair?.remove());
 
     for (const line of group.lines) {
-      test(`qemu-img ${line}`, () => {
+      test(`qemu-img ${line}`, async () => {
         const theirs = pair.runTheirs(wordsOf(line));
-        const ours = pair.runOurs(wordsOf(line));
+        const ours = await pair.runOursHere(wordsOf(line));
         const view = line.startsWith('≈') ? withoutStorage : (outcome: Outcome) => outcome;
         expect(view(/^≈?info/.test(line) ? withoutChildren(ours) : ours)).toEqual(view(theirs));
       });
