@@ -1,4 +1,5 @@
 /** Dirty bitmaps for users of the library: which parts of a disk were changed since a moment, e.g. the last backup. */
+import { setTracked } from '../core/change-tracker.ts';
 import type { Disk } from '../core/disk.ts';
 import { BlockError } from '../core/errors.ts';
 import { driverInfo } from '../core/info.ts';
@@ -126,8 +127,8 @@ const lists = new WeakMap<BlockNode, BitmapList>();
  */
 export function bitmapListOf(of: Disk | BlockNode): BitmapList {
   const node = 'node' in of ? of.node : of;
-  let list = lists.get(node) ?? node.trackers.find((tracker) => tracker instanceof BitmapList);
-  list ??= new BitmapList(ownerOf(node));
+  const kept = node.isOpen ? node.impl.tracker : undefined;
+  const list = lists.get(node) ?? (kept instanceof BitmapList ? kept : new BitmapList(ownerOf(node)));
   lists.set(node, list);
   return list;
 }
@@ -137,9 +138,6 @@ function ownerOf(node: BlockNode): BitmapOwner {
     name: node.name,
     length: () => node.impl.length(),
     clusterSize: () => driverInfo(node)?.clusterSize,
-    occupied(list, yes) {
-      const others = node.trackers.filter((tracker) => tracker !== list);
-      node.trackers = yes ? [...others, list] : others;
-    },
+    occupied: (list, yes) => setTracked(node, list, yes),
   };
 }

@@ -67,6 +67,7 @@ export class HierarchicalBitmap {
   #granules = 0;
   #level = 0;
   #root: BitTree = CLEAN;
+  #changes = 0;
 
   /** Clean. At most 2^41 granules. */
   constructor(size: number, granularity: number) {
@@ -88,6 +89,11 @@ export class HierarchicalBitmap {
     return this.#root.count === 0;
   }
 
+  /** Rises whenever content or size may have changed. */
+  get changes(): number {
+    return this.#changes;
+  }
+
   /** Makes every granule dirty that the range touches; a range of length 0 touches none (BL-HB-2). */
   set(offset: number, length: number): void {
     this.#checkRange(offset, length);
@@ -107,6 +113,7 @@ export class HierarchicalBitmap {
 
   /** Makes all clean (BL-HB-3). */
   clear(): void {
+    this.#changes++;
     this.#root = CLEAN;
   }
 
@@ -171,6 +178,7 @@ export class HierarchicalBitmap {
     if (!Number.isSafeInteger(size) || size < 0 || !fitsBitmap(size, this.granularity)) {
       throw new RangeError(`a bitmap with granularity ${this.granularity} cannot have size ${size}`);
     }
+    if (size !== this.#size) this.#changes++;
     const granules = Math.ceil(size / this.granularity);
     if (granules < this.#granules) this.#root = fill(this.#root, this.#level, granules, this.#granules, false);
     const level = levelFor(granules);
@@ -188,6 +196,7 @@ export class HierarchicalBitmap {
   /** Adds what is dirty in a bitmap of equal size; with another granularity, rounded outward (BL-HB-6). */
   merge(source: HierarchicalBitmap): void {
     if (!this.canMerge(source)) throw new RangeError(`sizes ${this.#size} and ${source.#size} differ`);
+    this.#changes++;
     if (source.granularity === this.granularity) this.#root = union(this.#root, source.#root, this.#level);
     else {
       this.#root = unionRescaled(this.#root, this.#level, {
@@ -214,6 +223,8 @@ export class HierarchicalBitmap {
     const root = this.#root;
     this.#root = other.#root;
     other.#root = root;
+    this.#changes++;
+    other.#changes++;
   }
 
   /**
@@ -238,6 +249,7 @@ export class HierarchicalBitmap {
     const expected = this.serialisedLength(offset, length);
     if (bytes.length !== expected) throw new RangeError(`the chunk has ${bytes.length} bytes instead of ${expected}`);
     if (length === 0) return;
+    this.#changes++;
     const end = Math.ceil((offset + length) / this.granularity);
     this.#root = writeBits(this.#root, this.#level, offset / this.granularity, end, bytes);
   }
@@ -245,7 +257,9 @@ export class HierarchicalBitmap {
   /** Nothing to do is what a write to a dirty range finds, so that is looked at first. */
   #fill(start: number, end: number, dirty: boolean): void {
     const other = find(this.#root, this.#level, start, !dirty);
-    if (other >= 0 && other < end) this.#root = fill(this.#root, this.#level, start, end, dirty);
+    if (other < 0 || other >= end) return;
+    this.#changes++;
+    this.#root = fill(this.#root, this.#level, start, end, dirty);
   }
 
   #next(offset: number, end: number, dirty: boolean): number {

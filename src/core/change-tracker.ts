@@ -9,3 +9,13 @@ export interface ChangeTracker {
   /** What a listing of nodes tells of it, newest first (BL-BITMAP-12). */
   query?(): readonly object[];
 }
+
+/** Has a node's changes told to a tracker, or no more. */
+export function setTracked(
+  node: { trackers: readonly ChangeTracker[] },
+  tracker: ChangeTracker,
+  tracked: boolean,
+): void {
+  const others = node.trackers.filter((other) => other !== tracker);
+  node.trackers = tracked ? [...others, tracker] : others;
+}

@@ -2,6 +2,7 @@
 import { refuseInactive } from './activation.ts';
 import { openBacking } from './backing-open.ts';
 import { skipFilters } from './chain.ts';
+import { setTracked } from './change-tracker.ts';
 import { debugEvent } from './debug.ts';
 import type { OpenOptions } from './disk.ts';
 import type { Child, ChildSpec, DriverInfo, DriverNode, DriverSpec, FilterSpec, OpenContext } from './driver.ts';
@@ -381,6 +382,7 @@ function openContext(level: Level, node: BlockNode, options: unknown, backingGiv
       const below = node.child(primary)?.node;
       return below && debugEvent(below, name);
     },
+    track: (tracker, tracked) => setTracked(node, tracker, tracked),
     eventsHeard() {
       const below = node.child(primary)?.node;
       return below?.isOpen === true && below.impl.debugEvent !== undefined;

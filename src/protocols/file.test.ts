@@ -103,6 +103,7 @@ describe('opening', () => {
       node: 'n',
       child: () => undefined,
       event: () => undefined,
+      track() {},
       eventsHeard: () => false,
       openNamed: async () => {},
       writable: true,
