@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { build } from '../../scripts/build.mjs';
 import { longMode } from '../set-up/seed.ts';
 import { root } from '../tidy/source-files.ts';
-import { runImageCommand } from './in-process.ts';
+import { runHere } from './in-process.ts';
 
 export interface Outcome {
   readonly status: number | null;
@@ -83,7 +83,7 @@ export class SideBySide {
 
   /** The same, without a process of its own but in the long mode. */
   async runOursHere(args: readonly string[]): Promise<Outcome> {
-    return longMode ? this.runOurs(args) : runImageCommand(args, this.ours);
+    return longMode ? this.runOurs(args) : runHere('qemu-img', args, this.ours);
   }
 
   runTheirs(args: readonly string[]): Outcome {
@@ -93,6 +93,11 @@ export class SideBySide {
   /** diskwright-io under the name qemu-io, or under that of a link beside it. */
   runOurIo(args: readonly string[], input?: Uint8Array, link = 'qemu-io'): Outcome {
     return run(join(this.#folder, 'bin', link), args, this.ours, input);
+  }
+
+  /** The same, without a process of its own but in the long mode. */
+  async runOurIoHere(args: readonly string[]): Promise<Outcome> {
+    return longMode ? this.runOurIo(args) : runHere('qemu-io', args, this.ours);
   }
 
   runTheirIo(args: readonly string[], input?: Uint8Array): Outcome {

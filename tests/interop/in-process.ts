@@ -1,24 +1,26 @@
-/** Our image commands run in the test's own process, which is ten times as quick as starting one. */
+/** Our programs run in the test's own process, which is ten times as quick as starting one. */
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { ioProgram } from '../../src/tools/io/program.ts';
 import { imageProgram } from '../../src/tools/main.ts';
 import { HeldOutput, Messages } from '../../src/tools/output/stream.ts';
 import { runProgram } from '../../src/tools/program.ts';
 import type { Outcome } from './cli-programs.ts';
 
-/** What diskwright-img, called `qemu-img`, does in a folder, with its streams in files. */
-export async function runImageCommand(words: readonly string[], cwd: string): Promise<Outcome> {
+const PROGRAMS = { 'qemu-img': imageProgram, 'qemu-io': ioProgram };
+
+/** What diskwright-img or diskwright-io, called by the name of its peer, does in a folder, with its streams in files. */
+export async function runHere(name: keyof typeof PROGRAMS, words: readonly string[], cwd: string): Promise<Outcome> {
   const folder = mkdtempSync(join(tmpdir(), 'diskwright-streams-'));
   const [stdout, stderr] = [join(folder, 'stdout'), join(folder, 'stderr')];
   const [out, err] = [openSync(stdout, 'w'), openSync(stderr, 'w')];
   const home = process.cwd();
   process.chdir(cwd);
   try {
-    const name = 'qemu-img';
     const end = await runProgram(
       { dialect: { name, qemu: true }, out: new HeldOutput(out), messages: new Messages(name, err) },
-      imageProgram(words),
+      PROGRAMS[name](words),
     );
     return {
       status: typeof end === 'number' ? end : null,

@@ -1,8 +1,11 @@
 /** qemu-io's command line: its own words for what is wrong with it (T-IO-1). */
 import { Getopt, type OptionSpec } from '../command-line/getopt.ts';
+import { ObjectList } from '../command-line/objects.ts';
 import { traceArgument } from '../command-line/trace.ts';
 import type { Context } from '../context.ts';
 import { versionText } from '../output/version.ts';
+import type { ProgramParts } from '../program.ts';
+import { interruptSignal } from '../signals.ts';
 import { IO_OPTIONS, IoOptions } from './options.ts';
 import { runIo } from './run.ts';
 
@@ -12,8 +15,26 @@ const STANDARD_OPTIONS: readonly OptionSpec[] = [
   { short: 'V', long: 'version', help: 'show the version' },
 ];
 
-/** Resolves with the exit status. */
-export async function runProgramIo(context: Context, words: readonly string[]): Promise<number> {
+/** The shell as a program, given the words after its name. */
+export function ioProgram(words: readonly string[]): ProgramParts {
+  return {
+    run: (program) => {
+      const context = {
+        ...program,
+        words: [],
+        objects: new ObjectList(),
+        get signal() {
+          return interruptSignal();
+        },
+      };
+      return run(context, words);
+    },
+    // Its help is printed where it is asked for; only lists of objects' options come this way.
+    help: async () => '',
+  };
+}
+
+async function run(context: Context, words: readonly string[]): Promise<number> {
   const { dialect, out, messages } = context;
   const { name } = dialect;
   const options = new IoOptions(context);
