@@ -35,7 +35,8 @@ export class Qcow2Image {
   readonly node: string;
   readonly header: Qcow2Header;
   extensions: Extensions;
-  readonly layout: Layout;
+  /** Follows the header; other than at first after an amendment. */
+  layout: Layout;
   /** As stored; undefined: none. */
   backingName: string | undefined;
   settings: Settings;
@@ -55,6 +56,8 @@ export class Qcow2Image {
   readonly l1Lock = new Mutex();
   /** Held by whoever writes metadata back. */
   readonly writeBackLock = new Mutex();
+  /** Held by whoever gives compressed clusters storage: in the order in which they were written. */
+  readonly packLock = new Mutex();
   /** Held by whoever lowers counts of what is released. */
   readonly settleLock = new Mutex();
   queuedFlush: Promise<void> | undefined;

@@ -24,11 +24,13 @@ const TABLE_PIECE = 1 << 20;
 export class Refcounts {
   readonly image: Qcow2Image;
   readonly cache: MetadataCache;
-  readonly width: RefcountWidth;
+  width: RefcountWidth;
   /** Offsets of blocks, 0: none. */
   table = new Float64Array(0);
   /** No cluster below is free. */
   hint = 0;
+  /** First unused byte of the last cluster that compressed data were packed into; 0: there is none (Q-REF-7). */
+  packedEnd = 0;
   readonly lock = new Mutex();
   readonly #writeLock = new Mutex();
   /** Free clusters by block. */
@@ -68,9 +70,18 @@ export class Refcounts {
     this.useTable(table);
   }
 
+  /** Another structure is in the file, with counts of the width that the layout says; nothing that is cached counts. */
+  useStructure(table: Float64Array<ArrayBuffer>): void {
+    this.width = refcountWidth(this.image.layout.refcountOrder);
+    this.cache.forgetAll();
+    this.hint = 0;
+    this.useTable(table);
+  }
+
   useTable(table: Float64Array<ArrayBuffer>): void {
     this.table = table;
     this.#free = new Int32Array(table.length).fill(UNKNOWN);
+    this.packedEnd = 0;
   }
 
   indexMetadata(): void {
@@ -185,6 +196,8 @@ export class Refcounts {
     const known = this.#free[index] ?? UNKNOWN;
     if (known !== UNKNOWN) this.#free[index] = known + change;
     if (change > 0 && cluster < this.hint) this.hint = cluster;
+    // What nothing uses any more may be taken for something else.
+    if (change > 0 && cluster === Math.floor(this.packedEnd / this.image.layout.clusterSize)) this.packedEnd = 0;
   }
 
   /** Free clusters of a block that is there. */
@@ -196,6 +209,13 @@ export class Refcounts {
     for (let i = 0; i < refcountsPerBlock; i++) if (this.width.get(block.view, i) === 0) free++;
     this.#free[index] = free;
     return free;
+  }
+
+  /** The table names no block there any more. */
+  forgetBlock(index: number): void {
+    this.cache.drop(this.table[index] ?? 0);
+    this.table[index] = 0;
+    this.#free[index] = UNKNOWN;
   }
 
   /** What is known to be full without a look. */

@@ -18,21 +18,35 @@ import { Kind } from './tables.ts';
 import { write } from './write.ts';
 import { flushAll } from './write-back.ts';
 
+const GROWN_L1 = 'Failed to grow the L1 table';
+
 export async function resize(image: Qcow2Image, length: number, options: TruncateOptions): Promise<void> {
   image.requireUsable();
-  const { preallocation = 'off' } = options;
+  checkResize(image, length, { ...options, version: image.header.version });
+  if (length < image.length) await shrink(image, length);
+  else await grow(image, length, options);
+  image.preallocated = undefined;
+}
+
+/** What speaks against a size (Q-SIZE-1), of an image that has the version by then. Throws BlockError. */
+export function checkResize(
+  image: Qcow2Image,
+  length: number,
+  { preallocation = 'off', version }: TruncateOptions & { readonly version: number },
+): void {
   if (length % 512 !== 0) throw new BlockError('EINVAL', 'The new size must be a multiple of 512');
-  if (image.snapshots.length > 0 && image.header.version < 3) {
+  if (image.snapshots.length > 0 && version < 3) {
     throw new BlockError('ENOTSUP', "Can't resize a v2 image which has snapshots");
   }
   if (image.extensions.bitmaps !== undefined) {
     throw new BlockError('ENOTSUP', 'Cannot resize qcow2 with persistent bitmaps that were not loaded into memory');
   }
-  if (length < image.length) {
-    if (preallocation !== 'off') throw new BlockError('EINVAL', "Preallocation can't be used for shrinking an image");
-    await shrink(image, length);
-  } else await grow(image, length, options);
-  image.preallocated = undefined;
+  if (length < image.length && preallocation !== 'off') {
+    throw new BlockError('EINVAL', "Preallocation can't be used for shrinking an image");
+  }
+  if (l1EntriesFor(image.layout, length) * L1_ENTRY_BYTES > L1_BYTES_MAX) {
+    throw withErrno('EFBIG', GROWN_L1, { node: image.node });
+  }
 }
 
 async function grow(image: Qcow2Image, length: number, { preallocation = 'off' }: TruncateOptions): Promise<void> {
@@ -77,9 +91,7 @@ async function setSize(image: Qcow2Image, length: number): Promise<void> {
 async function growL1(image: Qcow2Image, entries: number): Promise<void> {
   const { l1, layout, refcounts, file } = image;
   if (entries <= l1.entries) return;
-  const text = 'Failed to grow the L1 table';
   try {
-    if (entries * L1_ENTRY_BYTES > L1_BYTES_MAX) throw new BlockError('EFBIG', 'File too large');
     await image.raise('l1_grow_alloc_table');
     const bytes = new Uint8Array(entries * L1_ENTRY_BYTES);
     bytes.set(l1.bytes);
@@ -98,12 +110,12 @@ async function growL1(image: Qcow2Image, entries: number): Promise<void> {
     await image.raise('l1_grow_activate_table');
     await switchL1(image, new L1Table(place, bytes));
   } catch (error) {
-    throw withErrno(codeOf(error), text, { cause: error, node: image.node });
+    throw withErrno(codeOf(error), GROWN_L1, { cause: error, node: image.node });
   }
 }
 
 /** Points the header to another L1 table, durably, and gives up the one before. */
-async function switchL1(image: Qcow2Image, table: L1Table): Promise<void> {
+export async function switchL1(image: Qcow2Image, table: L1Table): Promise<void> {
   const { l1, metadata, header, layout, releases } = image;
   const field = new Uint8Array(12);
   viewOf(field).setUint32(0, table.entries);

@@ -18,12 +18,12 @@ export interface HeaderContent {
   readonly backingName: string | undefined;
 }
 
-/** Cluster 0 as bytes. Throws BlockError ENOSPC where it has no room for all. */
-export function encodeHeaderCluster({ header, extensions, backingName }: HeaderContent): Uint8Array {
+/** Cluster 0 as bytes. Throws BlockError ENOSPC where it has no room for all. `short`: without the names of features. */
+export function encodeHeaderCluster({ header, extensions, backingName }: HeaderContent, short = false): Uint8Array {
   const clusterSize = 2 ** header.clusterBits;
   const name = new TextEncoder().encode(backingName ?? '');
   const fields = header.version < 3 ? V2_HEADER_BYTES : HEADER_BYTES + header.unknown.length;
-  const records = encodeExtensions(extensions, header.version >= 3 && clusterSize > NAMES_MIN);
+  const records = encodeExtensions(extensions, header.version >= 3 && clusterSize > NAMES_MIN && !short);
   const nameAt = fields + records.length;
   if (nameAt + name.length > clusterSize) throw new BlockError('ENOSPC', 'No space left in the file header');
   header.headerLength = fields;
@@ -36,17 +36,53 @@ export function encodeHeaderCluster({ header, extensions, backingName }: HeaderC
   return cluster;
 }
 
-/** Writes it, the first sector last and alone, and makes it durable. */
+/** Throws BlockError ENOSPC where the header would have no room with some fields or extensions changed. */
+export function requireHeaderRoom(
+  { header, extensions, backingName }: Qcow2Image,
+  fields: Partial<Qcow2Header>,
+  records: Partial<Extensions> = {},
+): void {
+  encodeHeaderCluster({ header: { ...header, ...fields }, extensions: { ...extensions, ...records }, backingName });
+}
+
+/**
+ * Writes it, durably. What goes into one sector without the names of features is there first, in one write, so that a
+ * power cut leaves all that was or all that is; what is longer goes before the first sector, which tells of it.
+ */
 export async function rewriteHeader(image: Qcow2Image): Promise<void> {
-  const { header, extensions, backingName, file } = image;
+  const { header, extensions, backingName } = image;
   const cluster = encodeHeaderCluster({ header, extensions, backingName });
   const end = Math.min(cluster.length, alignUp(usedBytes(cluster), SECTOR));
   if (end > SECTOR) {
-    await writeMetadata(image, MetadataClass.header, SECTOR, cluster.subarray(SECTOR, end));
-    await file.flush();
+    const short = encodeHeaderCluster({ header: { ...header }, extensions, backingName }, true);
+    if (usedBytes(short) <= SECTOR) await writeSectors(image, 0, short.subarray(0, SECTOR));
+    await writeSectors(image, SECTOR, cluster.subarray(SECTOR, end));
   }
-  await writeMetadata(image, MetadataClass.header, 0, cluster.subarray(0, SECTOR));
-  await file.flush();
+  await writeSectors(image, 0, cluster.subarray(0, SECTOR));
+}
+
+async function writeSectors(image: Qcow2Image, at: number, bytes: Uint8Array): Promise<void> {
+  await writeMetadata(image, MetadataClass.header, at, bytes);
+  await image.file.flush();
+}
+
+/** Changes fields and extensions, in the file too. What cannot be written is in memory as it was. */
+export async function changeHeader(
+  image: Qcow2Image,
+  fields: Partial<Qcow2Header>,
+  records: Partial<Extensions> = {},
+): Promise<void> {
+  const { header, extensions } = image;
+  const before = { header: { ...header }, extensions: { ...extensions } };
+  Object.assign(header, fields);
+  Object.assign(extensions, records);
+  try {
+    await rewriteHeader(image);
+  } catch (error) {
+    Object.assign(header, before.header);
+    Object.assign(extensions, before.extensions);
+    throw error;
+  }
 }
 
 function usedBytes(cluster: Uint8Array): number {
