@@ -62,6 +62,7 @@ export {
 export type { Events, NodeEvent, RequestEvent, TrayEvent } from './core/events.ts';
 export type { GraphOptions, ReopenChange, Target } from './core/graph.ts';
 export type * from './core/host.ts';
+export type * from './core/host-crypto.ts';
 export type * from './core/host-network.ts';
 export { blockSizes, diskGeometry, nodeInfo } from './core/info.ts';
 export type { IoLimiter, IoLimits, LimitedKind } from './core/io-limiter.ts';
@@ -84,6 +85,7 @@ export {
   type Permissions,
 } from './core/permissions.ts';
 export type { BlockStatus } from './core/status.ts';
+export { type SecretsById, secrets } from './crypto/secrets.ts';
 export { DRIVERS } from './drivers.ts';
 export type { Action as FaultAction, Scenario as FaultScenario } from './filters/blkdebug/actions.ts';
 export { type Blkdebug, blkdebugOf } from './filters/blkdebug/control.ts';

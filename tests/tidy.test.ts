@@ -10,21 +10,23 @@ const FUNCTION_LINES = 70;
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   bytes: [],
   core: ['bytes'],
+  crypto: ['bytes', 'core'],
   protocols: ['bytes', 'core'],
-  formats: ['bytes', 'core'],
+  formats: ['bytes', 'core', 'crypto'],
   filters: ['bytes', 'core'],
   bitmaps: ['bytes', 'core'],
-  jobs: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps'],
-  nbd: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs'],
-  node: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs', 'nbd'],
-  testing: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs', 'nbd'],
-  tools: ['bytes', 'core', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs', 'nbd', 'node'],
+  jobs: ['bytes', 'core', 'crypto', 'protocols', 'formats', 'filters', 'bitmaps'],
+  nbd: ['bytes', 'core', 'crypto', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs'],
+  node: ['bytes', 'core', 'crypto', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs', 'nbd'],
+  testing: ['bytes', 'core', 'crypto', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs', 'nbd'],
+  tools: ['bytes', 'core', 'crypto', 'protocols', 'formats', 'filters', 'bitmaps', 'jobs', 'nbd', 'node'],
 };
 
 /** What runs in a browser too. */
 const BROWSER_SAFE = [
   'src/bytes',
   'src/core',
+  'src/crypto',
   'src/protocols',
   'src/formats',
   'src/filters',

@@ -4,6 +4,7 @@
  */
 import type { ByteStream } from './byte-stream.ts';
 import type { BulkLanes } from './host-bulk.ts';
+import type { HostCrypto } from './host-crypto.ts';
 import type { ClientTls, ClientTlsRequest, ConnectOptions, ServerAddress } from './host-network.ts';
 
 /** How a file is opened. */
@@ -155,6 +156,11 @@ export interface HostClock {
   wall(): number;
   /** Resolves after `milliseconds`; rejects with the signal's reason if it is aborted first. */
   sleep(milliseconds: number, signal?: AbortSignal): Promise<void>;
+  /**
+   * The same for what is done by the way: it keeps no program running that has nothing else to do, and simulated time does
+   * not go on for it. Absent: nothing is done by the way.
+   */
+  rest?(milliseconds: number, signal?: AbortSignal): Promise<void>;
 }
 
 /** zstd in WebAssembly, as far as it is used of the package @hpcc-js/wasm-zstd. */
@@ -162,9 +168,19 @@ export interface ZstdCodec {
   reset(): void;
   /** At most `length` bytes of what a frame holds. Throws for what is none. */
   decompressChunk(frame: Uint8Array, length: number): Uint8Array;
+  /** One frame with all of `source`. */
+  compress(source: Uint8Array): Uint8Array;
 }
 export interface ZstdModule {
   readonly Zstd: { load(): Promise<ZstdCodec> };
+}
+
+/** Coding by zstd off the event loop. All resolve with the bytes of `target` that are filled. */
+export interface ZstdCodecs {
+  /** One frame; -1: it does not fit. */
+  compress(source: Uint8Array, target: Uint8Array): Promise<number>;
+  /** Of one whole frame; -1: it is bad, or holds more than fits. */
+  decompress(frame: Uint8Array, target: Uint8Array): Promise<number>;
 }
 
 export interface Host {
@@ -186,8 +202,17 @@ export interface Host {
    * does it on the event loop.
    */
   inflateRaw?(source: Uint8Array, target: Uint8Array): Promise<boolean>;
+  /**
+   * Makes a raw deflate stream with a window of 4096 bytes; resolves with the bytes of `target` that it takes, or -1: it does
+   * not fit. Absent: bytes/deflate.ts does it on the event loop.
+   */
+  deflateRaw?(source: Uint8Array, target: Uint8Array): Promise<number>;
+  /** zstd in other threads. Undefined: WebAssembly does it on the event loop. */
+  zstd?(): ZstdCodecs | undefined;
   /** The package with the codec for zstd. Absent: an import finds it. */
   loadZstd?(): ZstdModule;
+  /** Ciphers and hashes. Absent: those in JavaScript, several times slower. */
+  crypto?(): HostCrypto;
   /** Random bytes; from a seed in simulations. */
   random(target: Uint8Array): void;
   /** A warning for the user: whole lines, without a program's prefix. */

@@ -5,6 +5,7 @@ import type { Host, HostClock } from '../core/host.ts';
 import type { ClientTls, ClientTlsRequest } from '../core/host-network.ts';
 import { bulkLanes } from './bulk.ts';
 import { NodeContext } from './context.ts';
+import { nodeCrypto } from './crypto.ts';
 import { NodeFiles } from './files.ts';
 import { inflateRaw, loadZstd } from './inflate.ts';
 import { type Koffi, loadKoffi } from './koffi.ts';
@@ -41,6 +42,7 @@ export function nodeHost(options: NodeHostOptions = {}): Host & Required<Pick<Ho
     bulkLanes,
     inflateRaw,
     loadZstd,
+    crypto: nodeCrypto,
     random,
     warn: options.warn ?? toStderr,
     notice,
@@ -76,15 +78,19 @@ const LONGEST_TIMER = 2 ** 31 - 1;
 const systemClock: HostClock = {
   now: () => performance.now(),
   wall: () => Date.now(),
-  async sleep(milliseconds, signal) {
-    for (let left = milliseconds; ; left -= LONGEST_TIMER) {
-      await sleepOnce(Math.max(0, Math.min(left, LONGEST_TIMER)), signal);
-      if (left <= LONGEST_TIMER) return;
-    }
-  },
+  sleep: (milliseconds, signal) => sleep(milliseconds, signal, true),
+  rest: (milliseconds, signal) => sleep(milliseconds, signal, false),
 };
 
-function sleepOnce(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
+/** `stays`: the program does not end before. */
+async function sleep(milliseconds: number, signal: AbortSignal | undefined, stays: boolean): Promise<void> {
+  for (let left = milliseconds; ; left -= LONGEST_TIMER) {
+    await sleepOnce(Math.max(0, Math.min(left, LONGEST_TIMER)), signal, stays);
+    if (left <= LONGEST_TIMER) return;
+  }
+}
+
+function sleepOnce(milliseconds: number, signal: AbortSignal | undefined, stays: boolean): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) {
       reject(signal.reason);
@@ -98,6 +104,7 @@ function sleepOnce(milliseconds: number, signal: AbortSignal | undefined): Promi
       signal?.removeEventListener('abort', onAbort);
       resolve();
     }, milliseconds);
+    if (!stays) timer.unref();
     signal?.addEventListener('abort', onAbort, { once: true });
   });
 }

@@ -1,0 +1,32 @@
+/** Ciphers and hashes of Node: OpenSSL's, with the processor's own instructions for AES. */
+import { createRequire } from 'node:module';
+import type { AesBlocks, HostCrypto, Pbkdf2Request } from '../core/host-crypto.ts';
+
+/** Loaded when first used, as it takes milliseconds. Not by `import`, which bundles that V8 has compiled do not have. */
+const load = createRequire(import.meta.url);
+
+/** As `Host.crypto`. */
+export function nodeCrypto(): HostCrypto {
+  const crypto = load('node:crypto') as typeof import('node:crypto');
+  return {
+    aes(key): AesBlocks {
+      const name = `aes-${key.length * 8}-ecb`;
+      // Blocks do not depend on one another, so one context serves all calls; making one takes longer than a sector.
+      const encryptor = crypto.createCipheriv(name, key, null).setAutoPadding(false);
+      const decryptor = crypto.createDecipheriv(name, key, null).setAutoPadding(false);
+      return { encrypt: (bytes) => encryptor.update(bytes), decrypt: (bytes) => decryptor.update(bytes) };
+    },
+    digest(hash, ...parts) {
+      const hasher = crypto.createHash(hash);
+      for (const part of parts) hasher.update(part);
+      return hasher.digest();
+    },
+    pbkdf2: ({ hash, password, salt, iterations, length }: Pbkdf2Request) =>
+      new Promise((resolve, reject) => {
+        crypto.pbkdf2(password, salt, iterations, length, hash, (error, key) => {
+          if (error === null) resolve(key);
+          else reject(error);
+        });
+      }),
+  };
+}
