@@ -78,7 +78,7 @@ export function dropClusters(
 }
 
 /** Zeroes without storage. */
-function zeroEntry(image: Qcow2Image): EntryWords {
+export function zeroEntry(image: Qcow2Image): EntryWords {
   return image.layout.extended ? { ...EMPTY, zero: 0xffffffff } : { ...EMPTY, low: lowWord(0, true) };
 }
 

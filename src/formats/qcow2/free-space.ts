@@ -2,6 +2,7 @@
 import { BlockError } from '../../core/errors.ts';
 import { createBlock } from './refcount-growth.ts';
 import type { Refcounts } from './refcounts.ts';
+import { usedEnd } from './shrink-file.ts';
 import type { HostOffset } from './tables.ts';
 
 /**
@@ -52,6 +53,47 @@ export function allocateClusters(refcounts: Refcounts, count: number): Promise<H
       await refcounts.changeLocked(offset, count * image.layout.clusterSize, 1);
       image.preallocated = undefined;
       return offset;
+    }
+  });
+}
+
+/**
+ * Takes `length` bytes, fewer than a cluster, for compressed data: behind those packed last, reaching into the next cluster
+ * if that is free, else in a new one (Q-REF-7). Each cluster that they touch counts once more. Throws BlockError.
+ */
+export function allocateBytes(refcounts: Refcounts, length: number): Promise<HostOffset> {
+  return refcounts.lock.run(async () => {
+    const { image, width } = refcounts;
+    const { clusterSize } = image.layout;
+    await image.raise('cluster_alloc_bytes');
+    for (;;) {
+      const end = refcounts.packedEnd;
+      const last = Math.floor(end / clusterSize);
+      const isOpen = end !== 0 && (await refcounts.get(last)) < width.max;
+      let offset = end;
+      if (!isOpen || (last + 1) * clusterSize - end < length) {
+        const first = await findFree(refcounts, 1);
+        if (await makeBlocks(refcounts, first, 1)) continue;
+        if (!isOpen || first !== last + 1) offset = first * clusterSize;
+      }
+      await refcounts.changeLocked(offset, length, 1);
+      image.preallocated = undefined;
+      refcounts.packedEnd = (offset + length) % clusterSize === 0 ? 0 : offset + length;
+      return offset;
+    }
+  });
+}
+
+/** The same behind everything that is used, and behind the end of the file. */
+export function allocateAtEnd(refcounts: Refcounts, count: number): Promise<HostOffset> {
+  return refcounts.lock.run(async () => {
+    const { image } = refcounts;
+    const { clusterSize } = image.layout;
+    for (;;) {
+      const first = Math.ceil(Math.max(await usedEnd(image), image.file.length()) / clusterSize);
+      if (await makeBlocks(refcounts, first, count)) continue;
+      await refcounts.changeLocked(first * clusterSize, count * clusterSize, 1);
+      return first * clusterSize;
     }
   });
 }

@@ -107,7 +107,7 @@ async function growTable(refcounts: Refcounts, index: number): Promise<void> {
 }
 
 /** Points the header to another table, durably, then frees the one before. */
-async function switchTable(refcounts: Refcounts, offset: number, clusters: number): Promise<void> {
+export async function switchTable(refcounts: Refcounts, offset: number, clusters: number): Promise<void> {
   const { image } = refcounts;
   const { header, metadata, layout } = image;
   const before = {

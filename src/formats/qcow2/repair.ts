@@ -47,9 +47,11 @@ async function run(image: Qcow2Image, options: CheckOptions): Promise<CheckRepor
   const report = emptyReport(image);
   if (clusters > PASS && options.repair === 'none') return inPasses(image, options, report, clusters);
   const walk = await countAll(image, options, report, options.repair === 'all', { from: 0, to: clusters });
+  // What a table that cannot be read refers to looks like leaks.
+  const isCounted = report.checkErrors === 0;
   const before = { ...report };
   let usedEnd = await compareCounts(walk, NO_FIXES);
-  if (options.repair !== 'none') {
+  if (options.repair !== 'none' && isCounted) {
     if (walk.rebuild && options.repair === 'all') usedEnd = await rebuild(walk, options);
     else if (walk.rebuild) {
       options.finding('ERROR need to rebuild refcount structures');

@@ -111,6 +111,17 @@ export function compressedPlace(high: number, low: number, clusterBits: number):
   return { offset, length: (sectors + 1) * 512 - (offset % 512) };
 }
 
+/** The words of an entry for compressed data. */
+export function compressedEntry(
+  { offset, length }: CompressedPlace,
+  clusterBits: number,
+): { high: number; low: number } {
+  const highBits = 62 - (clusterBits - 8) - 32;
+  const sectors = Math.floor((offset + length - 1) / 512) - Math.floor(offset / 512);
+  const high = (COMPRESSED | (sectors << highBits) | Math.floor(offset / WORD)) >>> 0;
+  return { high, low: (offset % WORD) >>> 0 };
+}
+
 /** An entry as messages and findings print it. */
 export function entryHex(high: number, low: number): string {
   return ((BigInt(high >>> 0) << 32n) | BigInt(low >>> 0)).toString(16);
