@@ -9,6 +9,8 @@ export interface CacheEntry {
   readonly bytes: Uint8Array;
   readonly view: DataView;
   dirty: boolean;
+  /** Nobody has asked for it since the cache was last cleaned. */
+  idle: boolean;
   /** Being written back: it must not leave, since the file may still hold what was before. */
   writing: number;
 }
@@ -43,6 +45,7 @@ export class MetadataCache {
     if (entry === undefined) return undefined;
     this.#entries.delete(offset);
     this.#entries.set(offset, entry);
+    entry.idle = false;
     this.#newest = entry;
     return entry;
   }
@@ -82,7 +85,7 @@ export class MetadataCache {
   }
 
   #insert(offset: number, bytes: Uint8Array): CacheEntry {
-    const entry = { offset, bytes, view: viewOf(bytes), dirty: false, writing: 0 };
+    const entry = { offset, bytes, view: viewOf(bytes), dirty: false, idle: false, writing: 0 };
     this.#entries.set(offset, entry);
     this.#newest = entry;
     return entry;
@@ -116,6 +119,16 @@ export class MetadataCache {
   /** Forgets all clean pieces. */
   dropClean(): void {
     for (const { dirty, writing, offset } of this.#entries.values()) if (!dirty && writing === 0) this.drop(offset);
+  }
+
+  /** Forgets clean pieces that nobody has asked for since the last call (Q-OPT-3). */
+  dropIdle(): void {
+    for (const entry of this.#entries.values()) {
+      if (entry.idle && !entry.dirty && entry.writing === 0) this.drop(entry.offset);
+      entry.idle = true;
+    }
+    // The one that is found at a glance is looked for, once, so that it is known to be asked for.
+    this.#newest = undefined;
   }
 
   /** Forgets everything, changes too: the file is another. */

@@ -67,7 +67,7 @@ export const qcow2Options: OptionSchema<Qcow2Options> = {
   'l2-cache-entry-size': option.size<number | undefined>({ help: 'Size of each entry in the L2 cache', ...unset }),
   'refcount-cache-size': option.size<number | undefined>({ help: 'Maximum refcount block cache size', ...unset }),
   'cache-clean-interval': option.number({
-    help: 'Clean unused cache entries after this time (in seconds); accepted, and without effect as yet',
+    help: 'Clean unused cache entries after this time (in seconds)',
     fallback: 600,
     reopen: true,
   }),
@@ -89,6 +89,8 @@ export interface Settings {
   /** Bits of classes that writes are checked against (Q-CORR-3). */
   readonly overlapMask: number;
   readonly caches: CacheSizes;
+  /** Seconds after which what is cached and not used is dropped; 0: never. */
+  readonly cacheCleanInterval: number;
 }
 
 /** Numbers of entries, and bytes of one of the L2 cache. */
@@ -119,6 +121,7 @@ export function settingsFor(options: Qcow2Options, header: Qcow2Header, layout: 
     discardNoUnref: options['discard-no-unref'],
     overlapMask: overlapMask(options),
     caches,
+    cacheCleanInterval: options['cache-clean-interval'],
   };
 }
 

@@ -7,6 +7,7 @@ export interface CommandEntry {
 }
 
 export const commands: readonly CommandEntry[] = [
+  { name: 'amend', load: async () => (await import('./amend.ts')).amendCommand },
   { name: 'check', load: async () => (await import('./check.ts')).checkCommand },
   { name: 'checksum', load: async () => (await import('./checksum.ts')).checksumCommand },
   { name: 'commit', load: async () => (await import('./commit.ts')).commitCommand },

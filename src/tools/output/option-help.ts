@@ -1,4 +1,4 @@
-/** `-o help`: the creation options of a format (T-OPT-2). */
+/** `-o help`: options of a format (T-OPT-2). */
 import { creationDrivers, creationSchema } from '../../core/create.ts';
 import type { DriverSpec } from '../../core/driver.ts';
 import type { Graph } from '../../core/graph.ts';
@@ -15,14 +15,20 @@ export async function creationHelp(
   filename: string | undefined,
 ): Promise<string> {
   const { spec, protocol } = await creationDrivers(graph, format, filename);
-  const lines = Object.entries(creationSchema(dialect.qemu ? withoutBeyond(spec) : spec, protocol))
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([name, option]) => `  ${`${name}=<${option.type}>`.padEnd(NAME_WIDTH)} - ${option.help}\n`);
-  if (filename !== undefined) return `Supported options:\n${lines.join('')}`;
+  const lines = optionLines(creationSchema(dialect.qemu ? withoutBeyond(spec) : spec, protocol));
+  if (filename !== undefined) return `Supported options:\n${lines}`;
   return (
-    `Supported ${format} options:\n${lines.join('')}\n` +
+    `Supported ${format} options:\n${lines}\n` +
     'The protocol level may support further options.\nSpecify the target filename to include those options.\n'
   );
+}
+
+/** A line for each option, sorted by name. */
+export function optionLines(schema: AnySchema): string {
+  return Object.entries(schema)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, option]) => `  ${`${name}=<${option.type}>`.padEnd(NAME_WIDTH)} - ${option.help}\n`)
+    .join('');
 }
 
 /** The driver with the creation options that QEMU's has too: its own come before the protocol's of the same name. */
