@@ -54,16 +54,18 @@ async function run(bytes: Uint8Array, how: string): Promise<string> {
 }
 
 describe('hostile VDI images', () => {
-  for (const [name, base] of Object.entries(BASES)) {
+  for (const [turn, [name, base]] of Object.entries(BASES).entries()) {
     test(`${name}: as it is, it opens`, async () => {
       expect(await run(base, name)).toBe('done');
     });
 
     test(`${name}: every header field at its extremes`, async () => {
       const lengths = [base.length, base.length - 1, base.length + 1, base.length / 4, base.length * 2];
-      for (const field of FIELDS) {
+      for (const [index, field] of FIELDS.entries()) {
         const own = new DataView(base.buffer).getUint32(VDI_FIELDS[field], true);
-        for (const value of [...EXTREMES, ...lengths, own + 1, own - 1, own * 2]) {
+        // But in the long mode a third of them, another for each field and base.
+        const extremes = EXTREMES.filter((_, place) => longMode || (place + index + turn) % 3 === 0);
+        for (const value of [...extremes, ...lengths, own + 1, own - 1, own * 2]) {
           const bytes = changed(base, (view) => view.setUint32(VDI_FIELDS[field], value, true));
           await run(bytes, `${name}, ${field} = ${value}`);
         }
@@ -95,7 +97,7 @@ describe('hostile VDI images', () => {
     });
   }
 
-  const mutations = longMode ? 120_000 : 4000;
+  const mutations = longMode ? 120_000 : 1500;
   test(`${mutations} random mutations`, async () => {
     const bases = Object.entries(BASES);
     const random = new SeededRandom(testSeed);
