@@ -12,7 +12,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   core: ['bytes'],
   crypto: ['bytes', 'core'],
   protocols: ['bytes', 'core'],
-  formats: ['bytes', 'core', 'crypto'],
+  formats: ['bytes', 'core', 'crypto', 'bitmaps'],
   filters: ['bytes', 'core'],
   bitmaps: ['bytes', 'core'],
   jobs: ['bytes', 'core', 'crypto', 'protocols', 'formats', 'filters', 'bitmaps'],

@@ -25,6 +25,8 @@ export interface BitmapOwner {
 
 /** Where a format keeps persistent bitmaps. */
 export interface BitmapStore {
+  /** Whether the image can keep bitmaps as it is. Throws BlockError where those that it has cannot be read. */
+  available(): boolean;
   /** Throws BlockError if such a bitmap cannot be kept in the image (Q-BMP-8). */
   checkNew(name: string, granularity: number): Promise<void>;
   /** Deletes one from the image; one that is not there is no error. */

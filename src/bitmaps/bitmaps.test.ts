@@ -200,6 +200,7 @@ describe('persistent bitmaps', () => {
     const calls: string[] = [];
     const list = new BitmapList({ name: disk.nodeName, length: () => disk.length, clusterSize: () => 8192 });
     const store: BitmapStore = {
+      available: () => true,
       async checkNew(name, granularity) {
         calls.push(`check ${name} ${granularity}`);
         if (name === 'bad') throw new BlockError('EINVAL', 'Granularity exceeds maximum (2147483648 bytes)');

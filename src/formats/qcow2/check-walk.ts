@@ -3,10 +3,13 @@ import { alignUp } from '../../bytes/align.ts';
 import { getU64, viewOf } from '../../bytes/big-endian.ts';
 import type { CheckReport } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
+import { walkBitmaps } from './bitmaps/check.ts';
 import { encryptionRange } from './check-ranges.ts';
 import type { Qcow2Image } from './image.ts';
+import { L1_ENTRY_BYTES } from './l1-table.ts';
+import { L1_BYTES_MAX } from './layout.ts';
 import type { ReferenceCounts } from './reference-counts.ts';
-import { snapshotTableBytes } from './snapshot-table.ts';
+import { type Snapshot, snapshotTableBytes } from './snapshot-table.ts';
 import {
   clusterKind,
   compressedPlace,
@@ -44,11 +47,15 @@ export async function walkImage(walk: Walk): Promise<void> {
   use(walk, 0, layout.clusterSize);
   const l1 = { offset: Number(header.l1Offset), entries: header.l1Entries, bytes: image.l1.bytes };
   await walkL1(walk, l1, true);
-  for (const snapshot of image.snapshots) await walkSnapshot(walk, Number(snapshot.l1Offset), snapshot.l1Entries);
+  if (layout.hasDataFile && image.snapshots.length > 0) {
+    corrupt(walk, `ERROR ${image.snapshots.length} snapshots in image with data file`);
+  }
+  for (const snapshot of image.snapshots) await walkSnapshot(walk, snapshot);
   use(walk, Number(header.snapshotTableOffset), snapshotTableBytes(image.snapshots));
   use(walk, Number(header.refcountTableOffset), header.refcountTableClusters * layout.clusterSize);
   const encryption = encryptionRange(extensions, layout.clusterSize);
   use(walk, encryption.offset, encryption.length);
+  await walkBitmaps(walk);
   await walkBlocks(walk);
 }
 
@@ -76,17 +83,24 @@ interface L1 {
   readonly bytes: Uint8Array;
 }
 
-async function walkSnapshot(walk: Walk, offset: number, entries: number): Promise<void> {
+async function walkSnapshot(walk: Walk, snapshot: Snapshot): Promise<void> {
   const { image } = walk;
-  const length = entries * 8;
-  if (
-    offset % image.layout.clusterSize !== 0 ||
-    offset + length > alignUp(image.file.length(), image.layout.clusterSize)
-  ) {
-    walk.tell(`ERROR snapshot L1 table at 0x${offset.toString(16)} cannot be`);
-    walk.report.corruptions++;
-    return;
+  const { clusterSize } = image.layout;
+  const { l1Offset, l1Entries: entries } = snapshot;
+  const text = new TextDecoder();
+  const name = `ERROR snapshot ${text.decode(snapshot.id)} (${text.decode(snapshot.name)})`;
+  if (BigInt(l1Offset) % BigInt(clusterSize) !== 0n) {
+    const what = `l1_offset=0x${l1Offset.toString(16)}: L1 table is not cluster aligned; snapshot table entry corrupted`;
+    return corrupt(walk, `${name} ${what}`);
   }
+  if (entries * L1_ENTRY_BYTES > L1_BYTES_MAX) {
+    const what = `l1_size=0x${entries.toString(16)}: L1 table is too large; snapshot table entry corrupted`;
+    return corrupt(walk, `${name} ${what}`);
+  }
+  const offset = Number(l1Offset);
+  const length = entries * L1_ENTRY_BYTES;
+  // What lies past the end is told of, and there is nothing to look at.
+  if (offset + length > alignUp(image.file.length(), clusterSize)) return use(walk, offset, length);
   const bytes = new Uint8Array(length);
   await image.file.read(offset, bytes);
   await walkL1(walk, { offset, entries, bytes }, false);

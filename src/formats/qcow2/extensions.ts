@@ -139,6 +139,21 @@ function decodeFeatureNames(data: Uint8Array): FeatureName[] {
   return names;
 }
 
+/** Where the data of the record of bitmaps are in cluster 0; undefined: there is none. */
+export function findBitmaps(
+  { headerLength }: { readonly headerLength: number },
+  cluster: Uint8Array,
+): number | undefined {
+  const view = viewOf(cluster);
+  for (let at = headerLength; at + RECORD_HEADER <= cluster.length; ) {
+    const type = view.getUint32(at);
+    if (type === ExtensionType.end) return undefined;
+    if (type === ExtensionType.bitmaps) return at + RECORD_HEADER;
+    at += RECORD_HEADER + alignUp(view.getUint32(at + 4), 8);
+  }
+  return undefined;
+}
+
 /** All records and the end, in the order of Q-HDR-8. `withNames`: the table of feature names too. */
 export function encodeExtensions(extensions: Extensions, withNames: boolean): Uint8Array {
   const records: { type: number; data: Uint8Array }[] = [];
@@ -170,7 +185,8 @@ function encodePointer({ offset, length }: EncryptionPointer): Uint8Array {
   return bytes;
 }
 
-function encodeBitmaps({ count, directorySize, directoryOffset }: BitmapsExtension): Uint8Array {
+/** The data of that record. */
+export function encodeBitmaps({ count, directorySize, directoryOffset }: BitmapsExtension): Uint8Array {
   const bytes = new Uint8Array(24);
   const view = viewOf(bytes);
   view.setUint32(0, count);

@@ -19,7 +19,15 @@ export const CryptMethod = { none: 0, aes: 1, luks: 2 } as const;
 export const CompressionType = { zlib: 0, zstd: 1 } as const;
 
 /** Byte offsets of fields that are written by themselves (Q-HDR-9). */
-export const FIELD_AT = { size: 24, l1: 36, refcountTable: 48, snapshots: 60, incompatible: 72 } as const;
+export const FIELD_AT = {
+  size: 24,
+  cryptMethod: 32,
+  l1: 36,
+  refcountTable: 48,
+  snapshots: 60,
+  incompatible: 72,
+  autoclear: 88,
+} as const;
 
 export interface Qcow2Header {
   version: number;

@@ -3,11 +3,14 @@ import type { Child } from '../../core/driver.ts';
 import { type BlockError, withErrno } from '../../core/errors.ts';
 import { Gate, Mutex } from '../../core/gate.ts';
 import type { Host } from '../../core/host.ts';
+import type { LuksVolume } from '../../crypto/luks.ts';
 import { Allocations } from './allocations.ts';
+import { type BitmapState, noBitmaps } from './bitmaps/state.ts';
 import { MetadataCache } from './cache.ts';
 import { DecompressedClusters } from './compressed.ts';
 import type { Extensions } from './extensions.ts';
 import { Incompatible, type Qcow2Header } from './header.ts';
+import type { ImageCipher } from './image-cipher.ts';
 import { L1_ENTRY_BYTES, L1Table } from './l1-table.ts';
 import { type Layout, layoutOf } from './layout.ts';
 import type { CacheSizes, Settings } from './options.ts';
@@ -47,6 +50,17 @@ export class Qcow2Image {
   readonly refcounts: Refcounts;
   readonly decompressed: DecompressedClusters;
   snapshots: readonly Snapshot[] = [];
+  /** What is shown instead of the disk (Q-SNAP-7). */
+  shown: Snapshot | undefined;
+  /** The header of LUKS, of an image that is encrypted so. */
+  luks: LuksVolume | undefined;
+  /** Id of the secret that it was opened with. */
+  keySecret: string | undefined;
+  /** Encrypts and decrypts guest data; undefined: they are plain, or not to be read. */
+  cipher: ImageCipher | undefined;
+  readonly bitmaps: BitmapState = noBitmaps();
+  /** What guest data wait for before they change; undefined: nothing (Q-BMP-4). */
+  beforeChange: (() => Promise<void>) | undefined;
   metadata: MetadataMap;
   /** Writes that are giving guest clusters storage. */
   readonly allocations = new Allocations();
@@ -54,6 +68,8 @@ export class Qcow2Image {
   readonly gate = new Gate();
   /** Held by whoever changes the L1 table or gives it new L2 tables. */
   readonly l1Lock = new Mutex();
+  /** Held by whoever writes to the header. */
+  readonly headerLock = new Mutex();
   /** Held by whoever writes metadata back. */
   readonly writeBackLock = new Mutex();
   /** Held by whoever gives compressed clusters storage: in the order in which they were written. */
@@ -179,6 +195,9 @@ export class Qcow2Image {
     }
     if (bitmaps !== undefined) {
       add(MetadataClass.bitmapDirectory, Number(bitmaps.directoryOffset), Number(bitmaps.directorySize));
+    }
+    for (const ranges of this.bitmaps.places.values()) {
+      for (const { offset, length } of ranges) metadata.add(MetadataClass.bitmapData, offset, length);
     }
     add(MetadataClass.snapshotTable, Number(this.header.snapshotTableOffset), snapshotTableBytes(this.snapshots));
     for (const { l1Offset, l1Entries } of this.snapshots) {

@@ -21,7 +21,7 @@ async function setDirty(image: Qcow2Image): Promise<void> {
   const { header, file } = image;
   header.incompatible |= Incompatible.dirty;
   try {
-    await writeFeatures(image);
+    await image.headerLock.run(() => writeFeatures(image));
     await file.flush();
     image.dirtyBitSet = true;
   } catch (error) {
@@ -35,7 +35,7 @@ export async function markClean(image: Qcow2Image): Promise<void> {
   await flushAll(image);
   if (!image.dirtyBitSet) return;
   image.header.incompatible &= ~Incompatible.dirty;
-  await writeFeatures(image);
+  await image.headerLock.run(() => writeFeatures(image));
   await image.file.flush();
   image.dirtyBitSet = false;
 }

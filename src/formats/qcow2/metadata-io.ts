@@ -14,10 +14,21 @@ export async function writeMetadata(
   if (!image.file.tryWriteNow(offset, bytes)) await image.file.write(offset, bytes);
 }
 
-/** Some fields of the header, in one sector; durable when it resolves (Q-HDR-9). */
-export async function writeHeaderField(image: Qcow2Image, at: number, bytes: Uint8Array): Promise<void> {
-  await writeMetadata(image, MetadataClass.header, at, bytes);
-  await image.file.flush();
+/**
+ * Some fields of the header, in one sector; durable when it resolves (Q-HDR-9). `written` changes them in memory, before
+ * anyone else writes what is there.
+ */
+export function writeHeaderField(
+  image: Qcow2Image,
+  at: number,
+  bytes: Uint8Array,
+  written: () => void = () => {},
+): Promise<void> {
+  return image.headerLock.run(async () => {
+    await writeMetadata(image, MetadataClass.header, at, bytes);
+    await image.file.flush();
+    written();
+  });
 }
 
 /** Throws when a write to the image file would hit metadata of another class than its own; 0: it is data. */

@@ -1,8 +1,11 @@
 /** Opening an image: everything in the order of Q-HDR-5. */
 import type { Child, OpenContext } from '../../core/driver.ts';
 import { BlockError, codeOf, withErrno } from '../../core/errors.ts';
+import { openDirectory } from './bitmaps/directory-io.ts';
+import { startCleaning } from './cache-cleaning.ts';
+import { checkEncryption, openEncryption } from './encryption.ts';
 import { noExtensions } from './extensions.ts';
-import { CryptMethod, type Qcow2Header } from './header.ts';
+import type { Qcow2Header } from './header.ts';
 import { Qcow2Image } from './image.ts';
 import { L1_ENTRY_BYTES, L1Table } from './l1-table.ts';
 import { layoutOf } from './layout.ts';
@@ -39,9 +42,13 @@ export async function openImage(context: OpenContext<Qcow2Options>, writable: bo
   if (!noIO) await loadRefcounts(image, checkOnly);
   image.extensions = readExtensions(read);
   await openDataFile(context, image);
+  await openEncryption(context, image);
   image.backingName = readBackingName(read);
-  image.snapshots = await readSnapshotTable(file, header, checkOnly);
+  // A check reads them itself, since it can do with less.
+  if (!checkOnly) image.snapshots = await readSnapshotTable(file, header, header.snapshotCount);
+  await openDirectory(image, checkOnly || !writable);
   if (writable && !noIO) await becomeWritable(image, { checkOnly });
+  if (!noIO) startCleaning(image);
   return image;
 }
 
@@ -69,26 +76,6 @@ async function loadRefcounts(image: Qcow2Image, checkOnly: boolean): Promise<voi
     if (checkOnly) return;
     throw withErrno(codeOf(error), 'Could not initialize refcount handling', { cause: error });
   }
-}
-
-/** Q-OPT-5. */
-function checkEncryption({ options, noIO }: OpenContext<Qcow2Options>, { cryptMethod }: Qcow2Header): void {
-  const given = options['encrypt.format'];
-  if (cryptMethod === CryptMethod.none) {
-    if (given === undefined) return;
-    throw new BlockError('EINVAL', `No encryption in image header, but options specified format '${given}'`);
-  }
-  if (cryptMethod > CryptMethod.luks) throw new BlockError('EINVAL', `Unsupported encryption method ${cryptMethod}`);
-  const format = cryptMethod === CryptMethod.aes ? 'aes' : 'luks';
-  if (given !== undefined && given !== format) {
-    const text = `Header reported '${format}' encryption format but options specify '${given}'`;
-    throw new BlockError('EINVAL', text);
-  }
-  if (noIO) return;
-  if (options['encrypt.key-secret'] === undefined) {
-    throw new BlockError('EINVAL', "Parameter 'encrypt.key-secret' is required for cipher");
-  }
-  throw new BlockError('ENOTSUP', 'Encrypted qcow2 images cannot be read or written yet');
 }
 
 /** Q-DATA-2. */

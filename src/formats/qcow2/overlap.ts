@@ -12,6 +12,8 @@ export const MetadataClass = {
   inactiveL2: 128,
   bitmapDirectory: 256,
   encryptionHeader: 512,
+  /** Tables of bitmaps too. */
+  bitmapData: 1024,
 } as const;
 
 /** Option names, in bit order, and what messages call them. */
@@ -33,7 +35,8 @@ const CONSTANT =
   MetadataClass.refcountTable |
   MetadataClass.snapshotTable |
   MetadataClass.bitmapDirectory |
-  MetadataClass.encryptionHeader;
+  MetadataClass.encryptionHeader |
+  MetadataClass.bitmapData;
 const CACHED = CONSTANT | MetadataClass.activeL2 | MetadataClass.refcountBlock | MetadataClass.inactiveL1;
 
 export const OVERLAP_TEMPLATES: Readonly<Record<string, number>> = {
@@ -91,5 +94,6 @@ function isNowhere(offset: number, length: number): boolean {
 /** What a message calls the first of some classes. */
 export function classText(classes: number): string {
   if ((classes & MetadataClass.encryptionHeader) !== 0) return 'encryption header';
+  if ((classes & MetadataClass.bitmapData) !== 0) return 'bitmap data';
   return OVERLAP_CLASSES.find(({ bit }) => (classes & bit) !== 0)?.text ?? 'metadata';
 }

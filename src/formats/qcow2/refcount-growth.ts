@@ -118,9 +118,10 @@ export async function switchTable(refcounts: Refcounts, offset: number, clusters
   const field = new Uint8Array(12);
   setU64(viewOf(field), 0, offset);
   viewOf(field).setUint32(8, clusters);
-  await writeHeaderField(image, FIELD_AT.refcountTable, field);
-  header.refcountTableOffset = offset;
-  header.refcountTableClusters = clusters;
+  await writeHeaderField(image, FIELD_AT.refcountTable, field, () => {
+    header.refcountTableOffset = offset;
+    header.refcountTableClusters = clusters;
+  });
   metadata.remove(MetadataClass.refcountTable, before.offset, before.bytes);
   metadata.add(MetadataClass.refcountTable, offset, clusters * layout.clusterSize);
   image.releases.add(before.offset, before.bytes, 'other');

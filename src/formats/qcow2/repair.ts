@@ -1,14 +1,17 @@
 /** Check and repair (Q-CHK): references are counted, compared, and what is wrong is told in qemu-img's lines. */
 import type { CheckOptions, CheckReport } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
+import { mendBitmaps } from './bitmaps/check.ts';
 import { compareCounts } from './check-compare.ts';
 import { checkCopied } from './check-copied.ts';
+import { checkSnapshotTable, rewriteSnapshotTable } from './check-snapshots.ts';
 import { clustersOf, type Walk, walkImage } from './check-walk.ts';
 import { writeFeatures } from './corruption.ts';
 import { Incompatible } from './header.ts';
 import type { Qcow2Image } from './image.ts';
 import { rebuildRefcounts } from './rebuild.ts';
 import { ReferenceCounts } from './reference-counts.ts';
+import { requireDisk } from './snapshots.ts';
 import { flushAll } from './write-back.ts';
 
 /** Clusters whose references are counted in one pass, a byte each. */
@@ -16,10 +19,34 @@ const PASS = 64 << 20;
 const NO_FIXES = { leaks: false, errors: false };
 
 export async function check(image: Qcow2Image, options: CheckOptions): Promise<CheckReport> {
+  requireDisk(image);
   if (image.writable && image.broken === undefined) await flushAll(image);
-  const report = await run(image, options);
+  const faults = await checkSnapshotTable(image, options);
+  const mends = options.repair === 'all';
+  const report = await run(image, options, mends ? 0 : faults);
+  if (mends && faults > 0) await mendSnapshotTable(image, options, report, faults);
   if (options.repair !== 'none') await settle(image, report);
   return report;
+}
+
+/** Last, when counts are right. */
+async function mendSnapshotTable(
+  image: Qcow2Image,
+  { finding }: CheckOptions,
+  report: CheckReport,
+  faults: number,
+): Promise<void> {
+  try {
+    await rewriteSnapshotTable(image);
+    await flushAll(image);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    finding(`ERROR failed to update snapshot table: ${error.message}`);
+    report.corruptions += faults;
+    report.checkErrors++;
+    return;
+  }
+  report.corruptionsFixed += faults;
 }
 
 /** After a crash with lazy refcounts (Q-FEAT-3). */
@@ -42,10 +69,13 @@ function emptyReport(image: Qcow2Image): CheckReport {
   };
 }
 
-async function run(image: Qcow2Image, options: CheckOptions): Promise<CheckReport> {
+/** `faults`: corruptions that were found before. */
+async function run(image: Qcow2Image, options: CheckOptions, faults = 0): Promise<CheckReport> {
   const clusters = clustersOf(image);
   const report = emptyReport(image);
+  report.corruptions = faults;
   if (clusters > PASS && options.repair === 'none') return inPasses(image, options, report, clusters);
+  if (options.repair === 'all') await mendBitmaps(image, report, options);
   const walk = await countAll(image, options, report, options.repair === 'all', { from: 0, to: clusters });
   // What a table that cannot be read refers to looks like leaks.
   const isCounted = report.checkErrors === 0;

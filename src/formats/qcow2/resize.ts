@@ -1,28 +1,31 @@
 /** Changing the disk's size (Q-SIZE). */
-import { alignUp } from '../../bytes/align.ts';
+import { alignDown, alignUp } from '../../bytes/align.ts';
 import { setU64, viewOf } from '../../bytes/big-endian.ts';
 import type { TruncateOptions } from '../../core/driver.ts';
 import { BlockError, codeOf, withErrno } from '../../core/errors.ts';
+import { SECTOR } from '../../crypto/sector-cipher.ts';
 import { dropClusters } from './clear.ts';
-import { allocateClusters } from './free-space.ts';
+import { GROWN_L1, growL1 } from './grow-l1.ts';
 import { Autoclear, FIELD_AT } from './header.ts';
 import type { Qcow2Image } from './image.ts';
-import { L1_ENTRY_BYTES, L1Table } from './l1-table.ts';
+import { L1_ENTRY_BYTES } from './l1-table.ts';
 import { L1_BYTES_MAX, l1EntriesFor } from './layout.ts';
 import { loadRun } from './map.ts';
 import { writeHeaderField, writeMetadata } from './metadata-io.ts';
 import { MetadataClass } from './overlap.ts';
 import { preallocate } from './preallocate.ts';
+import { readInside } from './read.ts';
 import { shrinkFile } from './shrink-file.ts';
 import { Kind } from './tables.ts';
+import { dropVmState } from './vm-state.ts';
 import { write } from './write.ts';
 import { flushAll } from './write-back.ts';
-
-const GROWN_L1 = 'Failed to grow the L1 table';
 
 export async function resize(image: Qcow2Image, length: number, options: TruncateOptions): Promise<void> {
   image.requireUsable();
   checkResize(image, length, { ...options, version: image.header.version });
+  await image.beforeChange?.();
+  await dropVmState(image);
   if (length < image.length) await shrink(image, length);
   else await grow(image, length, options);
   image.preallocated = undefined;
@@ -38,9 +41,7 @@ export function checkResize(
   if (image.snapshots.length > 0 && version < 3) {
     throw new BlockError('ENOTSUP', "Can't resize a v2 image which has snapshots");
   }
-  if (image.extensions.bitmaps !== undefined) {
-    throw new BlockError('ENOTSUP', 'Cannot resize qcow2 with persistent bitmaps that were not loaded into memory');
-  }
+  image.bitmaps.checkResize(length);
   if (length < image.length && preallocation !== 'off') {
     throw new BlockError('EINVAL', "Preallocation can't be used for shrinking an image");
   }
@@ -72,61 +73,30 @@ async function grow(image: Qcow2Image, length: number, { preallocation = 'off' }
 /** What the last cluster holds behind the old end must not come to light. */
 async function zeroTail(image: Qcow2Image, length: number): Promise<void> {
   const end = Math.min(length, alignUp(image.length, image.layout.clusterSize));
-  for (let at = image.length; at < end; ) {
+  // What is encrypted is written by sectors; the old end may be within one.
+  const start = image.cipher === undefined ? image.length : alignDown(image.length, SECTOR);
+  for (let at = start; at < end; ) {
     const run = await loadRun(image, at, end - at);
     const isStored = run.kind === Kind.normal || run.kind === Kind.compressed;
-    if (isStored) await write(image, at, new Uint8Array(run.length));
+    if (isStored) await write(image, at, await zeroesFrom(image, at, run.length));
     at += run.length;
   }
+}
+
+/** Zeroes from the disk's end on, behind what is before it. */
+async function zeroesFrom(image: Qcow2Image, at: number, length: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(length);
+  if (at >= image.length) return bytes;
+  await readInside(image, at, bytes);
+  return bytes.fill(0, image.length - at);
 }
 
 async function setSize(image: Qcow2Image, length: number): Promise<void> {
   const field = new Uint8Array(8);
   setU64(viewOf(field), 0, length);
-  await writeHeaderField(image, FIELD_AT.size, field);
-  image.header.size = length;
-}
-
-/** An L1 table of at least so many entries, in a new place (Q-ORD-7). */
-async function growL1(image: Qcow2Image, entries: number): Promise<void> {
-  const { l1, layout, refcounts, file } = image;
-  if (entries <= l1.entries) return;
-  try {
-    await image.raise('l1_grow_alloc_table');
-    const bytes = new Uint8Array(entries * L1_ENTRY_BYTES);
-    bytes.set(l1.bytes);
-    const clusters = alignUp(bytes.length, layout.clusterSize) / layout.clusterSize;
-    const place = await allocateClusters(refcounts, clusters);
-    try {
-      await refcounts.writeBack();
-      await file.flush();
-      await image.raise('l1_grow_write_table');
-      await writeMetadata(image, MetadataClass.activeL1, place, bytes);
-      await file.flush();
-    } catch (error) {
-      await refcounts.change(place, bytes.length, -1).catch(() => {});
-      throw error;
-    }
-    await image.raise('l1_grow_activate_table');
-    await switchL1(image, new L1Table(place, bytes));
-  } catch (error) {
-    throw withErrno(codeOf(error), GROWN_L1, { cause: error, node: image.node });
-  }
-}
-
-/** Points the header to another L1 table, durably, and gives up the one before. */
-export async function switchL1(image: Qcow2Image, table: L1Table): Promise<void> {
-  const { l1, metadata, header, layout, releases } = image;
-  const field = new Uint8Array(12);
-  viewOf(field).setUint32(0, table.entries);
-  setU64(viewOf(field), 4, table.offset);
-  await writeHeaderField(image, FIELD_AT.l1, field);
-  image.l1 = table;
-  header.l1Entries = table.entries;
-  header.l1Offset = table.offset;
-  metadata.remove(MetadataClass.activeL1, l1.offset, l1.bytes.length);
-  metadata.add(MetadataClass.activeL1, table.offset, table.bytes.length);
-  if (l1.entries > 0) releases.add(l1.offset, alignUp(l1.bytes.length, layout.clusterSize), 'other');
+  await writeHeaderField(image, FIELD_AT.size, field, () => {
+    image.header.size = length;
+  });
 }
 
 async function shrink(image: Qcow2Image, length: number): Promise<void> {

@@ -13,16 +13,10 @@ export async function becomeWritable(image: Qcow2Image, { checkOnly }: { checkOn
   image.indexMetadata();
   image.dirtyBitSet = (header.incompatible & Incompatible.dirty) !== 0n;
   const unknown = header.autoclear & ~KNOWN_AUTOCLEAR;
-  const staleBitmaps = image.extensions.bitmaps !== undefined && (header.autoclear & Autoclear.bitmaps) === 0n;
-  if (staleBitmaps) {
-    image.host.warn(
-      'a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent',
-    );
-    image.extensions.bitmaps = undefined;
-  }
-  if ((unknown !== 0n || staleBitmaps) && !checkOnly) {
+  if ((unknown !== 0n || image.bitmaps.stale) && !checkOnly) {
     header.autoclear &= KNOWN_AUTOCLEAR;
     await rewriteHeader(image);
+    image.bitmaps.stale = false;
   }
   if (image.dirtyBitSet && !checkOnly) await mendDirty(image);
 }

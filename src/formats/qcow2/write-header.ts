@@ -49,7 +49,11 @@ export function requireHeaderRoom(
  * Writes it, durably. What goes into one sector without the names of features is there first, in one write, so that a
  * power cut leaves all that was or all that is; what is longer goes before the first sector, which tells of it.
  */
-export async function rewriteHeader(image: Qcow2Image): Promise<void> {
+export function rewriteHeader(image: Qcow2Image): Promise<void> {
+  return image.headerLock.run(() => rewrite(image));
+}
+
+async function rewrite(image: Qcow2Image): Promise<void> {
   const { header, extensions, backingName } = image;
   const cluster = encodeHeaderCluster({ header, extensions, backingName });
   const end = Math.min(cluster.length, alignUp(usedBytes(cluster), SECTOR));
@@ -73,16 +77,21 @@ export async function changeHeader(
   records: Partial<Extensions> = {},
 ): Promise<void> {
   const { header, extensions } = image;
-  const before = { header: { ...header }, extensions: { ...extensions } };
+  const before = { fields: valuesOf(header, fields), records: valuesOf(extensions, records) };
   Object.assign(header, fields);
   Object.assign(extensions, records);
   try {
     await rewriteHeader(image);
   } catch (error) {
-    Object.assign(header, before.header);
-    Object.assign(extensions, before.extensions);
+    Object.assign(header, before.fields);
+    Object.assign(extensions, before.records);
     throw error;
   }
+}
+
+/** What `from` has under the keys of `like`. */
+function valuesOf<T extends object>(from: T, like: Partial<T>): Partial<T> {
+  return Object.fromEntries(Object.keys(like).map((key) => [key, from[key as keyof T]])) as Partial<T>;
 }
 
 function usedBytes(cluster: Uint8Array): number {

@@ -1,0 +1,194 @@
+/** The dirty bitmaps of an open image: in memory from opening to closing, and in the image before and after (Q-BMP-4 to 8). */
+
+import { BitmapList, type BitmapStore } from '../../../bitmaps/bitmap-list.ts';
+import type { DirtyBitmap } from '../../../bitmaps/dirty-bitmap.ts';
+import { alignUp } from '../../../bytes/align.ts';
+import type { OpenContext } from '../../../core/driver.ts';
+import { BlockError } from '../../../core/errors.ts';
+import type { Qcow2Image } from '../image.ts';
+import { MetadataClass } from '../overlap.ts';
+import { type ReadingBudget, readBitmap } from './content.ts';
+import {
+  BITMAPS_MAX,
+  BitmapFlag,
+  DIRECTORY_BYTES_MAX,
+  directoryBytes,
+  fitsImage,
+  isUsable,
+  recordBytes,
+  type StoredBitmap,
+} from './directory.ts';
+import { isToMark, type KnownContents, markInUse, removeStored, storeBitmaps } from './store.ts';
+
+export class BitmapSession {
+  readonly list: BitmapList;
+  readonly #image: () => Qcow2Image;
+  readonly #known: KnownContents = new Map();
+  /** The image's bitmaps are in the list. */
+  #loaded = false;
+
+  /** `image`: the one that is open now. */
+  constructor({ node, track, checkOnly }: OpenContext<unknown>, image: () => Qcow2Image) {
+    this.#image = image;
+    this.list = new BitmapList({
+      name: node,
+      length: () => image().length,
+      clusterSize: () => image().layout.clusterSize,
+      occupied: track,
+    });
+    if (!checkOnly) this.list.store = this.#store();
+  }
+
+  /**
+   * Brings the image's bitmaps into memory (Q-BMP-4). What cannot be read is an error where the image is to be written;
+   * else it has no bitmaps. Throws BlockError.
+   */
+  async load(): Promise<void> {
+    const image = this.#image();
+    const { bitmaps, file, layout } = image;
+    bitmaps.checkResize = (length) => this.#checkResize(length);
+    if (this.list.store === undefined || bitmaps.broken !== undefined) return this.arm();
+    const budget = { bytes: alignUp(file.length(), layout.clusterSize) };
+    try {
+      for (const stored of bitmaps.stored) await this.#loadOne(image, stored, budget);
+    } catch (error) {
+      this.#forgetAll();
+      if (image.writable || !(error instanceof BlockError)) throw error;
+      bitmaps.broken = error;
+      return;
+    }
+    this.#loaded = true;
+    this.arm();
+  }
+
+  async #loadOne(image: Qcow2Image, stored: StoredBitmap, budget: ReadingBudget): Promise<void> {
+    const { name, granularity, flags, tableOffset } = stored;
+    const disabled = (flags & BitmapFlag.auto) === 0;
+    const bitmap = this.list.create({ name, granularity, disabled, persistent: true });
+    bitmap.readOnly = !image.writable;
+    if (!isUsable(stored)) return bitmap.markInconsistent();
+    const { content } = bitmap;
+    const ranges = await readBitmap(image, stored, content, budget);
+    image.bitmaps.places.set(tableOffset, ranges);
+    if (image.writable)
+      for (const { offset, length } of ranges) image.metadata.add(MetadataClass.bitmapData, offset, length);
+    this.#known.set(tableOffset, { content, changes: content.changes });
+  }
+
+  /** From now on guest data wait, before they change, until the image says that its bitmaps are in use. */
+  arm(): void {
+    const image = this.#image();
+    const { stored, broken } = image.bitmaps;
+    if (image.writable && (broken !== undefined || stored.some(isToMark))) {
+      image.beforeChange = () => markInUse(image);
+    }
+  }
+
+  /** The image becomes writable by a reopen (Q-BMP-7): a failure is that of the first write. */
+  makeWritable(): void {
+    const image = this.#image();
+    for (const bitmap of this.#persistent()) bitmap.readOnly = false;
+    this.arm();
+    const mark = image.beforeChange;
+    if (mark === undefined) return;
+    image.beforeChange = () =>
+      mark().catch((error: unknown) => {
+        if (!(error instanceof BlockError)) throw error;
+        const text = `Failed to make dirty bitmaps writable: ${error.message}`;
+        throw new BlockError(error.code, text, { node: image.node, cause: error });
+      });
+  }
+
+  makeReadOnly(): void {
+    for (const bitmap of this.#persistent()) bitmap.readOnly = true;
+    this.#image().beforeChange = undefined;
+  }
+
+  /** Puts all into the image (Q-BMP-6); durable. Throws BlockError, and then the image has what it had. */
+  async store(): Promise<void> {
+    const image = this.#image();
+    if (!this.#loaded || !image.writable || image.broken !== undefined) return;
+    try {
+      await storeBitmaps(image, this.list, this.#known);
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      const text = `Lost persistent bitmaps during inactivation of node '${image.node}': ${error.message}`;
+      throw new BlockError(error.code, text, { node: image.node, cause: error });
+    }
+  }
+
+  /** Throws BlockError EBUSY while a bitmap is in use: another program could not go on with it. */
+  requireIdle(): void {
+    for (const bitmap of this.#persistent()) bitmap.requireUnpinned();
+  }
+
+  /** Lets go of what {@link load} brings back. */
+  unload(): void {
+    for (const bitmap of this.#persistent()) this.list.release(bitmap);
+    this.#forgetAll();
+  }
+
+  /** Q-SIZE-1. */
+  #checkResize(length: number): void {
+    const image = this.#image();
+    const { stored, broken } = image.bitmaps;
+    if (broken !== undefined || (stored.length > 0 && !this.#loaded)) {
+      const text = 'Cannot resize qcow2 with persistent bitmaps that were not loaded into memory';
+      throw new BlockError('ENOTSUP', text, { node: image.node });
+    }
+    for (const { name, granularity } of this.#persistent()) {
+      if (fitsImage(length, granularity, image.layout.clusterSize)) continue;
+      const text = `Bitmap '${name}' doesn't satisfy the constraints: ${TOO_LARGE}`;
+      throw new BlockError('EFBIG', text, { node: image.node });
+    }
+  }
+
+  #persistent(): DirtyBitmap[] {
+    return this.list.all.filter(({ persistent }) => persistent);
+  }
+
+  #forgetAll(): void {
+    for (const bitmap of this.#persistent()) this.list.release(bitmap);
+    this.#known.clear();
+    this.#loaded = false;
+  }
+
+  #store(): BitmapStore {
+    return {
+      available: () => {
+        const { header, bitmaps } = this.#image();
+        if (bitmaps.broken !== undefined) throw bitmaps.broken;
+        return header.version >= 3;
+      },
+      checkNew: async (name, granularity) => this.#checkNew(name, granularity),
+      remove: (name) => removeStored(this.#image(), name, this.#known),
+    };
+  }
+
+  /** Q-BMP-8. */
+  #checkNew(name: string, granularity: number): void {
+    const image = this.#image();
+    const { header, layout, bitmaps, node } = image;
+    const refuse = (code: 'EINVAL' | 'EFBIG' | 'EPERM', why: string) =>
+      new BlockError(code, `Can't make bitmap '${name}' persistent in '${node}': ${why}`, { node });
+    if (header.version < 3) throw refuse('EINVAL', 'Cannot store dirty bitmaps in qcow2 v2 files');
+    if (bitmaps.broken !== undefined) throw refuse('EINVAL', bitmaps.broken.message);
+    if (!image.writable) throw refuse('EPERM', 'Block node is read-only');
+    if (!fitsImage(image.length, granularity, layout.clusterSize)) throw refuse('EFBIG', TOO_LARGE);
+    const others = this.#persistent().filter((bitmap) => bitmap.name !== undefined);
+    if (others.length >= BITMAPS_MAX) throw refuse('EINVAL', 'Maximum number of persistent bitmaps is already reached');
+    const length = (text: string) => new TextEncoder().encode(text).length;
+    const fresh = others.filter((bitmap) => !bitmaps.stored.some((stored) => stored.name === bitmap.name));
+    const more = [name, ...fresh.map((bitmap) => bitmap.name ?? '')];
+    const bytes = more.reduce((sum, text) => sum + recordBytes(length(text), 0), directoryBytes(bitmaps.stored));
+    if (bytes > DIRECTORY_BYTES_MAX) throw refuse('EINVAL', 'Not enough space in the bitmap directory');
+  }
+}
+
+const TOO_LARGE = 'Too much space will be occupied by the bitmap. Use larger granularity';
+
+/** Changes of guest data, once they may be made. */
+export function changing<T>(image: Qcow2Image, work: () => Promise<T>): Promise<T> {
+  const { beforeChange } = image;
+  return beforeChange === undefined ? work() : beforeChange().then(() => changing(image, work));
+}
