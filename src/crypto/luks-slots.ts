@@ -1,4 +1,4 @@
-/** Giving a LUKS1 volume further passphrases, and taking them away (Q-AM-5). */
+/** Giving a LUKS1 volume further passphrases, and taking them away (Q-AM-5). Wordings are those of qemu-img. */
 import { BlockError } from '../core/errors.ts';
 import type { Host } from '../core/host.ts';
 import type { HostCrypto } from '../core/host-crypto.ts';
@@ -21,48 +21,44 @@ export type SlotChange =
     }
   | {
       readonly state: 'inactive';
-      /** All slots that it opens are erased. */
+      /** Without `slot`, all that it opens are erased; with it, that one must be among them. */
       readonly oldPassphrase: Uint8Array | undefined;
       readonly slot: number | undefined;
     };
 
+export interface SlotParts {
+  readonly host: Host;
+  readonly crypto: HostCrypto;
+  readonly volume: LuksVolume;
+  /** Lifts what would destroy a slot in use, or the last one. */
+  readonly force: boolean;
+}
+
 /**
- * Changes the header; durable when it resolves. A power cut leaves the old slot or the new one. `force` lifts what would destroy a
- * slot in use, or the last. Throws BlockError EINVAL.
+ * Does all that may be refused, and resolves with the step that writes; it is durable when that resolves. A power cut leaves
+ * the old slot, the new one, or a free one. Throws BlockError EINVAL.
  */
-export async function changeSlots(
-  host: Host,
-  crypto: HostCrypto,
-  volume: LuksVolume,
-  change: SlotChange,
-  force: boolean,
-): Promise<void> {
-  checkSlot(change.slot);
-  if (change.state === 'active') await activate(host, crypto, volume, change, force);
-  else await deactivate(host, crypto, volume, change, force);
+export function prepareSlots(parts: SlotParts, change: SlotChange): Promise<() => Promise<void>> {
+  const { slot } = change;
+  if (slot !== undefined && !(Number.isInteger(slot) && slot >= 0 && slot < KEY_SLOTS)) {
+    throw bad(`Invalid keyslot ${slot} specified, must be between 0 and ${KEY_SLOTS - 1}`);
+  }
+  return change.state === 'active' ? prepareActive(parts, change) : prepareInactive(parts, change);
 }
 
 function bad(message: string): BlockError {
   return new BlockError('EINVAL', message);
 }
 
-function checkSlot(slot: number | undefined): void {
-  if (slot === undefined || (Number.isInteger(slot) && slot >= 0 && slot < KEY_SLOTS)) return;
-  throw bad(`Invalid keyslot ${slot} specified, must be between 0 and ${KEY_SLOTS - 1}`);
-}
-
-async function activate(
-  host: Host,
-  crypto: HostCrypto,
-  { header, algorithms, storage }: LuksVolume,
+async function prepareActive(
+  { host, crypto, volume, force }: SlotParts,
   change: Extract<SlotChange, { state: 'active' }>,
-  force: boolean,
-): Promise<void> {
+): Promise<() => Promise<void>> {
+  const { header, storage } = volume;
   const index = change.slot ?? header.slots.findIndex(({ active }) => !active);
   const slot = header.slots[index];
   if (slot === undefined) throw bad("Can't add a keyslot - all keyslots are in use");
   if (slot.active && !force) throw bad(`Refusing to overwrite active keyslot ${index} - please erase it first`);
-  const volume = { header, algorithms, storage };
   const key = await unlock(crypto, volume, change.passphrase);
   const random = (target: Uint8Array) => host.random(target);
   const cost = { hash: usableHash(header.hash), length: header.keyBytes };
@@ -70,17 +66,18 @@ async function activate(
   random(salt);
   const iterations = await iterationsFor(host, crypto, cost, change.iterTimeMs, SLOT_ITERATIONS_MAX);
   const next = { active: true, iterations, salt, materialOffset: slot.materialOffset };
-  const secrets = { key, passphrase: change.newPassphrase, random };
-  const material = await encodeMaterial(crypto, header, next, secrets);
-  // While the material is neither the old nor the new, no header says that it is any.
-  if (slot.active) {
-    slot.active = false;
+  const material = await encodeMaterial(crypto, header, next, { key, passphrase: change.newPassphrase, random });
+  return async () => {
+    // While the material is neither the old nor the new, no header says that it is any.
+    if (slot.active) {
+      slot.active = false;
+      await writeHeader(volume);
+    }
+    await storage.write(slot.materialOffset * SECTOR, material);
+    await storage.flush();
+    Object.assign(slot, next);
     await writeHeader(volume);
-  }
-  await storage.write(slot.materialOffset * SECTOR, material);
-  await storage.flush();
-  Object.assign(slot, next);
-  await writeHeader(volume);
+  };
 }
 
 /** Its second sector first: a slot that lies in both has its state in the other, so that no torn write makes it what it is not. */
@@ -92,32 +89,45 @@ async function writeHeader({ header, storage }: LuksVolume): Promise<void> {
   await storage.flush();
 }
 
-async function deactivate(
-  host: Host,
-  crypto: HostCrypto,
-  volume: LuksVolume,
-  change: Extract<SlotChange, { state: 'inactive' }>,
-  force: boolean,
-): Promise<void> {
+const DESTROYS = 'will erase all the data in the image irreversibly';
+
+async function prepareInactive(
+  { host, crypto, volume, force }: SlotParts,
+  { slot, oldPassphrase }: Extract<SlotChange, { state: 'inactive' }>,
+): Promise<() => Promise<void>> {
   const { slots } = volume.header;
-  const chosen = change.slot === undefined ? await matching(crypto, volume, change.oldPassphrase) : [change.slot];
-  const left = slots.filter(({ active }, index) => active && !chosen.includes(index)).length;
-  const isLast = left === 0 && slots.some(({ active }) => active);
+  const chosen = slot === undefined ? await matching(crypto, volume, oldPassphrase) : [slot];
+  if (slot !== undefined) {
+    if (oldPassphrase !== undefined && (await unlockSlot(crypto, volume, slot, oldPassphrase)) === undefined) {
+      throw bad(`Given keyslot ${slot} doesn't contain the given old password for erase operation`);
+    }
+    // Its blank at the end is qemu-img's.
+    if (slots[slot]?.active === false && !force) throw bad(`Given keyslot ${slot} is already erased (inactive) `);
+  }
+  const isLast = !slots.some(({ active }, index) => active && !chosen.includes(index));
   if (isLast && !force) {
-    throw change.slot === undefined
+    throw slot === undefined
       ? bad(
           `All the active keyslots match the (old) password that was given and erasing them ${DESTROYS} - refusing operation`,
         )
-      : bad(`Attempt to erase the only active keyslot ${change.slot} which ${DESTROYS} - refusing operation`);
+      : bad(`Attempt to erase the only active keyslot ${slot} which ${DESTROYS} - refusing operation`);
   }
-  for (const index of chosen) await erase(host, volume, index);
+  return async () => {
+    for (const index of chosen) await erase(host, volume, index);
+  };
 }
 
-const DESTROYS = 'will erase all the data in the image irreversibly';
-
 /** Slots that a passphrase opens. */
-async function matching(crypto: HostCrypto, volume: LuksVolume, passphrase: Uint8Array | undefined): Promise<number[]> {
-  if (passphrase === undefined) throw bad("Either 'keyslot' or 'old-secret' must be given to deactivate keyslots");
+async function matching(
+  crypto: HostCrypto,
+  volume: LuksVolume,
+  passphrase: Uint8Array | undefined,
+): Promise<readonly number[]> {
+  if (passphrase === undefined) {
+    const text =
+      'To erase keyslot(s), either explicit keyslot index or the password currently contained in them must be given';
+    throw bad(text);
+  }
   const effort = { iterations: 0 };
   const found: number[] = [];
   for (const index of volume.header.slots.keys()) {

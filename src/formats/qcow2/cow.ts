@@ -1,6 +1,8 @@
 /** What is written around data in new storage: copies of what the guest sees there, in one write if possible (Q-WR-3, Q-WR-4). */
+import { alignUp } from '../../bytes/align.ts';
 import { codeOf } from '../../core/errors.ts';
 import { settled } from '../../core/gate.ts';
+import { SECTOR } from '../../crypto/sector-cipher.ts';
 import type { AllocationPlan } from './allocate.ts';
 import type { Qcow2Image } from './image.ts';
 import { findRun } from './map.ts';
@@ -29,10 +31,12 @@ export async function writeWithCopies(
   const at = (offset: number) => host + (offset - start);
   const end = guest + length;
   const hasCopies = copy.from < guest || copy.to > end;
-  if (!hasCopies) return writeInPlace(image, at(guest), source);
-  const isZeroAround = readsZero(image, copy.from, guest) && readsZero(image, end, copy.to);
+  if (!hasCopies) return writeInPlace(image, at(guest), guest, source);
+  // What is stored as zeroes does not read as zeroes where it is encrypted.
+  const isZeroAround =
+    image.cipher === undefined && readsZero(image, copy.from, guest) && readsZero(image, end, copy.to);
   if (isZeroAround && (await zeroSpan(image, at(copy.from), copy.to - copy.from))) {
-    return writeInPlace(image, at(guest), source);
+    return writeInPlace(image, at(guest), guest, source);
   }
   await image.raise('cow_read');
   const total = copy.to - copy.from;
@@ -44,15 +48,15 @@ export async function writeWithCopies(
     ]);
     merged.set(source, guest - copy.from);
     await image.raise('cow_write');
-    return writeInPlace(image, at(copy.from), merged);
+    return writeInPlace(image, at(copy.from), copy.from, merged);
   }
   const head = new Uint8Array(guest - copy.from);
   const tail = new Uint8Array(copy.to - end);
   await settled([readGuest(image, copy.from, head), readGuest(image, end, tail)]);
   await image.raise('cow_write');
-  const pieces = [writeInPlace(image, at(guest), source)];
-  if (head.length > 0) pieces.push(writeInPlace(image, at(copy.from), head));
-  if (tail.length > 0) pieces.push(writeInPlace(image, at(end), tail));
+  const pieces = [writeInPlace(image, at(guest), guest, source)];
+  if (head.length > 0) pieces.push(writeInPlace(image, at(copy.from), copy.from, head));
+  if (tail.length > 0) pieces.push(writeInPlace(image, at(end), end, tail));
   await settled(pieces);
 }
 
@@ -60,7 +64,10 @@ export async function writeWithCopies(
 async function readGuest(image: Qcow2Image, guest: number, target: Uint8Array): Promise<void> {
   // VM state lies behind the end, in clusters that no disk data share.
   const inside = guest >= image.length ? target.length : Math.min(target.length, image.length - guest);
-  if (inside > 0) await readInside(image, guest, target.subarray(0, inside));
+  // What is encrypted is read by sectors.
+  const read = image.cipher === undefined ? inside : alignUp(inside, SECTOR);
+  if (read > 0) await readInside(image, guest, target.subarray(0, read));
+  target.fill(0, inside);
 }
 
 /** Whether a range is known to read as zeroes, without asking any file. */

@@ -2,17 +2,9 @@
 import { isPowerOfTwo } from '../../bytes/align.ts';
 import { BlockError } from '../../core/errors.ts';
 import { type OptionSchema, option } from '../../core/options.ts';
+import { type EncryptionOptions, type EncryptionPlan, planEncryption } from './encryption-new.ts';
 
-export interface Qcow2CreateOptions {
-  readonly 'encrypt.format': string | undefined;
-  readonly 'encrypt.key-secret': string | undefined;
-  readonly 'encrypt.cipher-alg': string | undefined;
-  readonly 'encrypt.cipher-mode': string | undefined;
-  readonly 'encrypt.ivgen-alg': string | undefined;
-  readonly 'encrypt.ivgen-hash-alg': string | undefined;
-  readonly 'encrypt.hash-alg': string | undefined;
-  readonly 'encrypt.iter-time': number | undefined;
-  readonly encryption: boolean | undefined;
+export interface Qcow2CreateOptions extends EncryptionOptions {
   readonly cluster_size: number;
   readonly extended_l2: boolean;
   readonly preallocation: string;
@@ -67,7 +59,6 @@ export const createOptions: OptionSchema<Qcow2CreateOptions> = {
 const VERSIONS: Readonly<Record<string, 2 | 3>> = { '0.10': 2, v2: 2, '1.1': 3, v3: 3 };
 const PREALLOCATIONS = ['off', 'metadata', 'falloc', 'full'] as const;
 const COMPRESSIONS = ['zlib', 'zstd'] as const;
-const ENCRYPTIONS = ['aes', 'luks'] as const;
 const V3_ONLY = 'with compatibility level 1.1 and above (use version=v3 or greater)';
 
 /** Options that are known to go together. */
@@ -79,6 +70,8 @@ export interface CreationPlan {
   readonly compression: (typeof COMPRESSIONS)[number];
   /** Bytes, a multiple of 512. */
   readonly size: number;
+  /** Undefined: none. */
+  readonly encryption: EncryptionPlan | undefined;
   readonly options: Qcow2CreateOptions;
 }
 
@@ -98,16 +91,10 @@ export function planCreation(options: Qcow2CreateOptions): CreationPlan {
   if (version === undefined) throw bad(`Parameter 'version' does not accept value '${options.compat}'`);
   const preallocation = oneOf(PREALLOCATIONS, 'preallocation', options.preallocation);
   const compression = oneOf(COMPRESSIONS, 'compression-type', options.compression_type);
-  if (options['encrypt.format'] !== undefined) oneOf(ENCRYPTIONS, 'format', options['encrypt.format']);
   checkClusters(options, version);
   checkCombinations(options, version, preallocation);
   if (compression !== 'zlib' && version < 3) throw bad(`Non-zlib compression type is only supported ${V3_ONLY}`);
-  if (options.encryption === true || options['encrypt.format'] !== undefined) {
-    if (options['encrypt.key-secret'] === undefined) {
-      throw bad("Parameter 'encrypt.key-secret' is required for cipher");
-    }
-    throw new BlockError('ENOTSUP', 'Encrypted qcow2 images cannot be made yet');
-  }
+  const encryption = planEncryption(options);
   if (options.size > Number.MAX_SAFE_INTEGER - 512) throw new BlockError('EFBIG', 'File too large');
   return {
     version,
@@ -116,6 +103,7 @@ export function planCreation(options: Qcow2CreateOptions): CreationPlan {
     preallocation: options.data_file_raw && preallocation === 'off' ? 'metadata' : preallocation,
     compression,
     size: Math.ceil(options.size / 512) * 512,
+    encryption,
     options,
   };
 }

@@ -2,13 +2,24 @@
 import { setU64, viewOf } from '../../bytes/big-endian.ts';
 import type { Child, FormatCreateContext } from '../../core/driver.ts';
 import { addContext, BlockError } from '../../core/errors.ts';
+import { passphraseOf } from '../../crypto/secrets.ts';
 import { type CreationPlan, planCreation, type Qcow2CreateOptions } from './create-options.ts';
+import { addEncryption } from './encryption-new.ts';
 import { type Extensions, noExtensions } from './extensions.ts';
-import { Autoclear, Compatible, CompressionType, HEADER_BYTES, Incompatible, type Qcow2Header } from './header.ts';
+import {
+  Autoclear,
+  Compatible,
+  CompressionType,
+  CryptMethod,
+  HEADER_BYTES,
+  Incompatible,
+  type Qcow2Header,
+} from './header.ts';
 import { Qcow2Image } from './image.ts';
 import { layoutOf } from './layout.ts';
 import { markClean } from './lazy.ts';
 import { defaultSettings } from './options.ts';
+import { zeroPreallocated } from './preallocate.ts';
 import { changeBacking } from './rebase.ts';
 import { refcountWidth } from './refcount-width.ts';
 import { resize } from './resize.ts';
@@ -20,6 +31,8 @@ const FRESH_CLUSTERS = 3;
 
 export async function create(context: FormatCreateContext<Qcow2CreateOptions>): Promise<void> {
   const plan = planCreation(context.options);
+  // Nothing is made for want of a passphrase.
+  if (plan.encryption !== undefined) passphraseOf(context.host, plan.encryption.keySecret);
   const { data_file: dataFile } = context.options;
   if (dataFile === undefined) return write(context, plan, undefined);
   await context.withNewFile(dataFile, (data) => write(context, plan, data));
@@ -57,11 +70,22 @@ async function write(
   }
   const { backing_file: filename, backing_fmt: format = '' } = plan.options;
   if (filename !== undefined) await changeBacking(image, { filename, format });
+  if (plan.encryption !== undefined) {
+    await addEncryption(image, plan.encryption);
+    await zeroPreallocated(image, 0, plan.size, plan.preallocation);
+  }
   await markClean(image);
   await flushAll(image);
 }
 
-function newHeader({ version, clusterBits, refcountOrder, compression, options }: CreationPlan): Qcow2Header {
+export function newHeader({
+  version,
+  clusterBits,
+  refcountOrder,
+  compression,
+  encryption,
+  options,
+}: CreationPlan): Qcow2Header {
   let incompatible = 0n;
   if (options.data_file !== undefined) incompatible |= Incompatible.dataFile;
   if (compression !== 'zlib') incompatible |= Incompatible.compression;
@@ -72,7 +96,7 @@ function newHeader({ version, clusterBits, refcountOrder, compression, options }
     backingLength: 0,
     clusterBits,
     size: 0,
-    cryptMethod: 0,
+    cryptMethod: encryption === undefined ? CryptMethod.none : CryptMethod.luks,
     l1Entries: 0,
     l1Offset: 0,
     refcountTableOffset: 2 ** clusterBits,

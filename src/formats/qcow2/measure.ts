@@ -16,7 +16,8 @@ export async function measure(context: MeasureContext<Qcow2CreateOptions>): Prom
   if (l1Bytes > L1_BYTES_MAX) {
     throw new BlockError('EINVAL', 'The image size is too large (try using a larger cluster size)');
   }
-  const fullyAllocated = metadataBytes(plan, disk) + disk;
+  const luks = alignUp(plan.encryption?.length ?? 0, clusterSize);
+  const fullyAllocated = luks + metadataBytes(plan, disk) + disk;
   const isFull = options.backing_file !== undefined || plan.preallocation === 'falloc' || plan.preallocation === 'full';
   const data = isFull ? disk : extents === undefined ? 0 : await dataBytes(extents, clusterSize);
   return { required: fullyAllocated - disk + data, fullyAllocated };

@@ -4,12 +4,16 @@ import type { Preallocation } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { isInPlace, readEntry, writeEntry } from './entries.ts';
 import { allocateClusters } from './free-space.ts';
+import { CryptMethod } from './header.ts';
 import type { Qcow2Image } from './image.ts';
 import { sliceToChange } from './l2-tables.ts';
 import { type HostOffset, highWord, lowWord } from './tables.ts';
+import { write } from './write.ts';
 
 /** Bytes that get storage side by side. */
 const PIECE = 1 << 30;
+/** Bytes of zeroes that are written at a time. */
+const ZERO_PIECE = 1 << 20;
 
 /** Links storage for [from, to) of the disk, where there is none; with subclusters they stay unallocated, so backing shows. */
 export async function preallocate(image: Qcow2Image, from: number, to: number, mode: Preallocation): Promise<void> {
@@ -31,6 +35,21 @@ export async function preallocate(image: Qcow2Image, from: number, to: number, m
     }
     guest += length;
   }
+  if (image.cipher !== undefined) await zeroPreallocated(image, from, to, mode);
+}
+
+/**
+ * Zeroes in the file are none for the guest of an encrypted image. Where entries cannot say so, in version 2, new storage is
+ * written to.
+ */
+export async function zeroPreallocated(
+  image: Qcow2Image,
+  from: number,
+  to: number,
+  mode: Preallocation,
+): Promise<void> {
+  if (mode === 'off' || image.layout.version >= 3) return;
+  for (let at = from; at < to; at += ZERO_PIECE) await write(image, at, new Uint8Array(Math.min(ZERO_PIECE, to - at)));
 }
 
 async function extendFile(image: Qcow2Image, end: number, mode: Preallocation): Promise<void> {
@@ -50,6 +69,13 @@ async function link(image: Qcow2Image, guest: number, host: HostOffset): Promise
   const slice = await sliceToChange(image, guest);
   const old = readEntry(image, slice, guest);
   if (isInPlace(image, old)) return false;
-  writeEntry(image, slice, guest, { high: highWord(host, true), low: lowWord(host), zero: old.zero, allocated: 0 });
+  // Zeroes in the file are none for the guest of an encrypted image: the entry says so, where it can.
+  const zero = image.header.cryptMethod !== CryptMethod.none && image.layout.version >= 3 && !image.layout.extended;
+  writeEntry(image, slice, guest, {
+    high: highWord(host, true),
+    low: lowWord(host, zero),
+    zero: old.zero,
+    allocated: 0,
+  });
   return true;
 }

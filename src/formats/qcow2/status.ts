@@ -1,6 +1,7 @@
 /** Block status, whole runs (Q-READ-4). */
 import type { Extent, ExtentPlace } from '../../core/driver.ts';
 import { corruption } from './corruption.ts';
+import { CryptMethod } from './header.ts';
 import type { Qcow2Image } from './image.ts';
 import { findRun, loadRun, type Run } from './map.ts';
 import { Kind } from './tables.ts';
@@ -25,6 +26,7 @@ function extentOf(image: Qcow2Image, { kind, host, length }: Run): Extent {
   const at = () => ({ child: image.data.name, offset: host });
   switch (kind) {
     case Kind.normal:
+      if (image.header.cryptMethod !== CryptMethod.none) return { kind: 'encoded', length };
       return { kind: 'data', length, at: at(), recurse: image.preallocated === true };
     case Kind.compressed:
       return { kind: 'encoded', length };
@@ -39,7 +41,7 @@ function extentOf(image: Qcow2Image, { kind, host, length }: Run): Extent {
 
 /** Where a range is stored in one piece, as requests would read and write it. */
 export function place(image: Qcow2Image, offset: number, length: number): ExtentPlace | undefined {
-  if (image.broken !== undefined || image.gate.closed) return undefined;
+  if (image.broken !== undefined || image.gate.closed || image.cipher !== undefined) return undefined;
   const run = findRun(image, offset, length);
   if (run === undefined || run.kind !== Kind.normal || run.length < length || !run.copied) return undefined;
   const { data, file } = image;

@@ -2,6 +2,7 @@
 import { settled } from '../../core/gate.ts';
 import { allocateAndWrite, planAllocation } from './allocate.ts';
 import { corruption } from './corruption.ts';
+import { writeEncrypted, writeEncryptedNow } from './encrypted-data.ts';
 import type { Qcow2Image } from './image.ts';
 import { isL2Writable, makeL2Writable } from './l2-tables.ts';
 import { findRun, type Run, sliceOffset, spotOf } from './map.ts';
@@ -61,7 +62,7 @@ async function begin(image: Qcow2Image, guest: number, source: Uint8Array): Prom
     const limit = other === undefined ? source.length : other.from - guest;
     if (isWritableRun(image, run)) {
       const length = Math.min(run.length, limit);
-      return { length, work: writeInPlace(image, run.host, part(source, length)) };
+      return { length, work: writeInPlace(image, run.host, guest, part(source, length)) };
     }
     if (!isL2Writable(image, guest)) {
       await makeL2Writable(image, spotOf(image, guest).l1Index);
@@ -90,12 +91,13 @@ function part(source: Uint8Array, length: number): Uint8Array {
   return length === source.length ? source : source.subarray(0, length);
 }
 
-/** Writes guest data at their place. */
-export async function writeInPlace(image: Qcow2Image, host: number, source: Uint8Array): Promise<void> {
-  const { data, file } = image;
+/** Writes guest data, as the guest has them at `guest`, at their place. */
+export async function writeInPlace(image: Qcow2Image, host: number, guest: number, source: Uint8Array): Promise<void> {
+  const { data, file, cipher } = image;
   if (data === file) await requireNoOverlap(image, host, source.length, 0);
   const event = image.raise('write_aio');
   if (event !== undefined) await event;
+  if (cipher !== undefined) return writeEncrypted(image, cipher, { host, guest }, source);
   if (!data.tryWriteNow(host, source)) await data.write(host, source);
 }
 
@@ -104,8 +106,9 @@ export function tryWriteNow(image: Qcow2Image, offset: number, source: Uint8Arra
   if (image.broken !== undefined || image.gate.closed) return false;
   const run = findRun(image, offset, source.length);
   if (run === undefined || run.length < source.length || !isWritableRun(image, run)) return false;
-  const { data, file, allocations } = image;
+  const { data, file, allocations, cipher } = image;
   if (allocations.size > 0 && allocations.overlapping(offset, offset + source.length) !== undefined) return false;
   if (data === file && image.overlapIn(run.host, source.length, 0) !== 0) return false;
+  if (cipher !== undefined) return writeEncryptedNow(image, cipher, { host: run.host, guest: offset }, source);
   return data.tryWriteNow(run.host, source);
 }
