@@ -36,6 +36,16 @@ export interface Measurement {
   readonly fullyAllocated: number;
 }
 
+/** An image that is written front to back: what comes first, and then parts of the disk as they are. */
+export interface ImageStream {
+  /** Bytes in all. */
+  readonly length: number;
+  /** All that comes before the data. */
+  head(): Iterable<Uint8Array>;
+  /** Ranges of the disk, bytes, ascending, whose data follow one behind the other. */
+  ranges(): Iterable<{ readonly offset: number; readonly length: number }>;
+}
+
 export interface BackingOptionNames {
   readonly file: string;
   /** Absent: the format is not recorded. */

@@ -4,13 +4,16 @@
  * only aligned, in-bounds, non-empty requests; the core (request.ts) aligns, splits, bounds, falls back and tracks, and
  * checks the contract on both sides of every call.
  */
+import type { ChangeTracker } from './change-tracker.ts';
 import type {
   CreateSpec,
   FormatCreateContext,
+  ImageStream,
   MeasureContext,
   Measurement,
   ProtocolCreateContext,
 } from './driver-creation.ts';
+import type { Extent, ExtentPlace, Limits } from './driver-ranges.ts';
 import type {
   AmendContext,
   BlockSizes,
@@ -20,13 +23,16 @@ import type {
   DiskGeometry,
   DriverInfo,
 } from './driver-reports.ts';
+import type { DriverSnapshots, DriverVmState } from './driver-snapshots.ts';
 import type { Host, HostContext, HostFile } from './host.ts';
 import type { NewStorage } from './new-storage.ts';
 import type { AnySchema, OptionTree, SchemaOf } from './options.ts';
 import type { ChildRole, Permissions } from './permissions.ts';
 
 export type * from './driver-creation.ts';
+export type * from './driver-ranges.ts';
 export type * from './driver-reports.ts';
+export type * from './driver-snapshots.ts';
 
 export interface WriteFlags {
   /** Force unit access: durable when the write resolves. */
@@ -35,50 +41,16 @@ export interface WriteFlags {
 
 export type WriteKind = 'write' | 'zeroes';
 
+export interface DataFlags extends WriteFlags {
+  /** Stored compressed. ENOTSUP where the format cannot, EINVAL for what is not whole units of the limit `compressUnit`. */
+  readonly compressed?: boolean;
+}
+
 export interface ZeroFlags extends WriteFlags {
   /** The range's storage may be freed. */
   readonly unmap?: boolean;
   /** Fail with ENOTSUP rather than write zeroes as data. */
   readonly noFallback?: boolean;
-}
-
-/** Bytes. What is left out: no constraint, or the core's default. */
-export interface Limits {
-  /** Offsets and lengths of reads and writes are multiples of this power of two. Default 1. */
-  readonly requestAlign: number;
-  /** Zero writes are multiples of this; unaligned edges are written as data. Default requestAlign. */
-  readonly zeroAlign: number;
-  /** Discards are multiples of this; unaligned edges are left alone. Default requestAlign. */
-  readonly discardAlign: number;
-  /** Longest read or write. */
-  readonly transferMax: number;
-  readonly zeroMax: number;
-  readonly discardMax: number;
-  /** Length that requests had best be a multiple of, e.g. the cluster size. 0: none. */
-  readonly preferred: number;
-}
-
-/**
- * One run of a driver's own layer, at most as long as asked, never empty. The core walks on.
- * - `data`: stored; plainly at `at` if given. With `recurse`, holes of the child below may still make it zero.
- * - `zero`: reads as zeroes, decided by this layer; `at`: where the storage is, if there is any, unwritten or, with `stored`, not.
- * - `unknown`: nothing stored here, and what is read is not known without reading.
- * - `unallocated`: nothing in this layer: zero, or what a backing child has.
- * - `encoded`: stored compressed or encrypted.
- * - `delegate`: whatever the child says at `at` (filters, raw).
- */
-export type Extent =
-  | { readonly kind: 'data'; readonly length: number; readonly at?: ExtentPlace; readonly recurse?: boolean }
-  | { readonly kind: 'zero'; readonly length: number; readonly at?: ExtentPlace; readonly stored?: boolean }
-  | { readonly kind: 'unknown'; readonly length: number }
-  | { readonly kind: 'unallocated'; readonly length: number }
-  | { readonly kind: 'encoded'; readonly length: number }
-  | { readonly kind: 'delegate'; readonly length: number; readonly at: ExtentPlace };
-
-export interface ExtentPlace {
-  /** The child that holds the bytes; absent in a protocol: the node itself. */
-  readonly child?: string;
-  readonly offset: number;
 }
 
 /** How a longer image gets its new storage. */
@@ -161,6 +133,11 @@ export interface DriverNode {
    * it never gets the flag, and the core flushes behind the request.
    */
   takesFua?(kind: WriteKind): boolean;
+  /**
+   * Stores whole units of the limit `compressUnit` compressed, or as they are where that saves nothing; the last one may end
+   * with the disk. A filter that has it passes it on.
+   */
+  writeCompressed?(offset: number, source: Uint8Array): Promise<void>;
   /** May throw ENOTSUP for a request it cannot do cheaply; the core then writes zeroes as data, unless noFallback. */
   writeZeroes?(offset: number, length: number, flags: ZeroFlags): Promise<void>;
   /** A hint; ENOTSUP is ignored by the core. */
@@ -193,6 +170,9 @@ export interface DriverNode {
 
   /** Protocols: copies inside the host between two nodes of one driver. Resolves with the bytes copied; ENOTSUP: cannot. */
   copyFrom?(source: DriverNode, sourceOffset: number, offset: number, length: number): Promise<number>;
+
+  /** Its own record of changes, which the image keeps: its list of dirty bitmaps, be there any now or not. */
+  readonly tracker?: ChangeTracker;
 
   /** Undefined: nothing is known. */
   info?(): DriverInfo | undefined;
@@ -229,6 +209,9 @@ export interface DriverNode {
   /** An event that the core or a parent raised (BL-DEBUG-1). A promise holds up the request that raised it. */
   debugEvent?(event: string): Promise<void> | undefined;
   readonly breakpoints?: DebugBreakpoints;
+
+  readonly snapshots?: DriverSnapshots;
+  readonly vmState?: DriverVmState;
 
   /** Block sizes and geometry of the device that a protocol is over; undefined: not known. */
   blockSizes?(): BlockSizes | undefined;
@@ -267,7 +250,7 @@ export interface Child {
   length(): number;
   read(offset: number, target: Uint8Array): Promise<void>;
   tryReadNow(offset: number, target: Uint8Array): boolean;
-  write(offset: number, source: Uint8Array, flags?: WriteFlags): Promise<void>;
+  write(offset: number, source: Uint8Array, flags?: DataFlags): Promise<void>;
   tryWriteNow(offset: number, source: Uint8Array): boolean;
   writeZeroes(offset: number, length: number, flags?: ZeroFlags): Promise<void>;
   /** Whether such a request with `fua` makes durable what it writes, and nothing else; not: all is flushed behind it. */
@@ -310,6 +293,8 @@ export interface OpenContext<O> {
   readonly node: string;
   /** Raises a debug event of this driver, for who listens below (BL-DEBUG-1); a promise must be waited for before the step. */
   event(name: string): Promise<void> | undefined;
+  /** Has changes of the node's content and size told to a tracker, or no more. */
+  track(tracker: ChangeTracker, tracked: boolean): void;
   /** Whether anyone listens. What goes around the child for speed, and so is not refused by it, must not then. */
   eventsHeard(): boolean;
   /** Whether the node may be written. A driver that cannot write this image throws EACCES or ENOTSUP. */
@@ -387,6 +372,8 @@ export interface FormatSpec<O = unknown, C = unknown> extends DriverBase<O> {
   probe?(head: Uint8Array, filename: string): number;
   /** What the `file` child is to the driver. Default `image`. */
   readonly fileRole?: (options: O) => ChildRole;
+  /** Its nodes have `writeCompressed`. */
+  readonly compresses?: boolean;
   /** False: an open image cannot be handed to another program and back (V-16). Default true. */
   readonly migratable?: false;
   /** Images name another one below them, which is opened as the `backing` child. */
@@ -399,6 +386,8 @@ export interface FormatSpec<O = unknown, C = unknown> extends DriverBase<O> {
   /** Making one is making the file: all options, the size too, go to the protocol, and `create.run` is not called (raw). */
   readonly createsThroughProtocol?: boolean;
   measure?(context: MeasureContext<C>): Promise<Measurement>;
+  /** Plans an image that can be written in one pass; `extents` are given. Throws BlockError ENOTSUP where options need more. */
+  stream?(context: MeasureContext<C>): Promise<ImageStream>;
   open(context: OpenContext<O>): Promise<DriverNode>;
 }
 

@@ -16,5 +16,5 @@ export interface NewStorage {
   /** Number of a part's storage, -1 where it has none; undefined where it cannot be told. */
   numberOf(part: number): number | undefined;
   /** Gives the parts storage: number `next` and those that follow. */
-  adopt(parts: readonly number[]): void;
+  adopt(parts: readonly number[]): void | Promise<void>;
 }

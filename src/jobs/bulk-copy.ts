@@ -101,7 +101,7 @@ class BulkCopy {
     const last = work[done - 1];
     if (storage !== undefined && units !== undefined && last !== undefined) {
       const count = parts.add(last.position + last.length - 1, 1) + 1;
-      storage.adopt(
+      await storage.adopt(
         parts.list
           .slice(0, count)
           .filter((_part, index) => (numbers[index] ?? 0) < 0 && (units.numbers[index] ?? -1) >= 0),

@@ -1,14 +1,15 @@
 /** Moving tables that lie in one piece, for a compaction: L1 tables, the refcount table, the snapshot table. */
+import { alignUp } from '../../bytes/align.ts';
 import { setU64, viewOf } from '../../bytes/big-endian.ts';
 import { copyBytes, type Holes } from './compact-holes.ts';
 import { allocateAtEnd, allocateClusters } from './free-space.ts';
+import { switchL1 } from './grow-l1.ts';
 import { FIELD_AT } from './header.ts';
 import type { Qcow2Image } from './image.ts';
 import { L1_ENTRY_BYTES, L1Table } from './l1-table.ts';
 import { writeHeaderField, writeMetadata } from './metadata-io.ts';
 import { MetadataClass } from './overlap.ts';
 import { switchTable } from './refcount-growth.ts';
-import { switchL1 } from './resize.ts';
 import { snapshotTableBytes } from './snapshot-table.ts';
 import type { HostOffset } from './tables.ts';
 import { flush } from './write-back.ts';
@@ -101,7 +102,7 @@ async function switchSnapshotL1(image: Qcow2Image, index: number, place: HostOff
   const bytes = snapshot.l1Entries * L1_ENTRY_BYTES;
   const field = new Uint8Array(8);
   setU64(viewOf(field), 0, place);
-  const at = Number(header.snapshotTableOffset) + snapshotTableBytes(image.snapshots.slice(0, index));
+  const at = Number(header.snapshotTableOffset) + alignUp(snapshotTableBytes(image.snapshots.slice(0, index)), 8);
   await writeMetadata(image, MetadataClass.snapshotTable, at, field);
   image.snapshots = image.snapshots.with(index, { ...snapshot, l1Offset: place });
   metadata.add(MetadataClass.inactiveL1, place, bytes);

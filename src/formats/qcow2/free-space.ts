@@ -84,18 +84,33 @@ export function allocateBytes(refcounts: Refcounts, length: number): Promise<Hos
   });
 }
 
-/** The same behind everything that is used, and behind the end of the file. */
+/** Takes clusters behind everything that is used, and behind the end of the file. */
 export function allocateAtEnd(refcounts: Refcounts, count: number): Promise<HostOffset> {
   return refcounts.lock.run(async () => {
-    const { image } = refcounts;
-    const { clusterSize } = image.layout;
-    for (;;) {
-      const first = Math.ceil(Math.max(await usedEnd(image), image.file.length()) / clusterSize);
-      if (await makeBlocks(refcounts, first, count)) continue;
-      await refcounts.changeLocked(first * clusterSize, count * clusterSize, 1);
-      return first * clusterSize;
-    }
+    const { clusterSize } = refcounts.image.layout;
+    const { first } = await rangeAtEndLocked(refcounts, count);
+    await refcounts.changeLocked(first * clusterSize, count * clusterSize, 1);
+    return first * clusterSize;
   });
+}
+
+/** Clusters, half open. */
+export interface FreeRange {
+  readonly first: number;
+  readonly end: number;
+}
+
+/** `count` free clusters there, whose refcount blocks are made. Nobody is kept from taking them. */
+export function rangeAtEnd(refcounts: Refcounts, count: number): Promise<FreeRange> {
+  return refcounts.lock.run(() => rangeAtEndLocked(refcounts, count));
+}
+
+async function rangeAtEndLocked(refcounts: Refcounts, count: number): Promise<FreeRange> {
+  const { image } = refcounts;
+  for (;;) {
+    const first = Math.ceil(Math.max(await usedEnd(image), image.file.length()) / image.layout.clusterSize);
+    if (!(await makeBlocks(refcounts, first, count))) return { first, end: first + count };
+  }
 }
 
 /** Whether a block had to be made, for which the places may be taken now. */

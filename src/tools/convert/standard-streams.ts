@@ -1,11 +1,11 @@
-/** Raw disk content through standard input and output, in one pass (`convert - TARGET`, `convert SOURCE -`). */
+/** Disks through standard input and images through standard output, in one pass (`convert - TARGET`, `convert SOURCE -`). */
 import { fstatSync, read, write } from 'node:fs';
 import { promisify } from 'node:util';
 import type { Disk } from '../../core/disk.ts';
 import type { Progress } from '../../core/driver.ts';
 import { asBlockError, withErrno } from '../../core/errors.ts';
 import type { HostClock } from '../../core/host.ts';
-import { Source } from '../../jobs/source.ts';
+import type { StreamedImage } from '../../jobs/stream.ts';
 import { sparseRule, sparseRuns } from '../../jobs/zero-runs.ts';
 
 const STDIN = 0;
@@ -36,24 +36,18 @@ async function whenReady<T>(clock: HostClock, attempt: () => Promise<T>): Promis
   }
 }
 
-/** Writes the content of `disks`, one behind another, to standard output. Reads ahead by one piece. */
-export async function writeStdout(disks: readonly Disk[], options: StreamOptions): Promise<void> {
-  const source = new Source(disks, undefined);
-  const buffers = [new Uint8Array(CHUNK), new Uint8Array(CHUNK)] as const;
+/** Writes an image to standard output. Reads ahead by one piece. */
+export async function writeStdout({ length, pieces }: StreamedImage, options: StreamOptions): Promise<void> {
   let writing: Promise<void> = Promise.resolve();
-  for (let offset = 0, turn = 0; offset < source.length; turn = 1 - turn) {
+  let offset = 0;
+  for await (const piece of pieces()) {
     options.signal.throwIfAborted();
-    const run = await source.run(offset);
-    const length = Math.min(run.end, offset + CHUNK) - offset;
-    const piece = (turn === 0 ? buffers[0] : buffers[1]).subarray(0, length);
-    if (run.zero) piece.fill(0);
-    else await source.read(run.part, offset, piece);
     await writing;
     writing = writeFully(piece, offset, options.clock);
     // Its failure is met when it is awaited.
     writing.catch(() => {});
-    offset += length;
-    options.progress(offset, source.length);
+    offset += piece.length;
+    options.progress(offset, length);
   }
   await writing;
 }

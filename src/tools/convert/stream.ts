@@ -1,7 +1,8 @@
-/** `convert` with standard input as its source, or standard output as its target: raw data in one pass. */
+/** `convert` with standard input as its source, raw data, or standard output as its target: in one pass. */
 import { createImage } from '../../core/create.ts';
 import type { Graph } from '../../core/graph.ts';
 import { destinationFor } from '../../jobs/destination.ts';
+import { isStreamable, streamImage } from '../../jobs/stream.ts';
 import { cacheMode } from '../command-line/arguments.ts';
 import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
@@ -24,14 +25,14 @@ export async function convertStream(
 ): Promise<number> {
   const { given } = settings;
   const sources = given.operands.slice(0, -1);
-  refuseImpossible(context, settings, sources, into);
+  refuseImpossible(context, settings, sources, into, graph);
   // Percentages would mix with the data.
   const percentages = given.has('p') && into.target !== '-';
   const display = askedDisplay(context, given, { percentages, step: 1 });
   const options = { clock: graph.host.clock, signal: context.signal, progress: display.update };
   display.begin();
   try {
-    if (into.target === '-') await toStdout(context, graph, settings, sources, options);
+    if (into.target === '-') await toStdout(context, graph, settings, { sources, format: into.format }, options);
     else await fromStdin(graph, settings, into, options);
     display.complete();
   } finally {
@@ -45,13 +46,16 @@ function refuseImpossible(
   { given }: ConvertSettings,
   sources: readonly string[],
   { target, format }: StreamTarget,
+  graph: Graph,
 ): void {
   const refusals: readonly (readonly [boolean, string])[] = [
     [target === '-' && sources.includes('-'), 'Standard input can only be converted to a file'],
-    [target === '-' && format !== 'raw', 'Standard output takes raw data only'],
+    [target === '-' && !isStreamable(graph, format), `Images of format '${format}' cannot be written in one pass`],
     [target === '-' && out.isTerminal, 'Standard output is a terminal: redirect it, or give a file name'],
     [target !== '-' && sources.length > 1, 'Standard input can only be the only source'],
     [target !== '-' && (given.text('f') ?? 'raw') !== 'raw', 'Standard input gives raw data only'],
+    [target === '-' && given.has('c'), 'Compressed images cannot be written in one pass'],
+    [target === '-' && given.has('B'), 'Images over others cannot be written in one pass'],
     [given.has('n') || given.has('image-opts'), '-n and --image-opts cannot be used with "-"'],
   ];
   const refused = refusals.find(([applies]) => applies);
@@ -62,12 +66,16 @@ async function toStdout(
   context: Context,
   graph: Graph,
   settings: ConvertSettings,
-  names: readonly string[],
+  { sources: names, format }: { readonly sources: readonly string[]; readonly format: string },
   options: StreamOptions,
 ): Promise<void> {
   const cache = cacheMode('source cache', settings.given.text('T'));
   const sources = await openSources(context, graph, settings, names, cache);
-  await withDisks(sources, () => writeStdout(sources, options));
+  await withDisks(sources, async () => {
+    const { signal } = context;
+    const image = await streamImage(graph, { format, options: settings.options.tree(), sources, signal });
+    await writeStdout(image, options);
+  });
 }
 
 /** The target has its size when all has come; it gets its name then. */
