@@ -59,5 +59,7 @@ export interface CreateSpec<C, X> {
   readonly options: SchemaOf<C>;
   /** Which options name the image below, where they are not `backing_file` and `backing_fmt` (BL-CREATE-6). */
   readonly backing?: BackingOptionNames;
+  /** Options that the new image must be opened with, too: those of its keys. */
+  readonly openedWith?: readonly string[];
   run(context: X): Promise<void>;
 }

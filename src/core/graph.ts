@@ -108,7 +108,7 @@ export class Graph {
     options: OpenOptions,
     use: (node: BlockNode) => Promise<T>,
   ): Promise<T> {
-    const tree: OptionTree = typeof source === 'string' ? {} : flattenOptions(source);
+    const tree: OptionTree = flattenOptions(typeof source === 'string' ? (options.driverOptions ?? {}) : source);
     const node = await openNode(this, { filename: typeof source === 'string' ? source : undefined, tree, options });
     let result: T;
     try {

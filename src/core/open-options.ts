@@ -2,11 +2,14 @@
 import type { CacheMode, DiscardMode } from './cache.ts';
 import type { HostContext } from './host.ts';
 import type { BlockNode } from './node.ts';
+import type { NestedOptions } from './options.ts';
 import { ALL_PERMISSIONS, Permission, type Permissions } from './permissions.ts';
 
 export interface OpenOptions {
   /** Driver of the top node. Default: what the options say, else guessed from the content. */
   readonly format?: string | undefined;
+  /** Options of the top node, for one that is opened by its name: `{ 'encrypt.key-secret': 's0' }`. */
+  readonly driverOptions?: NestedOptions | undefined;
   /** Default false. */
   readonly writable?: boolean;
   /** Default `writeback`. */

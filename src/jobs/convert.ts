@@ -2,12 +2,14 @@
 import { alignUp } from '../bytes/align.ts';
 import { resolveBackingName } from '../core/backing-name.ts';
 import type { CacheMode } from '../core/cache.ts';
+import { refusesCompressed } from '../core/compressed-write.ts';
 import { createImage } from '../core/create.ts';
 import type { Disk } from '../core/disk.ts';
 import type { Progress } from '../core/driver.ts';
 import { addContext, BlockError } from '../core/errors.ts';
 import type { Graph } from '../core/graph.ts';
 import type { OptionTree } from '../core/options.ts';
+import { checkCompression, noCompression } from './compression-checks.ts';
 import { copyDisks } from './copy.ts';
 import { type Destination, destinationFor, renamed } from './destination.ts';
 import { SECTOR } from './source.ts';
@@ -42,6 +44,8 @@ export interface ConvertOptions {
   readonly target: ConvertTarget;
   /** Zero runs of at least this many bytes are not stored. Default 4096; 0: everything is written. */
   readonly sparseSize?: number;
+  /** Store data compressed, where the format can: clusters of zeroes are left out, others are written whole. */
+  readonly compress?: boolean;
   /** Copies under way at a time, 1 to 16; default 8. Each holds a buffer of 2 MiB. */
   readonly parallel?: number;
   readonly outOfOrder?: boolean;
@@ -69,6 +73,7 @@ export async function convert(options: ConvertOptions): Promise<void> {
   if ('existing' in target) {
     if (target.existing.length < length) throw new BlockError('EINVAL', 'output file is smaller than input file');
     refuseManySources(options, target.sharesBacking === true);
+    if (options.compress && refusesCompressed(target.existing.node) !== undefined) throw noCompression();
     await copyInto(options, target.existing, {
       isZero: target.isZero === true,
       topOnly: target.sharesBacking === true,
@@ -77,6 +82,7 @@ export async function convert(options: ConvertOptions): Promise<void> {
     return;
   }
   refuseManySources(options, target.backing !== undefined);
+  if (options.compress) checkCompression(graph.driver(target.format), target.createOptions ?? {});
   const context = `${target.filename}: error while converting ${target.format}`;
   const destination = await destinationFor(graph, target.filename).catch((error: unknown) => {
     throw addContext(context, error);
@@ -121,12 +127,14 @@ async function make(
 
 async function fill(
   options: ConvertOptions,
-  { filename, format, cache = 'unsafe', backing }: Extract<ConvertTarget, { filename: string }>,
+  { filename, format, cache = 'unsafe', backing, createOptions = {} }: Extract<ConvertTarget, { filename: string }>,
   destination: Destination,
 ): Promise<void> {
   const { graph, signal } = options;
   const { workName } = destination;
-  const opening = graph.open(workName, { format, writable: true, cache, signal });
+  const names = graph.driver(format)?.create?.openedWith ?? [];
+  const driverOptions = Object.fromEntries(Object.entries(createOptions).filter(([name]) => names.includes(name)));
+  const opening = graph.open(workName, { format, writable: true, cache, signal, driverOptions });
   const disk = await opening.catch((error: unknown) => {
     if (backing === undefined || !(error instanceof BlockError)) throw error;
     // The image below is told as it is seen from the final name.
@@ -165,6 +173,7 @@ function copyInto(
     topOnly,
     zeroFrom,
     parallel: options.parallel ?? DEFAULT_PARALLEL,
+    compressUnit: options.compress ? target.limits.compressUnit : undefined,
     outOfOrder: options.outOfOrder === true,
     rateLimit: options.rateLimit,
     copyOffload: options.copyOffload === true,

@@ -32,14 +32,15 @@ import { writeCompressed } from './write-compressed.ts';
 
 export const qcow2 = defineFormat<Qcow2Options, Qcow2CreateOptions>({
   name: 'qcow2',
-  summary: 'QEMU disk images: sparse, with backing files, compression, external data files',
+  summary: 'QEMU disk images: sparse, with backing files, compression, encryption, external data files',
   options: qcow2Options,
   children: { 'data-file': { role: 'data', optional: true } },
+  strongOptions: ['encrypt.key-secret'],
   supportsBacking: true,
   compresses: true,
   temporaryOverlay: {},
   probe: (head) => (hasMagic(head) ? 100 : 0),
-  create: { options: createOptions, run: create },
+  create: { options: createOptions, run: create, openedWith: ['encrypt.format', 'encrypt.key-secret'] },
   amendOptions,
   measure,
   stream,

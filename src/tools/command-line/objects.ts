@@ -1,23 +1,16 @@
 /** `--object` (T-GEN-13): secrets, throttle groups, and what NBD needs. Each is checked as soon as it is read from the command line. */
-import { readFileSync } from 'node:fs';
-import { codeOf, errorText } from '../../core/errors.ts';
 import type { Host } from '../../core/host.ts';
 import { type JsonValue, parseJson } from '../../core/json.ts';
 import { flattenOptions, type NestedOptions } from '../../core/options.ts';
+import { secrets } from '../../crypto/secrets.ts';
 import { throttleGroups } from '../../filters/throttle/groups.ts';
 import { describeLimits, parseLimits, type ThrottleLimits, UNLIMITED } from '../../filters/throttle/limits.ts';
 import { Failure, HelpRequest } from '../failure.ts';
 import { NBD_OBJECT_TYPES, NbdObjects, type ObjectProperties } from './nbd-objects.ts';
+import { readSecret, SECRET_PROPERTIES } from './secret.ts';
 
 const SECRET = 'secret';
 const THROTTLE_GROUP = 'throttle-group';
-const PROPERTIES = {
-  data: 'string',
-  file: 'string',
-  format: 'QCryptoSecretFormat',
-  iv: 'string',
-  keyid: 'string',
-} as const;
 
 type Properties = Record<string, string>;
 type JsonObject = { readonly [key: string]: JsonValue };
@@ -25,7 +18,7 @@ type JsonObject = { readonly [key: string]: JsonValue };
 /** The objects of a command line. */
 export class ObjectList {
   readonly #ids = new Set<string>();
-  readonly #secrets = new Map<string, string>();
+  readonly #secrets = new Map<string, Uint8Array>();
   /** TLS credentials and authorizations. */
   readonly nbd: NbdObjects = new NbdObjects((id) => this.#secretOf(id));
   readonly #groups = new Map<string, ThrottleLimits>();
@@ -47,16 +40,10 @@ export class ObjectList {
     }
     if (type !== SECRET) throw new Failure(`Parameter 'qom-type' does not accept value '${type}'`);
     if (id === undefined) throw new Failure("Parameter 'id' is missing");
-    for (const key of Object.keys(rest)) {
-      if (!Object.hasOwn(PROPERTIES, key)) throw new Failure(`Parameter '${key}' is unexpected`);
-    }
-    if (rest.format !== undefined && rest.format !== 'raw' && rest.format !== 'base64') {
-      throw new Failure(`Parameter 'format' does not accept value '${rest.format}'`);
-    }
     checkId(id);
-    const secret = this.#checkSecret(rest);
+    const secret = readSecret(rest, this.#secrets);
     this.#claim(id);
-    this.#secrets.set(id, rest.format === 'base64' ? Buffer.from(secret, 'base64').toString('utf8') : secret);
+    this.#secrets.set(id, secret);
   }
 
   #addNbdObject(type: string, id: string | undefined, properties: ObjectProperties): void {
@@ -69,12 +56,13 @@ export class ObjectList {
   #secretOf(id: string): string {
     const found = this.#secrets.get(id);
     if (found === undefined) throw new Failure(`No secret with id '${id}'`);
-    return found;
+    return new TextDecoder().decode(found);
   }
 
   /** Makes the objects known to what is opened on `host`. */
   provideTo(host: Host): void {
     for (const [id, limits] of this.#groups) throttleGroups(host).add(id, limits);
+    for (const [id, secret] of this.#secrets) secrets(host).set(id, secret);
     this.nbd.provideTo(host);
   }
 
@@ -92,29 +80,10 @@ export class ObjectList {
     this.#ids.add(id);
   }
 
-  #checkSecret({ data, file, format, keyid }: Properties): string {
-    if (data !== undefined && file !== undefined) throw new Failure("'file' and 'data' are mutually exclusive");
-    const text = data ?? (file === undefined ? undefined : this.#readFile(file));
-    if (text === undefined) throw new Failure("Either 'file' or 'data' must be provided");
-    if (keyid !== undefined && !this.#ids.has(keyid)) throw new Failure(`No secret with id '${keyid}'`);
-    if (format === 'base64' && !/^[A-Za-z0-9+/=\r\n]*$/.test(text)) {
-      throw new Failure('Base64 data contains invalid characters');
-    }
-    return text;
-  }
-
-  #readFile(name: string): string {
-    try {
-      return readFileSync(name, 'latin1');
-    } catch (error) {
-      throw new Failure(`Unable to read ${name}: Failed to open file “${name}”: ${errorText(codeOf(error))}`);
-    }
-  }
-
   #jsonTexts(parsed: JsonValue): Properties {
     const properties: Properties = {};
     for (const [key, value] of Object.entries(parsed ?? {})) {
-      if (typeof value !== 'string' && (key === 'id' || key === 'qom-type' || Object.hasOwn(PROPERTIES, key))) {
+      if (typeof value !== 'string' && (key === 'id' || key === 'qom-type' || Object.hasOwn(SECRET_PROPERTIES, key))) {
         throw new Failure(`Invalid parameter type for '${key}', expected: string`);
       }
       properties[key] = typeof value === 'string' ? value : JSON.stringify(value);
@@ -162,7 +131,7 @@ function objectHelp(type: string | undefined): string {
     return `${type} options:\n  limits=<ThrottleLimits>\n${names.map((name) => `  x-${name}=<int>\n`).join('')}`;
   }
   if (type !== SECRET) return `List of user creatable objects:\n  ${SECRET}\n  ${THROTTLE_GROUP}\n`;
-  const lines = Object.entries(PROPERTIES).map(([name, kind]) => `  ${name}=<${kind}>\n`);
+  const lines = Object.entries(SECRET_PROPERTIES).map(([name, kind]) => `  ${name}=<${kind}>\n`);
   return `${SECRET} options:\n${lines.join('')}`;
 }
 
