@@ -4,11 +4,13 @@ import { amend } from './amend.ts';
 import { cacheSettings } from './cache.ts';
 import { disableCopyOnRead, enableCopyOnRead } from './copy-on-read.ts';
 import { copyRange } from './copy-range.ts';
+import { DiskSnapshots } from './disk-snapshots.ts';
 import type {
   AmendOptions,
   CheckOptions,
   CheckReport,
   CompactOptions,
+  DataFlags,
   DriverInfo,
   Limits,
   TruncateOptions,
@@ -46,6 +48,8 @@ export class Disk implements GraphUser, AsyncDisposable {
   readonly description: string;
   readonly deviceName: string | undefined;
   readonly graph: Graph;
+  /** Snapshots inside the image, where the format has them. */
+  readonly snapshots = new DiskSnapshots(this, (work) => this.#mayResize(work));
   readonly #owner: DiskOwner | undefined;
   #node: BlockNode;
   #writeThrough: boolean;
@@ -193,13 +197,14 @@ export class Disk implements GraphUser, AsyncDisposable {
     return done;
   }
 
-  write(offset: number, source: Uint8Array, flags: WriteFlags = request.NO_FLAGS): Promise<void> {
-    const small = source.length <= NOW_MAX && flags.fua !== true;
+  /** `compressed`: whole clusters, or up to the disk's end. */
+  write(offset: number, source: Uint8Array, flags: DataFlags = request.NO_FLAGS): Promise<void> {
+    const small = source.length <= NOW_MAX && flags.fua !== true && flags.compressed !== true;
     if (small && this.#mayAnswerNow(source.length) && this.tryWriteNow(offset, source)) return Promise.resolve();
     return this.#writeLater(offset, source, flags);
   }
 
-  async #writeLater(offset: number, source: Uint8Array, flags: WriteFlags): Promise<void> {
+  async #writeLater(offset: number, source: Uint8Array, flags: DataFlags): Promise<void> {
     this.#requireWritable();
     this.#checkRange('write', offset, source.length);
     const all = this.#withCacheMode(flags);
@@ -298,7 +303,7 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   /** Changes options of the format, in place. ENOTSUP where the format cannot (BL-INFO-15). */
   async amend(options: NestedOptions, how: AmendOptions = {}): Promise<void> {
-    const work = () => this.#alone(() => amend(this.node, flattenOptions(options), how));
+    const work = () => this.graph.alone(this.node, () => amend(this.node, flattenOptions(options), how));
     if (this.node.impl.amend === undefined) return work();
     this.#requireWritable();
     await this.#mayResize(work);
@@ -311,7 +316,7 @@ export class Disk implements GraphUser, AsyncDisposable {
       throw new BlockError('ENOTSUP', 'This image format does not support checks', { node: this.node.name });
     }
     if (options.repair !== 'none') this.#requireWritable();
-    return this.#alone(async () => {
+    return this.graph.alone(this.node, async () => {
       // What is checked is the image as it is stored.
       if (this.writable) await request.flush(this.node);
       const report = await impl.check?.(options);
@@ -328,7 +333,7 @@ export class Disk implements GraphUser, AsyncDisposable {
       throw new BlockError('ENOTSUP', text, { node: this.node.name });
     }
     this.#requireWritable();
-    await this.#alone(async () => {
+    await this.graph.alone(this.node, async () => {
       await impl.compact?.(options);
       this.node.writeGeneration++;
     });
@@ -429,11 +434,6 @@ export class Disk implements GraphUser, AsyncDisposable {
 
   #closed(): BlockError {
     return new BlockError('ENOMEDIUM', 'The disk is closed', { node: this.node.name });
-  }
-
-  /** Runs with no request of users beside it. */
-  async #alone<T>(work: () => Promise<T>): Promise<T> {
-    return this.graph.alone(this.node, work);
   }
 }
 

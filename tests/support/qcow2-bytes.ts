@@ -14,9 +14,20 @@ export interface Qcow2View {
   readonly references: ReadonlyMap<number, number>;
   /** L2 entries by guest cluster: the entry, and the bitmap of subclusters. */
   readonly entries: ReadonlyMap<number, { readonly entry: bigint; readonly bitmap: bigint }>;
+  readonly snapshots: readonly SnapshotView[];
   /** What the disk holds, with `below` where nothing is stored. */
   content(below?: Uint8Array): Uint8Array;
 }
+
+export interface SnapshotView {
+  readonly id: string;
+  readonly name: string;
+  readonly size: number;
+  readonly vmStateSize: number;
+  content(below?: Uint8Array): Uint8Array;
+}
+
+type Entries = Map<number, { entry: bigint; bitmap: bigint }>;
 
 const OFFSET = 0x00fffffffffffe00n;
 const COPIED = 1n << 63n;
@@ -32,7 +43,6 @@ class Reader {
   readonly #view: DataView;
   readonly #problems: string[] = [];
   readonly #references = new Map<number, number>();
-  readonly #entries = new Map<number, { entry: bigint; bitmap: bigint }>();
   readonly #bits: number;
   readonly #cluster: number;
   readonly #extended: boolean;
@@ -82,10 +92,10 @@ class Reader {
     this.#use(0, this.#cluster, 'the header');
     const l1Entries = this.#u32(36);
     const l1 = Number(this.#u64(40));
-    this.#use(l1, l1Entries * 8, 'the L1 table');
-    for (let i = 0; i < l1Entries; i++) this.#readL2(i, this.#u64(l1 + i * 8));
+    const entries = this.#readL1(l1, l1Entries, 'the L1 table');
+    const snapshots = this.#readSnapshots(size);
     const leaks = this.#compareCounts();
-    this.#checkCopied(l1, l1Entries);
+    this.#checkCopied(l1, l1Entries, entries);
     return {
       size,
       clusterSize: this.#cluster,
@@ -94,12 +104,44 @@ class Reader {
       problems: this.#problems,
       leaks,
       references: this.#references,
-      entries: this.#entries,
-      content: (below) => this.#content(size, below),
+      entries,
+      snapshots,
+      content: (below) => this.#content(entries, size, below),
     };
   }
 
-  #readL2(index: number, l1Entry: bigint): void {
+  #readL1(offset: number, count: number, what: string): Entries {
+    const entries: Entries = new Map();
+    this.#use(offset, count * 8, what);
+    for (let i = 0; i < count; i++) this.#readL2(entries, i, this.#u64(offset + i * 8));
+    return entries;
+  }
+
+  #readSnapshots(diskSize: number): SnapshotView[] {
+    const start = Number(this.#u64(64));
+    const views: SnapshotView[] = [];
+    let at = start;
+    for (let i = 0; i < this.#u32(60); i++) {
+      at = Math.ceil(at / 8) * 8;
+      const lengths = [this.#view.getUint16(at + 12), this.#view.getUint16(at + 14)] as const;
+      const extra = this.#u32(at + 36);
+      const idAt = at + 40 + extra;
+      const nameAt = idAt + lengths[0];
+      const text = (from: number, length: number) =>
+        new TextDecoder().decode(this.#bytes.subarray(from, from + length));
+      const size = extra >= 16 ? Number(this.#u64(at + 48)) : diskSize;
+      const id = text(idAt, lengths[0]);
+      const entries = this.#readL1(Number(this.#u64(at)), this.#u32(at + 8), `the L1 table of snapshot ${id}`);
+      const content = (below?: Uint8Array) => this.#content(entries, size, below);
+      const vmStateSize = extra >= 8 ? Number(this.#u64(at + 40)) : this.#u32(at + 32);
+      views.push({ id, name: text(nameAt, lengths[1]), size, vmStateSize, content });
+      at = nameAt + lengths[1];
+    }
+    this.#use(start, at - start, 'the snapshot table');
+    return views;
+  }
+
+  #readL2(entries: Entries, index: number, l1Entry: bigint): void {
     const offset = Number(l1Entry & OFFSET);
     if (offset === 0) return;
     if ((l1Entry & ~(OFFSET | COPIED)) !== 0n) this.#problems.push(`L1 entry ${index} has reserved bits`);
@@ -110,12 +152,12 @@ class Reader {
     for (let i = 0; i < count; i++) {
       const entry = this.#u64(offset + i * bytes);
       const bitmap = this.#extended ? this.#u64(offset + i * bytes + 8) : 0n;
-      if (entry !== 0n || bitmap !== 0n) this.#readEntry(index * count + i, entry, bitmap);
+      if (entry !== 0n || bitmap !== 0n) this.#readEntry(entries, index * count + i, entry, bitmap);
     }
   }
 
-  #readEntry(guest: number, entry: bigint, bitmap: bigint): void {
-    this.#entries.set(guest, { entry, bitmap });
+  #readEntry(entries: Entries, guest: number, entry: bigint, bitmap: bigint): void {
+    entries.set(guest, { entry, bitmap });
     if ((entry & COMPRESSED) !== 0n) {
       const { offset, length } = this.#compressed(entry);
       this.#use(offset, length, `compressed cluster ${guest}`);
@@ -188,7 +230,7 @@ class Reader {
     return leaks;
   }
 
-  #checkCopied(l1: number, l1Entries: number): void {
+  #checkCopied(l1: number, l1Entries: number, entries: Entries): void {
     if ((this.#incompatible & 1n) !== 0n) return;
     const lies = (value: bigint) => {
       const offset = Number(value & OFFSET);
@@ -202,14 +244,13 @@ class Reader {
     for (let i = 0; i < l1Entries; i++)
       if (lies(this.#u64(l1 + i * 8))) this.#problems.push(`L1 entry ${i} is not alone`);
     if (this.#external) return;
-    for (const [guest, { entry }] of this.#entries)
-      if (lies(entry)) this.#problems.push(`cluster ${guest} is not alone`);
+    for (const [guest, { entry }] of entries) if (lies(entry)) this.#problems.push(`cluster ${guest} is not alone`);
   }
 
-  #content(size: number, below: Uint8Array | undefined): Uint8Array {
+  #content(entries: Entries, size: number, below: Uint8Array | undefined): Uint8Array {
     const content = new Uint8Array(size);
     if (below !== undefined) content.set(below.subarray(0, size));
-    for (const [guest, { entry, bitmap }] of this.#entries) {
+    for (const [guest, { entry, bitmap }] of entries) {
       const start = guest * this.#cluster;
       if (start >= size) continue;
       const whole = new Uint8Array(this.#cluster);

@@ -1,9 +1,13 @@
 /** L2 tables that may be changed: made, or copied when a snapshot shares them (Q-WR-2, Q-ORD-6). */
+
+import { withErrno } from '../../core/errors.ts';
 import type { CacheEntry } from './cache.ts';
 import { corruption } from './corruption.ts';
 import { allocateClusters } from './free-space.ts';
+import { GROWN_L1, growL1 } from './grow-l1.ts';
 import type { Qcow2Image } from './image.ts';
 import { L1_ENTRY_BYTES } from './l1-table.ts';
+import { L1_BYTES_MAX } from './layout.ts';
 import { beforeL2Change } from './lazy.ts';
 import { sliceOffset, spotOf } from './map.ts';
 import { writeMetadata } from './metadata-io.ts';
@@ -40,6 +44,7 @@ export async function sliceToChange(image: Qcow2Image, guest: number): Promise<C
 /** Gives an L1 entry a table of its own, durably. */
 export function makeL2Writable(image: Qcow2Image, l1Index: number): Promise<void> {
   return image.l1Lock.run(async () => {
+    if (l1Index >= image.l1.entries) await growForVmState(image, l1Index);
     const { l1, refcounts, layout } = image;
     if (l1.isCopied(l1Index) && l1.l2Offset(l1Index) !== 0) return;
     const old = l1.l2Offset(l1Index);
@@ -59,6 +64,13 @@ export function makeL2Writable(image: Qcow2Image, l1Index: number): Promise<void
     await writeL1Entry(image, l1Index, place);
     if (old !== 0) image.releases.add(old, layout.clusterSize, 'other');
   });
+}
+
+/** Only machine state lies past the table; it grows by half, so that it need not grow often (Q-WR-2). EFBIG past 32 MiB. */
+async function growForVmState(image: Qcow2Image, l1Index: number): Promise<void> {
+  const most = L1_BYTES_MAX / L1_ENTRY_BYTES;
+  if (l1Index >= most) throw withErrno('EFBIG', GROWN_L1, { node: image.node });
+  await growL1(image, Math.min(most, Math.max(l1Index + 1, Math.ceil(image.l1.entries * 1.5))));
 }
 
 /** A table of zeroes, or a copy of another; with its count durable. */

@@ -1,14 +1,18 @@
 /** Changing options and writability of an open image (Q-OPT-6), and ending a session (Q-ORD-9). */
 import type { ReopenStep } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
+import { startCleaning, stopCleaning } from './cache-cleaning.ts';
 import type { Qcow2Image } from './image.ts';
 import { markClean } from './lazy.ts';
 import { type Qcow2Options, settingsFor } from './options.ts';
+import { requireDisk } from './snapshots.ts';
 import { becomeWritable } from './writability.ts';
 import { flushAll } from './write-back.ts';
+import { fillLastSector } from './write-compressed.ts';
 
 /** No request is under way until the step is over. */
 export async function prepareReopen(image: Qcow2Image, options: Qcow2Options, writable: boolean): Promise<ReopenStep> {
+  if (writable) requireDisk(image);
   const settings = settingsFor(options, image.header, image.layout);
   if (writable && !image.writable && image.isMarkedCorrupt) {
     throw new BlockError('EACCES', 'qcow2: Image is corrupt; cannot be opened read/write', { node: image.node });
@@ -21,6 +25,7 @@ export async function prepareReopen(image: Qcow2Image, options: Qcow2Options, wr
   return {
     commit() {
       image.useSettings(settings);
+      startCleaning(image);
       if (!writable) image.writable = false;
     },
     abort() {},
@@ -32,7 +37,9 @@ export async function prepareReopen(image: Qcow2Image, options: Qcow2Options, wr
 
 /** Writes back all that is cached and marks the image as cleanly closed; what was opened for reading is left alone. */
 export async function finishSession(image: Qcow2Image): Promise<void> {
+  stopCleaning(image);
   if (!image.writable || image.broken !== undefined) return;
+  await fillLastSector(image);
   await markClean(image);
   image.writable = false;
   image.l2.dropClean();

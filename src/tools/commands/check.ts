@@ -80,6 +80,8 @@ async function run(context: Context): Promise<number> {
       if (error.code === 'ENOTSUP') {
         throw new Failure('This image format does not support checks', { status: UNSUPPORTED, cause: error });
       }
+      // What it could not get past is told of by itself.
+      if (error.message.startsWith('ERROR ')) context.messages.error(error.message, error.hint);
       throw withErrno(error.code, 'Check failed', { cause: error });
     }
     if (!given.has('q')) print(context, form, { filename, format: disk.format, result });

@@ -1,0 +1,136 @@
+/** What L1 and L2 tables refer to, as counts of whole tables change, and copied bits that follow from counts (Q-REF-2). */
+import { viewOf } from '../../bytes/big-endian.ts';
+import { BlockError } from '../../core/errors.ts';
+import type { Qcow2Image } from './image.ts';
+import type { L1Table } from './l1-table.ts';
+import { writeMetadata } from './metadata-io.ts';
+import type { NextCounts } from './next-counts.ts';
+import { MetadataClass } from './overlap.ts';
+import { compressedPlace, type HostOffset, hexOffset, isCompressed, isCopied, offsetOf, withCopied } from './tables.ts';
+
+/** Adds a reference to all that the L1 table's chosen entries lead to, L2 tables and data, or takes one away. */
+export async function countTables(
+  counts: NextCounts,
+  l1: L1Table,
+  change: 'add' | 'drop',
+  isChosen: (index: number) => boolean,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { image } = counts;
+  const { clusterSize } = image.layout;
+  const seen = new Set<HostOffset>();
+  for (let index = 0; index < l1.entries; index++) {
+    const offset = l1.l2Offset(index);
+    if (offset === 0) continue;
+    // A table that is named twice would be walked as often as the L1 table is long.
+    if (seen.has(offset)) throw damaged(image, `L2 table offset ${hexOffset(offset)} is named twice by one L1 table`);
+    seen.add(offset);
+    if (!isChosen(index)) continue;
+    signal?.throwIfAborted();
+    const table = await readTable(image, offset, index);
+    await counts[change](offset, clusterSize);
+    for (const range of namedRanges(image, table, offset)) await counts[change](range.offset, range.length);
+  }
+}
+
+/** The L2 table of an L1 entry as it is in the file. Throws BlockError EIO where there cannot be one. */
+async function readTable(image: Qcow2Image, offset: HostOffset, l1Index: number): Promise<Uint8Array> {
+  const { clusterSize } = image.layout;
+  if (offset % clusterSize !== 0) {
+    throw damaged(image, `L2 table offset ${hexOffset(offset)} unaligned (L1 index: ${hexOffset(l1Index)})`);
+  }
+  const table = new Uint8Array(clusterSize);
+  await image.loadMetadata('l2_load', offset, table);
+  return table;
+}
+
+function damaged({ node }: Qcow2Image, text: string): BlockError {
+  return new BlockError('EIO', `The image is corrupt: ${text}`, { node });
+}
+
+interface Range {
+  readonly offset: HostOffset;
+  readonly length: number;
+}
+
+/** Host ranges that a table's entries name: neighbours together, compressed clusters each by itself. */
+function* namedRanges(image: Qcow2Image, table: Uint8Array, l2Offset: HostOffset): Generator<Range> {
+  const { clusterSize, clusterBits, entryBytes } = image.layout;
+  const view = viewOf(table);
+  let start = 0;
+  let end = 0;
+  for (let at = 0; at < table.length; at += entryBytes) {
+    const high = view.getUint32(at);
+    const low = view.getUint32(at + 4);
+    if (isCompressed(high)) {
+      yield compressedPlace(high, low, clusterBits);
+      continue;
+    }
+    const offset = offsetOf(high, low);
+    if (offset === 0) continue;
+    if (offset % clusterSize !== 0) {
+      const place = `L2 offset: ${hexOffset(l2Offset)}, L2 index: ${hexOffset(at / entryBytes)}`;
+      throw damaged(image, `Cluster allocation offset ${hexOffset(offset)} unaligned (${place})`);
+    }
+    if (offset !== end) {
+      if (end > start) yield { offset: start, length: end - start };
+      start = offset;
+    }
+    end = offset + clusterSize;
+  }
+  if (end > start) yield { offset: start, length: end - start };
+}
+
+/**
+ * Makes an L1 table fit to be the active one: copied bits are as the counts to be say. L2 tables whose bits are not are
+ * replaced by copies, since whoever else has them, or the state that still holds, needs them as they are.
+ */
+export async function settleCopiedBits(
+  counts: NextCounts,
+  l1: L1Table,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { image } = counts;
+  const { clusterSize } = image.layout;
+  for (let index = 0; index < l1.entries; index++) {
+    const offset = l1.l2Offset(index);
+    if (offset === 0) continue;
+    signal?.throwIfAborted();
+    const table = await readTable(image, offset, index);
+    if (!(await correctBits(counts, table))) {
+      l1.set(index, offset, (await counts.get(offset / clusterSize)) === 1);
+      continue;
+    }
+    const place = await counts.take(1);
+    await image.raise('l2_alloc_write');
+    await writeMetadata(image, MetadataClass.activeL2, place, table);
+    await counts.drop(offset, clusterSize);
+    l1.set(index, place, true);
+  }
+}
+
+/** Whether any bit of the table was not right. */
+async function correctBits(counts: NextCounts, table: Uint8Array): Promise<boolean> {
+  const { layout, refcounts } = counts.image;
+  const { clusterSize, entryBytes, refcountsPerBlock } = layout;
+  const view = viewOf(table);
+  let changed = false;
+  let block: DataView | undefined;
+  let blockIndex = -1;
+  for (let at = 0; at < table.length; at += entryBytes) {
+    const high = view.getUint32(at);
+    const offset = offsetOf(high, view.getUint32(at + 4));
+    if (offset === 0 || isCompressed(high)) continue;
+    const cluster = offset / clusterSize;
+    const index = refcounts.blockIndex(cluster);
+    if (index !== blockIndex) {
+      block = await counts.block(index);
+      blockIndex = index;
+    }
+    const copied = block !== undefined && refcounts.width.get(block, cluster % refcountsPerBlock) === 1;
+    if (copied === isCopied(high)) continue;
+    view.setUint32(at, withCopied(high, copied));
+    changed = true;
+  }
+  return changed;
+}
