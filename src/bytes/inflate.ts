@@ -1,26 +1,19 @@
 /** Raw deflate (RFC 1951) into a buffer of known length, for hosts without a faster way. Decoding ends when the buffer is full. */
+import {
+  CODE_ORDER,
+  DISTANCE_BASE,
+  distanceExtra,
+  fixedLengths,
+  LENGTH_BASE,
+  LENGTH_EXTRA,
+  reverse,
+} from './deflate-codes.ts';
 
 const MAX_BITS = 15;
-const LENGTH_BASE = [
-  3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258,
-];
-const LENGTH_EXTRA = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0];
-const DISTANCE_BASE = [
-  1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145,
-  8193, 12289, 16385, 24577,
-];
-const CODE_ORDER = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
-
 /** A prefix code as a table: index by the next bits, get symbol * 16 + length; 0: no such code. */
 interface Code {
   readonly table: Uint16Array;
   readonly bits: number;
-}
-
-function reverse(value: number, bits: number): number {
-  let result = 0;
-  for (let i = 0; i < bits; i++) result |= ((value >>> i) & 1) << (bits - 1 - i);
-  return result;
 }
 
 /** Undefined: the lengths are of no prefix code. An incomplete code is taken; its gaps have no symbols. */
@@ -48,13 +41,6 @@ function makeCode(lengths: Uint8Array): Code | undefined {
     for (let at = reverse(own, length); at < table.length; at += 2 ** length) table[at] = symbol * 16 + length;
   }
   return { table, bits };
-}
-
-function fixedLengths(): Uint8Array {
-  const lengths = new Uint8Array(288).fill(8);
-  lengths.fill(9, 144, 256);
-  lengths.fill(7, 256, 280);
-  return lengths;
 }
 
 let fixed: { readonly literals: Code | undefined; readonly distances: Code | undefined } | undefined;
@@ -166,7 +152,7 @@ class Inflater {
       if (symbol === 256) return;
       const length = this.#extended(LENGTH_BASE[symbol - 257], LENGTH_EXTRA[symbol - 257]);
       const code = this.#symbol(distances);
-      const distance = this.#extended(DISTANCE_BASE[code], code < 4 ? 0 : (code >>> 1) - 1);
+      const distance = this.#extended(DISTANCE_BASE[code], distanceExtra(code));
       if (distance > this.#length) throw new BadStream();
       const end = Math.min(target.length, this.#length + length);
       for (let at = this.#length; at < end; at++) target[at] = target[at - distance] ?? 0;

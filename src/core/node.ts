@@ -6,11 +6,11 @@ import type {
   BackingReference,
   CacheSettings,
   Child,
+  DataFlags,
   DriverNode,
   DriverSpec,
   Limits,
   TruncateOptions,
-  WriteFlags,
   WriteKind,
   ZeroFlags,
 } from './driver.ts';
@@ -281,7 +281,7 @@ export class Link implements Child {
     return request.tryRead(this.node, offset, target);
   }
 
-  write(offset: number, source: Uint8Array, flags: WriteFlags = request.NO_FLAGS): Promise<void> {
+  write(offset: number, source: Uint8Array, flags: DataFlags = request.NO_FLAGS): Promise<void> {
     return this.writable ? request.write(this.node, offset, source, flags) : this.#refuse();
   }
 

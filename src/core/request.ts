@@ -6,15 +6,16 @@
 import { alignDown, alignUp, isPowerOfTwo } from '../bytes/align.ts';
 import { isZero } from '../bytes/zero.ts';
 import { PROBED_BYTES, readPieces, writeAligned } from './aligned-request.ts';
+import { writeCompressed } from './compressed-write.ts';
 import { debugEvent } from './debug.ts';
-import type { Limits, TruncateOptions, WriteFlags, WriteKind, ZeroFlags } from './driver.ts';
+import type { DataFlags, Limits, TruncateOptions, WriteFlags, WriteKind, ZeroFlags } from './driver.ts';
 import { BlockError, codeOf, notSupported } from './errors.ts';
 import { lengthOf } from './info.ts';
 import { invariant } from './invariant.ts';
 import type { BlockNode } from './node.ts';
 import type { TrackedRequest } from './tracker.ts';
 
-export const NO_FLAGS: Readonly<WriteFlags & ZeroFlags> = Object.freeze({});
+export const NO_FLAGS: Readonly<DataFlags & ZeroFlags> = Object.freeze({});
 
 /** Longest single request, bytes: the largest multiple of 512 below 2^31. */
 const REQUEST_MAX = 0x7ffffe00;
@@ -27,6 +28,7 @@ export const DEFAULT_LIMITS: Limits = Object.freeze({
   zeroMax: Number.MAX_SAFE_INTEGER,
   discardMax: Number.MAX_SAFE_INTEGER,
   preferred: 0,
+  compressUnit: 0,
 });
 
 /** Zeroes are written as data in pieces of this many bytes. */
@@ -127,7 +129,7 @@ async function readAligned(node: BlockNode, offset: number, target: Uint8Array):
 }
 
 /** Writes. Past the end only where the node can grow, else ENOSPC. With `fua`, durable when it resolves: by the driver, or by a flush. */
-export async function write(node: BlockNode, offset: number, source: Uint8Array, flags: WriteFlags): Promise<void> {
+export async function write(node: BlockNode, offset: number, source: Uint8Array, flags: DataFlags): Promise<void> {
   if (source.length === 0) return;
   requireRoom(node, offset + source.length);
   const { detectZeroes, discard: discardSetting } = node.settings;
@@ -135,10 +137,12 @@ export async function write(node: BlockNode, offset: number, source: Uint8Array,
     const unmap = detectZeroes === 'unmap' && discardSetting === 'unmap';
     return writeZeroes(node, offset, source.length, { ...flags, unmap });
   }
-  const fua = flags.fua === true && passesFua(node, 'write');
+  const compressed = flags.compressed === true;
+  const fua = flags.fua === true && !compressed && passesFua(node, 'write');
   const request = node.tracker.begin(offset, source.length, true);
   try {
-    await writeAligned(node, request, offset, source, fua ? FUA : NO_FLAGS);
+    if (compressed) await writeCompressed(node, request, offset, source);
+    else await writeAligned(node, request, offset, source, fua ? FUA : NO_FLAGS);
   } finally {
     noteChange(node, offset, source.length);
     node.tracker.end(request);

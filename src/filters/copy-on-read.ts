@@ -30,6 +30,7 @@ export const copyOnRead = defineFilter<CopyOnReadOptions>({
     return {
       read: (offset, target) => readCopying(file.node, offset, target, bottom),
       tryReadNow: (offset, target) => tryReadCopying(file.node, offset, target, bottom),
+      writeCompressed: (offset, source) => file.write(offset, source, { compressed: true }),
       ...childStatus(file),
       childPermissions: (_child, { need, share }) => ({
         need: need | Permission.writeUnchanged,

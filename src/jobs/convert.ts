@@ -11,6 +11,7 @@ import type { Graph } from '../core/graph.ts';
 import type { OptionTree } from '../core/options.ts';
 import { checkCompression, noCompression } from './compression-checks.ts';
 import { copyDisks } from './copy.ts';
+import { type BitmapChoice, checkBitmapSources, checkBitmapTarget, copyBitmaps } from './copy-bitmaps.ts';
 import { type Destination, destinationFor, renamed } from './destination.ts';
 import { SECTOR } from './source.ts';
 
@@ -58,6 +59,10 @@ export interface ConvertOptions {
   readonly signal?: AbortSignal | undefined;
   readonly progress?: Progress | undefined;
   readonly warn?: (message: string) => void;
+  /** Copy the dirty bitmaps that the only source keeps. Default: none. */
+  readonly bitmaps?: BitmapChoice | undefined;
+  /** Told of each bitmap that is left out. */
+  readonly skippedBitmap?: (name: string) => void;
 }
 
 const DEFAULT_SPARSE_SIZE = 4096;
@@ -70,6 +75,7 @@ const DEFAULT_PARALLEL = 8;
 export async function convert(options: ConvertOptions): Promise<void> {
   const { graph, target, sources } = options;
   const length = sources.reduce((sum, disk) => sum + alignUp(disk.length, SECTOR), 0);
+  if (options.bitmaps !== undefined) checkBitmapSources(sources, options.bitmaps);
   if ('existing' in target) {
     if (target.existing.length < length) throw new BlockError('EINVAL', 'output file is smaller than input file');
     refuseManySources(options, target.sharesBacking === true);
@@ -157,16 +163,18 @@ interface TargetState {
   readonly isNew?: boolean;
 }
 
-function copyInto(
+async function copyInto(
   options: ConvertOptions,
   target: Disk,
   { isZero, topOnly, isNew = false }: TargetState,
 ): Promise<void> {
   const { backing, impl } = target.node;
+  const { bitmaps, sources, skippedBitmap = () => {} } = options;
+  if (bitmaps !== undefined) checkBitmapTarget(target);
   // What a new image does not store is zero past the end of the one below it.
   const zeroFrom = isNew && backing !== undefined && impl.zeroInit?.() === true ? backing.length() : target.length;
-  return copyDisks({
-    sources: options.sources,
+  await copyDisks({
+    sources,
     target,
     sparseSize: options.sparseSize ?? DEFAULT_SPARSE_SIZE,
     targetIsZero: isZero,
@@ -183,4 +191,6 @@ function copyInto(
     progress: options.progress,
     warn: options.warn ?? (() => {}),
   });
+  const [source] = sources;
+  if (bitmaps !== undefined && source !== undefined) await copyBitmaps(source, target, skippedBitmap);
 }

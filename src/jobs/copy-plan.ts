@@ -5,7 +5,7 @@ import { chunkEnd } from './zero-runs.ts';
 /** Longest read and write, bytes. Pieces end at multiples of it. */
 export const CHUNK = 2 * 1024 * 1024;
 /** Zeroes need no buffer and go in larger pieces, small enough to stop between them. */
-const ZERO_CHUNK = 1024 * 1024 * 1024;
+export const ZERO_CHUNK = 1024 * 1024 * 1024;
 /** So many runs are counted beforehand for an even progress; with more, all bytes count alike. */
 const COUNTED_RUNS = 100_000;
 

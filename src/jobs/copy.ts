@@ -2,6 +2,7 @@
  * The engine of `convert`: copies what disks hold onto another, several large requests at a time, so that reading
  * and writing overlap. Status tells what need not be read, a look at the data what need not be written.
  */
+import { alignUp } from '../bytes/align.ts';
 import { transferBuffer } from '../bytes/transfer-buffer.ts';
 import type { Disk } from '../core/disk.ts';
 import type { Progress } from '../core/driver.ts';
@@ -12,6 +13,7 @@ import { CHUNK, CopyPlan, type Piece } from './copy-plan.ts';
 import { withHeldStatus } from './held-status.ts';
 import { type RateLimit, rateLimit } from './rate-limit.ts';
 import { Source } from './source.ts';
+import { UnitPlan } from './unit-plan.ts';
 import { type SparseRule, sparseRule, sparseRuns } from './zero-runs.ts';
 
 export interface CopyOptions {
@@ -27,6 +29,8 @@ export interface CopyOptions {
   readonly topOnly: boolean;
   /** From this byte on the target reads as zeroes in any case. */
   readonly zeroFrom: number;
+  /** Data are stored compressed, in whole units of so many bytes; a unit of zeroes counts as zero. Absent: they are not. */
+  readonly compressUnit?: number | undefined;
   /** Requests under way at a time, 1 to 16; each holds a buffer of 2 MiB. */
   readonly parallel: number;
   /** Writes need not be begun in ascending order. */
@@ -57,7 +61,7 @@ export async function copyDisks(options: CopyOptions): Promise<void> {
 class Copy {
   readonly #options: CopyOptions;
   readonly #source: Source;
-  readonly #plan: CopyPlan;
+  readonly #plan: CopyPlan | UnitPlan;
   readonly #rule: SparseRule | undefined;
   readonly #rate: RateLimit | undefined;
   #offload: boolean;
@@ -69,23 +73,21 @@ class Copy {
   #counted = false;
 
   constructor(options: CopyOptions) {
-    const { sparseSize, target, clock, signal } = options;
+    const { sparseSize, target, compressUnit: unit, clock, signal } = options;
     this.#options = options;
     this.#source = new Source(options.sources, options.salvage ? options.warn : undefined, options.topOnly);
     const trustZero = sparseSize > 0;
-    this.#plan = new CopyPlan(this.#source, {
-      trustZero,
-      skipZero: options.targetIsZero,
-      zeroFrom: options.zeroFrom,
-    });
-    this.#rule = trustZero ? sparseRule(sparseSize, target.limits.requestAlign) : undefined;
+    const plan = { trustZero, skipZero: options.targetIsZero, zeroFrom: options.zeroFrom };
+    this.#plan = unit === undefined ? new CopyPlan(this.#source, plan) : new UnitPlan(this.#source, plan, unit);
+    const rule = unit === undefined ? sparseRule : () => ({ minimum: unit, granularity: unit });
+    this.#rule = trustZero ? rule(sparseSize, target.limits.requestAlign) : undefined;
     this.#rate = options.rateLimit === undefined ? undefined : rateLimit(options.rateLimit, clock, signal);
-    this.#offload = options.copyOffload || !trustZero;
+    this.#offload = unit === undefined && (options.copyOffload || !trustZero);
   }
 
   async run(): Promise<void> {
     const { parallel, progress } = this.#options;
-    const total = progress && this.#plan.total();
+    const total = progress && this.#plan instanceof CopyPlan ? this.#plan.total() : undefined;
     this.#counted = total !== undefined;
     this.#total = total ?? this.#source.length;
     progress?.(0, this.#total);
@@ -98,6 +100,7 @@ class Copy {
   /** What the host can do by itself, unless every piece is to be looked after. */
   async #copyInBulk(): Promise<void> {
     const { target, targetIsZero, salvage, signal } = this.#options;
+    if (!(this.#plan instanceof CopyPlan)) return;
     if (this.#rule === undefined || !targetIsZero || salvage || this.#rate !== undefined || this.#offload) return;
     const advance = (piece: Piece) => this.#advance(piece);
     await copyInBulk({ plan: this.#plan, target, rule: this.#rule, signal, advance });
@@ -140,7 +143,9 @@ class Copy {
 
   async #copyData(piece: Piece, buffer: Uint8Array, turn: Turn): Promise<void> {
     if (this.#offload && (await this.#copyInHost(piece, turn))) return;
-    await this.#source.read(piece.part, piece.offset, buffer);
+    const { part, offset, length } = piece;
+    if (offset + length <= part.end) await this.#source.read(part, offset, buffer);
+    else await this.#source.readAcross(offset, buffer);
     const whole = { offset: 0, length: buffer.length, zero: false };
     const runs = this.#rule === undefined ? [whole] : sparseRuns(buffer, piece.offset, this.#rule);
     const stored = runs.reduce((sum, run) => sum + (run.zero ? 0 : run.length), 0);
@@ -172,8 +177,10 @@ class Copy {
   }
 
   async #write(offset: number, bytes: Uint8Array): Promise<void> {
+    const { target, compressUnit } = this.#options;
     try {
-      await this.#options.target.write(offset, bytes);
+      if (compressUnit === undefined) await target.write(offset, bytes);
+      else await writeUnits(target, compressUnit, offset, bytes);
     } catch (error) {
       throw writeFailure(offset, error);
     }
@@ -213,6 +220,19 @@ class Copy {
     this.#done = this.#counted ? this.#done + piece.length : Math.max(this.#done, end);
     this.#options.progress?.(this.#done, this.#total);
   }
+}
+
+/** The last unit is filled up with what the target has there already. */
+async function writeUnits(target: Disk, unit: number, offset: number, bytes: Uint8Array): Promise<void> {
+  const end = offset + bytes.length;
+  const whole = Math.min(alignUp(end, unit), target.length);
+  let units = bytes;
+  if (whole > end) {
+    units = new Uint8Array(whole - offset);
+    units.set(bytes);
+    await target.read(end, units.subarray(bytes.length));
+  }
+  await target.write(offset, units, { compressed: true });
 }
 
 function writeFailure(offset: number, error: unknown): unknown {

@@ -104,6 +104,16 @@ export class Source {
     }
   }
 
+  /** The same for what may lie in several parts. */
+  async readAcross(offset: number, target: Uint8Array): Promise<void> {
+    for (let done = 0; done < target.length; ) {
+      const part = this.#partAt(offset + done);
+      const end = Math.min(target.length, part.end - offset);
+      await this.read(part, offset + done, target.subarray(done, end));
+      done = end;
+    }
+  }
+
   async #readSectors(
     part: SourcePart,
     offset: number,

@@ -4,10 +4,10 @@ import { BlockError } from '../core/errors.ts';
 import type { Host, HostClock } from '../core/host.ts';
 import type { ClientTls, ClientTlsRequest } from '../core/host-network.ts';
 import { bulkLanes } from './bulk.ts';
+import { nodeCodecs } from './codecs.ts';
 import { NodeContext } from './context.ts';
 import { nodeCrypto } from './crypto.ts';
 import { NodeFiles } from './files.ts';
-import { inflateRaw, loadZstd } from './inflate.ts';
 import { type Koffi, loadKoffi } from './koffi.ts';
 import { Syscalls } from './syscalls.ts';
 
@@ -40,8 +40,7 @@ export function nodeHost(options: NodeHostOptions = {}): Host & Required<Pick<Ho
     connect: async (address, how) => (await import('./nbd/connect.ts')).connectSocket(address, how),
     clientTls: (request) => loadTls(request, options.allowNamedKeys === true),
     bulkLanes,
-    inflateRaw,
-    loadZstd,
+    ...nodeCodecs(options.loadKoffi ?? loadKoffi),
     crypto: nodeCrypto,
     random,
     warn: options.warn ?? toStderr,

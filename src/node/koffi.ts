@@ -8,7 +8,8 @@ export interface NativeFunction {
 }
 
 export interface Koffi {
-  load(library: null): { func(prototype: string): NativeFunction };
+  /** null: what the program itself is linked with. `deep`: the library's own symbols go before the program's. */
+  load(library: string | null, options?: { readonly deep?: boolean }): { func(prototype: string): NativeFunction };
   /** Where a buffer's memory begins. */
   address(buffer: NodeJS.ArrayBufferView): bigint;
   /** `errno` of the last call; in an `async` callback that of its call. */

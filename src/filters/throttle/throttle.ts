@@ -45,6 +45,11 @@ export const throttle = defineFilter<ThrottleOptions>({
       },
       tryWriteNow: (offset, source) => passNow('write', source.length, () => file.tryWriteNow(offset, source)),
       takesFua: (kind) => file.takesFua(kind),
+      async writeCompressed(offset, source) {
+        const turn = member.wait('write', source.length);
+        if (turn !== undefined) await turn;
+        await file.write(offset, source, { compressed: true });
+      },
       async writeZeroes(offset, length, flags) {
         const turn = member.wait('write', length);
         if (turn !== undefined) await turn;

@@ -1,6 +1,6 @@
 /** Reading compressed clusters, whole, with the last few kept (Q-MAP-5, Q-MAP-6, Q-READ-3). */
 import { inflateRaw } from '../../bytes/inflate.ts';
-import { withErrno } from '../../core/errors.ts';
+import { BlockError, withErrno } from '../../core/errors.ts';
 import { CompressionType } from './header.ts';
 import type { Qcow2Image } from './image.ts';
 import type { CompressedPlace } from './tables.ts';
@@ -8,6 +8,11 @@ import { decodeZstd } from './zstd.ts';
 
 /** Bytes of decompressed clusters that are kept; one is kept at least. */
 const KEPT_BYTES = 4 << 20;
+/** Most bytes of one read, and of what lies between those that are wanted. */
+const FETCH_MAX = 2 << 20;
+const GAP_MAX = 4096;
+/** Stored lengths are rounded up by less than this, so that neighbours may overlap. */
+const SECTOR = 512;
 
 /** Decompressed clusters by where they are stored, least recently used first. */
 export class DecompressedClusters {
@@ -15,6 +20,8 @@ export class DecompressedClusters {
   readonly #ready = new Map<number, Uint8Array>();
   readonly #underway = new Map<number, Promise<Uint8Array>>();
   readonly #max: number;
+  /** Guest offset behind the clusters that were read last. */
+  nextGuest = -1;
   /** Counts up when what is stored may have changed. */
   #era = 0;
 
@@ -32,14 +39,27 @@ export class DecompressedClusters {
     return found;
   }
 
-  /** The cluster's bytes, not to be changed. Throws BlockError EIO for a bad stream. */
+  /** One cluster's bytes, as of {@link getAll}. */
   get(place: CompressedPlace): Promise<Uint8Array> {
-    const ready = this.peek(place);
-    if (ready !== undefined) return Promise.resolve(ready);
-    let underway = this.#underway.get(place.offset);
-    if (underway === undefined) {
-      const era = this.#era;
-      underway = this.#load(place).then((bytes) => {
+    const [bytes = this.#load(place)] = this.getAll([place]);
+    return bytes;
+  }
+
+  /** Each cluster's bytes, not to be changed. Rejects with BlockError EIO for a bad stream. */
+  getAll(places: readonly CompressedPlace[]): Promise<Uint8Array>[] {
+    const missing = places.filter(({ offset }) => !this.#ready.has(offset) && !this.#underway.has(offset));
+    for (const group of neighbours(missing)) this.#begin(group);
+    return places.map((place) => {
+      const ready = this.peek(place);
+      return ready === undefined ? (this.#underway.get(place.offset) ?? this.#load(place)) : Promise.resolve(ready);
+    });
+  }
+
+  #begin(group: readonly CompressedPlace[]): void {
+    const era = this.#era;
+    const fetching = this.#fetch(group);
+    for (const place of group) {
+      const underway = this.#load(place, fetching).then((bytes) => {
         if (era === this.#era) this.#keep(place.offset, bytes);
         return bytes;
       });
@@ -49,7 +69,6 @@ export class DecompressedClusters {
       };
       underway.then(forget, forget);
     }
-    return underway;
   }
 
   /** Storage is given up or used again: what was there is not what is. */
@@ -67,20 +86,68 @@ export class DecompressedClusters {
     }
   }
 
-  async #load({ offset, length }: CompressedPlace): Promise<Uint8Array> {
-    const image = this.#image;
-    const { file, layout, header, host } = image;
+  /** What is stored at neighbouring places, in one read; undefined: it is not to be had so. */
+  async #fetch(group: readonly CompressedPlace[]): Promise<Fetched | undefined> {
+    const [first, last] = [group[0], group.at(-1)];
+    if (first === undefined || last === undefined || first === last) return undefined;
+    try {
+      for (const _place of group) await this.#image.raise('read_compressed');
+      const { offset } = first;
+      return { offset, bytes: await this.#read({ offset, length: last.offset + last.length - offset }) };
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      // Read one by one, they show which of them is damaged.
+      return undefined;
+    }
+  }
+
+  async #read({ offset, length }: CompressedPlace): Promise<Uint8Array> {
+    const { file } = this.#image;
     // The length is an upper bound, and the file may end before it.
     const stored = new Uint8Array(Math.max(0, Math.min(length, file.length() - offset)));
-    await image.raise('read_compressed');
-    if (stored.length > 0) await file.read(offset, stored);
+    if (stored.length > 0 && !file.tryReadNow(offset, stored)) await file.read(offset, stored);
+    return stored;
+  }
+
+  /** `fetching`: bytes from the first of its neighbours on, if they are read together. */
+  async #load(place: CompressedPlace, fetching?: Promise<Fetched | undefined>): Promise<Uint8Array> {
+    const image = this.#image;
+    const { layout, header, host } = image;
+    const fetched = await fetching;
+    let stored = fetched?.bytes.subarray(place.offset - fetched.offset, place.offset - fetched.offset + place.length);
+    if (stored === undefined) {
+      await image.raise('read_compressed');
+      stored = await this.#read(place);
+    }
     const bytes = new Uint8Array(layout.clusterSize);
     let good: boolean;
     if (header.compressionType === CompressionType.zstd) good = await decodeZstd(host, stored, bytes);
     else good = host.inflateRaw === undefined ? inflateRaw(stored, bytes) : await host.inflateRaw(stored, bytes);
     if (good) return bytes;
-    throw withErrno('EIO', `The compressed cluster at host offset ${offset} cannot be decompressed`, {
+    throw withErrno('EIO', `The compressed cluster at host offset ${place.offset} cannot be decompressed`, {
       node: image.node,
     });
   }
+}
+
+interface Fetched {
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+}
+
+/** Places in groups, each of which is read at once: they follow each other with little between them. */
+function neighbours(places: readonly CompressedPlace[]): CompressedPlace[][] {
+  const groups: CompressedPlace[][] = [];
+  let end = 0;
+  let length = 0;
+  for (const place of places) {
+    const last = groups.at(-1);
+    const gap = place.offset - end;
+    const joins = last !== undefined && gap >= -SECTOR && gap <= GAP_MAX && length + gap + place.length <= FETCH_MAX;
+    if (joins) last.push(place);
+    else groups.push([place]);
+    length = joins ? length + gap + place.length : place.length;
+    end = place.offset + place.length;
+  }
+  return groups;
 }

@@ -119,4 +119,5 @@ function forget(image: Qcow2Image): void {
   image.decompressed.forget();
   image.refcounts.cache.dropClean();
   image.refcounts.hint = 0;
+  image.refcounts.packedEnd = 0;
 }

@@ -76,30 +76,48 @@ async function load({ loadZstd }: Host): Promise<ZstdCodec> {
   return Zstd.load();
 }
 
+/** One frame in `target`; the bytes it takes, or -1: it does not fit. */
+export async function encodeZstd(host: Host, source: Uint8Array, target: Uint8Array): Promise<number> {
+  const threads = host.zstd?.();
+  if (threads !== undefined) return threads.compress(source, target);
+  const frame = (await zstdCodec(host)).compress(source);
+  if (frame.length > target.length) return -1;
+  target.set(frame);
+  return frame.length;
+}
+
 /**
  * Fills `target` from one or more whole frames; what follows is ignored. False: a bad or incomplete frame, or frames that
  * hold fewer bytes, or more.
  */
 export async function decodeZstd(host: Host, source: Uint8Array, target: Uint8Array): Promise<boolean> {
-  const codec = await zstdCodec(host);
   let done = 0;
   for (let at = 0; done < target.length; ) {
     const frame = frameAt(source.subarray(at));
     if (frame === undefined) return false;
     if (!frame.skippable) {
-      let part: Uint8Array;
-      try {
-        codec.reset();
-        // One byte more would show a frame that does not end where it must.
-        part = codec.decompressChunk(source.subarray(at, at + frame.length), target.length - done + 1);
-      } catch {
-        return false;
-      }
-      if (part.length > target.length - done) return false;
-      target.set(part, done);
-      done += part.length;
+      const length = await decodeFrame(host, source.subarray(at, at + frame.length), target.subarray(done));
+      if (length < 0) return false;
+      done += length;
     }
     at += frame.length;
   }
   return true;
+}
+
+/** The bytes of a whole frame; -1: it is bad, or holds more than `target` has room for. */
+async function decodeFrame(host: Host, frame: Uint8Array, target: Uint8Array): Promise<number> {
+  const threads = host.zstd?.();
+  if (threads !== undefined) return threads.decompress(frame, target);
+  const codec = await zstdCodec(host);
+  try {
+    codec.reset();
+    // One byte more would show a frame that does not end where it must.
+    const bytes = codec.decompressChunk(frame, target.length + 1);
+    if (bytes.length > target.length) return -1;
+    target.set(bytes);
+    return bytes.length;
+  } catch {
+    return -1;
+  }
 }

@@ -1,6 +1,7 @@
 /** `convert`: copies images into another, in any format. */
 import { convert } from '../../jobs/convert.ts';
-import type { Command } from '../command.ts';
+import type { BitmapChoice } from '../../jobs/copy-bitmaps.ts';
+import type { Command, GivenOptions } from '../command.ts';
 import { cacheMode } from '../command-line/arguments.ts';
 import { guessFormat } from '../command-line/format-guess.ts';
 import {
@@ -51,13 +52,13 @@ export const convertCommand: Command = {
       help: 'cache mode of the target: unsafe (default), none, writeback, directsync, writethrough',
     },
     SOURCE_CACHE,
-    { short: 'c', help: 'compress the target', unavailable: true },
+    { short: 'c', help: 'compress the target, where its format can' },
     { short: 'B', argument: 'FILE', help: 'base the target on this image, which has what lies below the source' },
     { short: 'F', argument: 'FMT', help: 'the format of that image' },
     { long: 'flatten', help: 'the target is based on nothing; so it is anyway without -B', beyond: true },
     { short: 'l', argument: 'SNAPSHOT', help: 'a snapshot inside the source', unavailable: true },
-    { long: 'bitmaps', help: 'copy persistent bitmaps', unavailable: true },
-    { long: 'skip-broken-bitmaps', help: 'leave out bitmaps that are not consistent', unavailable: true },
+    { long: 'bitmaps', help: 'copy the dirty bitmaps that the source keeps' },
+    { long: 'skip-broken-bitmaps', help: 'leave out bitmaps that are inconsistent, with a warning' },
     PROGRESS,
     PROGRESS_MODE,
     QUIET,
@@ -70,6 +71,7 @@ export const convertCommand: Command = {
     'convert disk.raw disk.vdi',
     'convert -p -O raw disk.vdi disk.img',
     'convert disk.vdi - | gzip > disk.raw.gz',
+    'convert -c -O qcow2 -o compression_type=zstd disk.raw small.qcow2',
     'convert -n -O vdi disk.raw existing.vdi',
     'convert --flatten overlay.vdi alone.vdi',
     'convert -B base.vdi -F vdi overlay.vdi copy.vdi',
@@ -119,13 +121,21 @@ function copyOptions(context: Context, settings: ConvertSettings, display: Progr
     sparseSize,
     parallel,
     rateLimit,
+    compress: given.has('c'),
     outOfOrder: given.has('W'),
     copyOffload: given.has('C'),
     salvage: given.has('salvage'),
+    bitmaps: chosenBitmaps(given),
+    skippedBitmap: (name: string) => context.messages.warning(`Skipping inconsistent bitmap '${name}'`),
     signal: context.signal,
     progress: display.update,
     warn: (message: string) => {
       if (!given.has('q')) context.messages.warning(message);
     },
   };
+}
+
+function chosenBitmaps(given: GivenOptions): BitmapChoice | undefined {
+  if (!given.has('bitmaps')) return undefined;
+  return given.has('skip-broken-bitmaps') ? 'consistent' : 'all';
 }

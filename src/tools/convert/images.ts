@@ -1,11 +1,13 @@
 /** The images of `convert`: sources, and the target that is new or there already. */
 import type { CacheMode } from '../../core/cache.ts';
+import { refusesCompressed } from '../../core/compressed-write.ts';
 import { checkCreationOptions, creationDrivers, creationSchema } from '../../core/create.ts';
 import { backingOptionNames } from '../../core/create-backing.ts';
 import type { Disk } from '../../core/disk.ts';
 import type { DriverSpec } from '../../core/driver.ts';
 import type { Graph } from '../../core/graph.ts';
 import type { OptionTree } from '../../core/options.ts';
+import { checkCompression, noCompression } from '../../jobs/compression-checks.ts';
 import type { ConvertTarget } from '../../jobs/convert.ts';
 import type { GivenOptions } from '../command.ts';
 import { cacheMode, type Warning } from '../command-line/arguments.ts';
@@ -60,8 +62,7 @@ export async function newTarget(
   if (backing !== undefined && backing.format === undefined) {
     throw new Failure('Use of backing file requires explicit backing format');
   }
-  if (given.has('c')) throw new Failure('Compression not supported for this file format');
-  if (given.has('bitmaps')) throw new Failure('Source lacks bitmap support');
+  if (given.has('c')) checkCompression(spec, tree);
   const cache = cacheMode('cache', given.text('t') ?? 'unsafe');
   return { filename, format, createOptions, backing, cache };
 }
@@ -105,15 +106,14 @@ export async function existingTarget(
     throw new Failure('Cannot use --target-is-zero when the destination image has a backing file');
   }
   if (given.has('B') && given.operands.length > 2) throw new Failure(MANY_SOURCES);
-  if (given.has('bitmaps')) throw new Failure('Source lacks bitmap support');
   const cache = cacheMode('cache', given.text('t') ?? 'unsafe');
   const imageOpts = given.has('target-image-opts');
   const warn: Warning = (message, hint) => messages.warning(message, hint);
   const format = imageOpts ? given.text('O') : guessed;
   const existing = await openImage(graph, { name, imageOpts, format, writable: true, cache, warn });
-  if (given.has('c')) {
+  if (given.has('c') && refusesCompressed(existing.node) !== undefined) {
     await existing.close();
-    throw new Failure('Compression not supported for this file format');
+    throw noCompression();
   }
   return { existing, isZero: given.has('target-is-zero'), sharesBacking: given.has('B') };
 }

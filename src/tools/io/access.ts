@@ -1,7 +1,7 @@
 /** Requests as the shell makes them: the image's length counts in whole sectors, so that a file's last one may be part of it. */
 import { alignUp } from '../../bytes/align.ts';
 import type { Disk } from '../../core/disk.ts';
-import type { WriteFlags, ZeroFlags } from '../../core/driver.ts';
+import type { DataFlags, ZeroFlags } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 
 const SECTOR = 512;
@@ -25,7 +25,7 @@ export async function readRange(disk: Disk, offset: number, target: Uint8Array):
 }
 
 /** A write into a file's last sector makes it as long as it needs to be. */
-export async function writeRange(disk: Disk, offset: number, source: Uint8Array, flags: WriteFlags): Promise<void> {
+export async function writeRange(disk: Disk, offset: number, source: Uint8Array, flags: DataFlags): Promise<void> {
   requireRange(disk, offset, source.length);
   if (offset + source.length > disk.length) await disk.truncate(offset + source.length);
   await disk.write(offset, source, flags);

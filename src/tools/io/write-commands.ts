@@ -60,10 +60,9 @@ async function writeOnce(session: Session, call: Call): Promise<void> {
   await perform(session, 'write', tellsOf(given, 'wrote', offset, length), async () => {
     if (given.has('b')) refuse('write failed: Operation not supported');
     requireRange(session.disk, offset, length);
-    if (given.has('c')) refuse('write failed: Operation not supported');
     if (given.has('z')) return zeroRange(session.disk, offset, length, flags);
     const buffer = content === undefined ? newBuffer(length, pattern ?? DEFAULT_PATTERN) : repeated(content, length);
-    await writeRange(session.disk, offset, buffer, { fua: flags.fua });
+    await writeRange(session.disk, offset, buffer, { fua: flags.fua, compressed: given.has('c') });
   });
 }
 
