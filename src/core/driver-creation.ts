@@ -28,12 +28,22 @@ export interface MeasureContext<O> {
   readonly extents:
     | AsyncIterable<{ readonly offset: number; readonly length: number; readonly zero: boolean }>
     | undefined;
+  /** Dirty bitmaps that the source keeps; absent: it can keep none. */
+  readonly bitmaps?: readonly MeasuredBitmap[] | undefined;
+}
+export interface MeasuredBitmap {
+  /** Bytes. */
+  readonly granularity: number;
+  /** Bytes of its name. */
+  readonly nameLength: number;
 }
 export interface Measurement {
   /** Bytes the image file needs for the source's content. */
   readonly required: number;
   /** Bytes it can grow to when all is written. */
   readonly fullyAllocated: number;
+  /** Bytes that the source's bitmaps need besides; absent where they cannot be kept. */
+  readonly bitmaps?: number | undefined;
 }
 
 /** An image that is written front to back: what comes first, and then parts of the disk as they are. */

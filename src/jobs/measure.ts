@@ -1,6 +1,7 @@
 /** How large an image file would be (T-MEAS-1). */
+import { bitmapListOf } from '../bitmaps/bitmaps.ts';
 import type { Disk } from '../core/disk.ts';
-import type { Measurement } from '../core/driver.ts';
+import type { MeasuredBitmap, Measurement } from '../core/driver.ts';
 import { BlockError } from '../core/errors.ts';
 import type { Graph } from '../core/graph.ts';
 import { type OptionTree, parseOptions } from '../core/options.ts';
@@ -33,9 +34,18 @@ export async function measure(graph: Graph, asked: MeasureOptions): Promise<Meas
   const [unknown] = Object.keys(rest);
   if (unknown !== undefined) throw new BlockError('EINVAL', `Invalid parameter '${unknown}'`);
   const run = spec.measure;
+  const bitmaps = typeof content === 'number' ? undefined : bitmapsOf(content);
   return withHeldStatus(typeof content === 'number' ? [] : [content], () =>
-    run.call(spec, { options: values as never, size, extents: source && extentsOf(source) }),
+    run.call(spec, { options: values as never, size, extents: source && extentsOf(source), bitmaps }),
   );
+}
+
+/** Those that are inconsistent count too. */
+function bitmapsOf(disk: Disk): MeasuredBitmap[] | undefined {
+  const list = bitmapListOf(disk);
+  if (list.store?.available() !== true) return undefined;
+  const kept = list.all.filter(({ persistent }) => persistent);
+  return kept.map(({ granularity, name }) => ({ granularity, nameLength: new TextEncoder().encode(name).length }));
 }
 
 async function* extentsOf(source: Source) {

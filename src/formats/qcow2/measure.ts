@@ -2,6 +2,8 @@
 import { alignUp } from '../../bytes/align.ts';
 import type { MeasureContext, Measurement } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
+import { recordBytes } from './bitmaps/directory.ts';
+import { WORD_BYTES } from './bitmaps/table.ts';
 import { type CreationPlan, planCreation, type Qcow2CreateOptions } from './create-options.ts';
 import { L1_BYTES_MAX } from './layout.ts';
 
@@ -20,7 +22,21 @@ export async function measure(context: MeasureContext<Qcow2CreateOptions>): Prom
   const fullyAllocated = luks + metadataBytes(plan, disk) + disk;
   const isFull = options.backing_file !== undefined || plan.preallocation === 'falloc' || plan.preallocation === 'full';
   const data = isFull ? disk : extents === undefined ? 0 : await dataBytes(extents, clusterSize);
-  return { required: fullyAllocated - disk + data, fullyAllocated };
+  const bitmaps = plan.version < 3 ? undefined : bitmapBytes(context, clusterSize);
+  return { required: fullyAllocated - disk + data, fullyAllocated, bitmaps };
+}
+
+/** Data and table of each, as if nothing in them were of one kind, and the directory. */
+function bitmapBytes({ bitmaps, size }: MeasureContext<Qcow2CreateOptions>, clusterSize: number): number | undefined {
+  if (bitmaps === undefined) return undefined;
+  let bytes = 0;
+  let directory = 0;
+  for (const { granularity, nameLength } of bitmaps) {
+    const clusters = Math.ceil(Math.ceil(Math.ceil(size / granularity) / 8) / clusterSize);
+    bytes += clusters * clusterSize + alignUp(clusters * WORD_BYTES, clusterSize);
+    directory += recordBytes(nameLength, 0);
+  }
+  return bytes + alignUp(directory, clusterSize);
 }
 
 /** All but the data, when every cluster is allocated (Q-ME-1). */

@@ -8,6 +8,7 @@ export interface CommandEntry {
 
 export const commands: readonly CommandEntry[] = [
   { name: 'amend', load: async () => (await import('./amend.ts')).amendCommand },
+  { name: 'bitmap', load: async () => (await import('./bitmap.ts')).bitmapCommand },
   { name: 'check', load: async () => (await import('./check.ts')).checkCommand },
   { name: 'checksum', load: async () => (await import('./checksum.ts')).checksumCommand },
   { name: 'commit', load: async () => (await import('./commit.ts')).commitCommand },

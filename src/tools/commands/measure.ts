@@ -103,7 +103,10 @@ function formatOptions(graph: Graph, format: string, tree: OptionTree): OptionTr
   return Object.fromEntries(Object.entries(tree).filter(([name]) => name !== 'size' && Object.hasOwn(own, name)));
 }
 
-function print({ out }: Context, form: OutputForm, { required, fullyAllocated }: Measurement): void {
-  if (form === 'json') out.line(jsonText({ required, 'fully-allocated': fullyAllocated }));
-  else out.write(`required size: ${required}\nfully allocated size: ${fullyAllocated}\n`);
+function print({ out }: Context, form: OutputForm, { required, fullyAllocated, bitmaps }: Measurement): void {
+  if (form === 'json') out.line(jsonText({ bitmaps, required, 'fully-allocated': fullyAllocated }));
+  else {
+    out.write(`required size: ${required}\nfully allocated size: ${fullyAllocated}\n`);
+    if (bitmaps !== undefined) out.write(`bitmaps size: ${bitmaps}\n`);
+  }
 }

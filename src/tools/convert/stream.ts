@@ -56,6 +56,7 @@ function refuseImpossible(
     [target !== '-' && (given.text('f') ?? 'raw') !== 'raw', 'Standard input gives raw data only'],
     [target === '-' && given.has('c'), 'Compressed images cannot be written in one pass'],
     [target === '-' && given.has('B'), 'Images over others cannot be written in one pass'],
+    [given.has('bitmaps'), 'Bitmaps cannot be copied in one pass'],
     [given.has('n') || given.has('image-opts'), '-n and --image-opts cannot be used with "-"'],
   ];
   const refused = refusals.find(([applies]) => applies);
