@@ -2,10 +2,12 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { filterCases } from './filter-cases.mjs';
 import { convertByPeer, makeFullVdi, makeHalfSparse, makeHugeVdi } from './images.mjs';
 import { fileSystemOf } from './machine.mjs';
 import { outputOf, peakMemory, timeProgram, touchMemory } from './measure.mjs';
 import { nbdCases } from './nbd-cases.mjs';
+import { qcow2Cases } from './qcow2-cases.mjs';
 
 const ours = (...args) => [process.execPath, fileURLToPath(new URL('../bin/diskwright-img', import.meta.url)), ...args];
 const own = (...args) => [process.execPath, fileURLToPath(new URL('../bin/diskwright', import.meta.url)), ...args];
@@ -46,17 +48,23 @@ function halfSparse(folder, megabytes) {
   };
 }
 
+/** A copy from one format to another; `images` makes the sources by format. */
+function convertCase(folder, fileSystem, megabytes, { from, to, images }) {
+  return {
+    name: `convert ${from} to ${to}, ${megabytes / 1024} GiB, ${fileSystem}`,
+    make() {
+      const out = join(folder, 'out');
+      const args = ['convert', '-f', from, '-O', to, images[from](), out];
+      return programs({ our: ours(...args), peers: [['qemu-img', ...args]], outputs: [out], target: 0.8 });
+    },
+  };
+}
+
 function copyCases(folder, fileSystem, megabytes) {
   const place = `${megabytes / 1024} GiB, ${fileSystem}`;
   const images = halfSparse(folder, megabytes);
   const out = join(folder, 'out');
-  const convert = (from, to) => ({
-    name: `convert ${from} to ${to}, ${place}`,
-    make() {
-      const args = ['convert', '-f', from, '-O', to, images[from](), out];
-      return programs({ our: ours(...args), peers: [['qemu-img', ...args]], outputs: [out], target: 0.8 });
-    },
-  });
+  const convert = (from, to) => convertCase(folder, fileSystem, megabytes, { from, to, images });
   return [
     convert('raw', 'vdi'),
     convert('vdi', 'raw'),
@@ -152,8 +160,10 @@ export function allCases(folders, sizes) {
   const places = folders.map((folder) => [folder, fileSystemOf(folder)]);
   return [
     ...places.flatMap(([folder, place]) => sizes.flatMap((megabytes) => copyCases(folder, place, megabytes))),
+    ...qcow2Cases(places, sizes, convertCase),
     ...metadataCases(folders[0]),
     ...places.flatMap(([folder, place]) => requestCases(folder, place)),
+    ...filterCases(...places[0]),
     ...places.flatMap(([folder, place]) => nbdCases(folder, place)),
   ];
 }
