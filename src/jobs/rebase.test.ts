@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { chainWorld, KIB, type Layer, MIB, makeChain, open, read, same } from '../../tests/support/chains.ts';
 import { bytesWith, makeImage } from '../../tests/support/job-disks.ts';
 import { imagesOf } from '../core/chain.ts';
+import { createImage } from '../core/create.ts';
 import { BlockError } from '../core/errors.ts';
 import { rebase } from './rebase.ts';
 
@@ -88,9 +89,9 @@ describe('rebase', () => {
   test('to the image that is below already changes nothing but the name', async () => {
     const { graph, before } = await worldWithOther(MIB, []);
     const disk = await open(graph, '/2.img');
-    await rebase(disk, { backing: { filename: '../1.img', format: 'overlay' } });
+    await rebase(disk, { backing: { filename: '../1.img', format: 'qcow2' } });
     expect(await disk.status(64 * KIB, KIB)).toMatchObject({ depth: 1 });
-    expect(disk.node.storedBacking).toEqual({ filename: '../1.img', format: 'overlay' });
+    expect(disk.node.storedBacking).toEqual({ filename: '../1.img', format: 'qcow2' });
     await disk.close();
     expect(same(await read(graph, '/2.img'), before)).toBe(true);
   });
@@ -169,10 +170,10 @@ describe('refusals of a rebase (T-REBASE-1)', () => {
       "Could not open new backing file 'nope': Could not open '/nope': No such file or directory",
     ],
     [
-      'no room in the header',
+      'a name longer than any header keeps (Q-BACK-2)',
       { unsafe: true, backing: { filename: 'x'.repeat(1024), format: 'raw' } },
-      'ENOSPC',
-      `Could not change the backing file to '${'x'.repeat(1024)}': No space left in the file header`,
+      'EINVAL',
+      `Could not change the backing file to '${'x'.repeat(1024)}': Invalid argument`,
     ],
   ];
   test.each(cases)('%s', async (_name, options, code, message) => {
@@ -182,6 +183,20 @@ describe('refusals of a rebase (T-REBASE-1)', () => {
     expect(disk.node.storedBacking?.filename).toBe('1.img');
     await disk.close();
     expect(same(await read(graph, '/2.img'), before)).toBe(true);
+  });
+
+  test('no room in the header', async () => {
+    const { graph } = chainWorld();
+    const options = { size: MIB, cluster_size: 512 };
+    await createImage(graph, { filename: '/small.img', format: 'qcow2', options });
+    const disk = await open(graph, '/small.img');
+    const filename = 'x'.repeat(500);
+    await expect(rebase(disk, { unsafe: true, backing: { filename, format: 'raw' } })).rejects.toMatchObject({
+      code: 'ENOSPC',
+      message: `Could not change the backing file to '${filename}': No space left in the file header`,
+    });
+    expect(disk.node.storedBacking).toBeUndefined();
+    await disk.close();
   });
 
   test('a format without backing files', async () => {

@@ -57,7 +57,7 @@ describe('random chains', () => {
         await makeImage(graph, '/other.raw', 'raw', bytesWith(other.size, runs, 99));
         const below = [...names.slice(0, -1), '/other.raw'];
         const filename = below[choice];
-        const backing = filename && { filename, format: filename.endsWith('.raw') ? 'raw' : 'overlay' };
+        const backing = filename && { filename, format: filename.endsWith('.raw') ? 'raw' : 'qcow2' };
         const disk = await open(graph, top);
         await rebase(disk, { backing: backing === undefined || backing === '' ? undefined : backing });
         expect(same(await disk.read(0, disk.length), before)).toBe(true);
@@ -74,9 +74,9 @@ describe('random chains', () => {
       fc.asyncProperty(chain, async (given) => {
         const { graph, names, top, before } = await withChain(given);
         const below = names.at(-2) ?? '';
-        const backing = { filename: below, format: below.endsWith('.raw') ? 'raw' : 'overlay' };
+        const backing = { filename: below, format: below.endsWith('.raw') ? 'raw' : 'qcow2' };
         const source = await open(graph, top, { writable: false });
-        await convert({ graph, sources: [source], target: { filename: '/copy.img', format: 'overlay', backing } });
+        await convert({ graph, sources: [source], target: { filename: '/copy.img', format: 'qcow2', backing } });
         await source.close();
         expect(same(await read(graph, '/copy.img'), before)).toBe(true);
       }),

@@ -5,14 +5,13 @@ import { Graph } from '../../src/core/graph.ts';
 import { DRIVERS } from '../../src/drivers.ts';
 import { SimHost, type SimHostOptions } from '../../src/testing/index.ts';
 import { bytesWith, contentOf, makeImage, same, type World } from './job-disks.ts';
-import { standIn } from './stand-in.ts';
 
 export const KIB = 1024;
 export const MIB = 1024 * KIB;
 
 export function chainWorld(options: SimHostOptions = {}): World {
   const host = new SimHost(options);
-  return { host, graph: new Graph({ host, drivers: [...DRIVERS, standIn('overlay')] }) };
+  return { host, graph: new Graph({ host, drivers: DRIVERS }) };
 }
 
 export interface Layer {
@@ -28,10 +27,10 @@ export async function makeChain(graph: Graph, base: Layer, ...layers: readonly L
   await makeImage(graph, '/base.raw', 'raw', bytesWith(base.size, runs, 99));
   for (const [index, layer] of layers.entries()) {
     const filename = `/${index + 1}.img`;
-    const format = index === 0 ? 'raw' : 'overlay';
+    const format = index === 0 ? 'raw' : 'qcow2';
     const below = { backing_file: (names.at(-1) ?? '').slice(1), backing_fmt: format };
-    await createImage(graph, { filename, format: 'overlay', options: { ...below, size: layer.size } });
-    const disk = await graph.open(filename, { format: 'overlay', writable: true });
+    await createImage(graph, { filename, format: 'qcow2', options: { ...below, size: layer.size } });
+    const disk = await graph.open(filename, { format: 'qcow2', writable: true });
     for (const [offset, length, zero] of layer.writes ?? []) {
       if (zero) await disk.writeZeroes(offset, length);
       else await disk.write(offset, bytesWith(length, [[0, length]], index * 1000 + offset));
@@ -44,7 +43,7 @@ export async function makeChain(graph: Graph, base: Layer, ...layers: readonly L
 
 /** What an image of a chain reads as, with zeroes to fill up to `length` if that is longer. */
 export async function read(graph: Graph, name: string, length = 0): Promise<Uint8Array> {
-  const bytes = await contentOf(graph, name, name.endsWith('.raw') ? 'raw' : 'overlay');
+  const bytes = await contentOf(graph, name, name.endsWith('.raw') ? 'raw' : 'qcow2');
   if (bytes.length >= length) return bytes;
   const longer = new Uint8Array(length);
   longer.set(bytes);
@@ -52,7 +51,7 @@ export async function read(graph: Graph, name: string, length = 0): Promise<Uint
 }
 
 export function open(graph: Graph, name: string, options: OpenOptions = {}): Promise<Disk> {
-  return graph.open(name, { format: name.endsWith('.raw') ? 'raw' : 'overlay', writable: true, ...options });
+  return graph.open(name, { format: name.endsWith('.raw') ? 'raw' : 'qcow2', writable: true, ...options });
 }
 
 export { same };

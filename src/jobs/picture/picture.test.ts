@@ -29,7 +29,7 @@ function withoutNames(text: string): string {
 
 async function hostilePicture(): Promise<GraphPicture> {
   const { graph } = chainWorld();
-  await createImage(graph, { filename: HOSTILE, format: 'overlay', size: 64 * KIB });
+  await createImage(graph, { filename: HOSTILE, format: 'qcow2', size: 64 * KIB });
   const disk = await open(graph, HOSTILE);
   const picture = graphPicture(graph);
   await disk.close();
@@ -41,7 +41,7 @@ describe('graphPicture', () => {
     const { boxes, links } = await chainPicture();
     expect(boxes.map((box) => (box.kind === 'user' ? box.description : `${box.driver} ${box.filename}`))).toEqual([
       'an unnamed block device',
-      'overlay /1.img',
+      'qcow2 /1.img',
       'raw /base.raw',
       'file /1.img',
       'file /base.raw',
@@ -78,8 +78,8 @@ describe('graphPicture', () => {
 describe('pictures', () => {
   test('as a tree', async () => {
     expect(withoutNames(graphTree(await chainPicture()))).toBe(`an unnamed block device
-\`-- root: overlay /1.img [#block]
-    |   2 MiB, 4 KiB in use, writable
+\`-- root: qcow2 /1.img [#block]
+    |   2 MiB, 196 KiB in use, writable
     |   requests best 64 KiB
     |   needs cw--, shares c-u-
     |-- backing: raw /base.raw [#block]
@@ -89,7 +89,7 @@ describe('pictures', () => {
     |           1 MiB, 0 B in use, read-only
     |           needs c---, shares c-u-
     \`-- file (image): file /1.img [#block]
-            1 MiB, 4 KiB in use, writable
+            192 KiB, 196 KiB in use, writable
             needs cw-r, shares c-u-
 
 c consistent read, w write, u write unchanged, r resize
@@ -114,9 +114,9 @@ c consistent read, w write, u write unchanged, r resize
         node [shape=box, style=rounded, fontname="sans-serif", fontsize=11];
         edge [fontname="sans-serif", fontsize=9];
         u0 [label="an unnamed block device", style="dashed"];
-        n0 [label="overlay\\n/1.img\\n2 MiB, 4 KiB in use, writable\\nrequests best 64 KiB\\n#block", tooltip="/1.img"];
+        n0 [label="qcow2\\n/1.img\\n2 MiB, 196 KiB in use, writable\\nrequests best 64 KiB\\n#block", tooltip="/1.img"];
         n1 [label="raw\\n/base.raw\\n1 MiB, 0 B in use, read-only\\n#block", tooltip="/base.raw"];
-        n2 [label="file\\n/1.img\\n1 MiB, 4 KiB in use, writable\\n#block", tooltip="/1.img"];
+        n2 [label="file\\n/1.img\\n192 KiB, 196 KiB in use, writable\\n#block", tooltip="/1.img"];
         n3 [label="file\\n/base.raw\\n1 MiB, 0 B in use, read-only\\n#block", tooltip="/base.raw"];
         u0 -> n0 [label="root\\nneeds cw--, shares c-u-"];
         n0 -> n1 [label="backing\\nneeds c---, shares c-u-", style="dashed"];
