@@ -288,7 +288,6 @@ describe('changes of the node', () => {
     bitmap.readOnly = true;
     list.checkResize(2 * MiB);
     expect(failure(() => list.checkResize(2 ** 52)).code).toBe('EFBIG');
-    expect(list.hasReadOnly).toBe(true);
     bitmap.persistent = true;
     expect(failure(() => list.checkResize(MiB)).message).toBe("Bitmap 'b0' is readonly and cannot be modified");
     bitmap.readOnly = false;

@@ -86,11 +86,6 @@ export class BitmapList implements ChangeTracker {
     return this.#bitmaps.filter(({ hidden }) => !hidden).map((bitmap) => bitmap.info());
   }
 
-  /** Some bitmap cannot be changed in the image: what is written could not be recorded, and must be refused (Q-BMP-7). */
-  get hasReadOnly(): boolean {
-    return this.#bitmaps.some(({ readOnly }) => readOnly);
-  }
-
   /** What a new bitmap gets that asks for no granularity (BL-BITMAP-9). Bytes. */
   get defaultGranularity(): number {
     const { min, max } = DEFAULT_GRANULARITY;
@@ -213,7 +208,7 @@ export class BitmapList implements ChangeTracker {
 
   /** Throws BlockError if a bitmap must keep its size (BL-BITMAP-11), or one in the image cannot be changed (Q-SIZE-1). */
   checkResize(length: number): void {
-    for (const bitmap of this.#bitmaps) {
+    for (const bitmap of this.#bitmaps.toReversed()) {
       bitmap.requireUnpinned();
       if (bitmap.persistent) bitmap.requireUsable();
       if (!fitsBitmap(length, bitmap.granularity)) throw this.#tooLarge();

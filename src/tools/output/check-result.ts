@@ -36,11 +36,20 @@ export function reportText(report: CheckReport): string {
   return lines.map((line) => `${line}\n`).join('');
 }
 
+/** As C prints it: what lies in the middle goes to the even digit. */
+function percent(part: number, whole: number): string {
+  const share = (part / whole) * 100;
+  const eighths = share * 8;
+  // Only odd eighths lie in the middle between two hundredths.
+  const isMiddle = Number.isInteger(eighths) && eighths % 2 === 1;
+  const text = share.toFixed(2);
+  return isMiddle && Number(text.at(-1)) % 2 === 1 ? `${(share - 0.005).toFixed(2)}%` : `${text}%`;
+}
+
 /** Shares of all clusters, and of the allocated ones. */
 function statistics(report: CheckReport): string[] {
   const { totalClusters = 0, allocatedClusters = 0, fragmentedClusters = 0, compressedClusters = 0 } = report;
   if (totalClusters === 0 || allocatedClusters === 0) return [];
-  const percent = (part: number, whole: number) => `${((part / whole) * 100).toFixed(2)}%`;
   const shares = [
     `${allocatedClusters}/${totalClusters} = ${percent(allocatedClusters, totalClusters)} allocated`,
     `${percent(fragmentedClusters, allocatedClusters)} fragmented`,
