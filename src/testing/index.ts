@@ -2,7 +2,7 @@
 
 export { SeededRandom } from '../bytes/random.ts';
 export type { Action, Scenario, ScenarioRequest } from '../filters/blkdebug/actions.ts';
-export { type Blkdebug, blkdebugOf } from '../filters/blkdebug/control.ts';
+export { type Blkdebug, blkdebugOf, type StruckRequest } from '../filters/blkdebug/control.ts';
 export type { LiveRule } from '../filters/blkdebug/engine.ts';
 export type { RuleOptions } from '../filters/blkdebug/rules.ts';
 export { blkverifyOf } from '../filters/blkverify/blkverify.ts';
@@ -41,6 +41,14 @@ export type { DiskUnderTest } from './disk-under-test.ts';
 export { driverContract } from './driver-contract.ts';
 export { checkDurability, type RecordedDisk, recordDisk } from './durability.ts';
 export { ContractError } from './expectations.ts';
+export {
+  expectFaultTolerant,
+  type FaultRun,
+  FaultToleranceError,
+  type FaultToleranceOptions,
+  type FaultToleranceReport,
+  type FaultWorkload,
+} from './fault-tolerant.ts';
 export { type FaultyDisk, type FaultyDiskOptions, faultyDisk } from './faulty-disk.ts';
 export { ModelDisk } from './model-disk.ts';
 export type { Fault, SimFaults, SimOperation } from './sim-faults.ts';

@@ -5,7 +5,18 @@ import { type NodeTarget, nodeOf } from '../../core/node.ts';
 import { type Action, actionOf, flip, injected, type Scenario } from './actions.ts';
 import { Engine, type LiveRule } from './engine.ts';
 import { HeldWrites } from './held-writes.ts';
+import { checkAction } from './rule-checks.ts';
 import type { IoType, Rule, RuleOptions } from './rules.ts';
+
+/** A request, and what was done to it. Bytes. */
+export interface StruckRequest {
+  /** How many requests came before. */
+  readonly index: number;
+  readonly type: IoType;
+  readonly offset: number;
+  readonly length: number;
+  readonly action: Action;
+}
 
 interface Parts {
   readonly file: Child;
@@ -32,6 +43,8 @@ export function blkdebugOf(target: NodeTarget): Blkdebug {
 
 export class Blkdebug {
   readonly engine: Engine;
+  /** Told of every fault, before it strikes. */
+  onFault: (struck: StruckRequest) => void = () => {};
   readonly #file: Child;
   readonly #host: Host;
   readonly #node: string;
@@ -70,7 +83,10 @@ export class Blkdebug {
     this.engine.remove(id);
   }
 
-  /** Has a function decide about each request, after the rules; undefined: no more. */
+  /**
+   * Has a function decide about each request, after the rules; undefined: no more. A request for which it returns what is no
+   * action, or one out of range, fails with EINVAL.
+   */
   setScenario(scenario: Scenario | undefined): void {
     this.#scenario = scenario;
   }
@@ -196,9 +212,10 @@ export class Blkdebug {
     let action = rule && actionOf(rule, length, this.engine.chance);
     if (action === undefined && this.#scenario !== undefined) {
       action = await this.#scenario({ type, offset, length, data, events: [...this.engine.trail], index });
+      if (action !== undefined) checkAction(action);
     }
     if (action === undefined) return undefined;
-    this.#trace(type, offset, length, action);
+    this.#trace({ index, type, offset, length, action });
     if (action.kind === 'error') {
       // As real I/O would fail: on a later turn of the loop (BD-27).
       if (action.immediately !== true) await this.#host.clock.sleep(0);
@@ -211,9 +228,11 @@ export class Blkdebug {
     return action;
   }
 
-  #trace(type: IoType, offset: number, length: number, { kind }: Action): void {
+  #trace(struck: StruckRequest): void {
+    this.onFault(struck);
     const channel = 'diskwright:fault';
-    if (this.#host.watched(channel))
-      this.#host.publish(channel, { node: this.#node, type, offset, length, action: kind });
+    if (!this.#host.watched(channel)) return;
+    const { type, offset, length, action } = struck;
+    this.#host.publish(channel, { node: this.#node, type, offset, length, action: action.kind });
   }
 }

@@ -2,15 +2,11 @@
 
 import { errnoCode } from '../../core/errno.ts';
 import { BlockError, type ErrorCode, errorText } from '../../core/errors.ts';
-import { type Option, type OptionTree, type OptionValue, option } from '../../core/options.ts';
+import { type Option, type OptionTree, type OptionValue, option, parseSizeOption } from '../../core/options.ts';
 import { type DebugEvent, isDebugEvent } from './events.ts';
+import { ACTIONS, type ActionKind, checkField, checkRule, IO_TYPES, type IoType } from './rule-checks.ts';
 
-const IO_TYPES = ['read', 'write', 'write-zeroes', 'discard', 'flush', 'block-status'] as const;
-export type IoType = (typeof IO_TYPES)[number];
-
-/** What a rule does to the request that it hits. All but `error` go past QEMU. */
-const ACTIONS = ['error', 'delay', 'torn', 'corrupt', 'misdirect', 'drop', 'reorder'] as const;
-export type ActionKind = (typeof ACTIONS)[number];
+export type { ActionKind, IoType };
 
 export interface InjectError {
   readonly kind: 'inject-error';
@@ -31,7 +27,7 @@ export interface InjectError {
   readonly jitterMs: number;
   /** Of `torn`: bytes that reach the child. */
   readonly bytes: number;
-  /** Of `misdirect`: where the write lands, bytes. */
+  /** Of `misdirect`: where the write lands, bytes. What would land past the disk's end is lost. */
   readonly target: number;
   /** Of `corrupt`: bits that are flipped, from the start of the request; absent: one that chance picks. */
   readonly bits: readonly number[];
@@ -58,7 +54,7 @@ export type RuleOptions =
       readonly state?: number;
       readonly newState?: number;
     })
-  | ({ readonly kind?: 'inject-error'; readonly event: DebugEvent; readonly ioTypes?: readonly IoType[] } & Partial<
+  | ({ readonly kind?: 'inject-error'; readonly event: DebugEvent; readonly ioTypes?: Iterable<IoType> } & Partial<
       Omit<InjectError, 'kind' | 'event' | 'ioTypes'>
     >);
 
@@ -83,9 +79,13 @@ const INJECT_DEFAULTS: Omit<InjectError, 'event'> = {
   after: 0,
 };
 
-/** A whole rule of what was given. Throws BlockError EINVAL for an event that there is not. */
-export function completeRule(given: RuleOptions): Rule {
-  if (!isDebugEvent(given.event)) throw invalid(given.event);
+/** A whole rule of what was given. Throws BlockError EINVAL for an event that there is not, and for what is out of range. */
+export function completeRule(rule: RuleOptions): Rule {
+  if (!isDebugEvent(rule.event)) throw invalid(rule.event);
+  // Where no error is a choice, undefined says so; else it is what is left out.
+  const fields = Object.entries(rule).filter(([name, value]) => value !== undefined || name === 'errno');
+  const given = Object.fromEntries(fields) as unknown as RuleOptions;
+  checkRule(given);
   if (given.kind === 'set-state') return { state: 0, newState: 0, ...given };
   const { ioTypes = DEFAULT_TYPES, ...rest } = given;
   return { ...INJECT_DEFAULTS, ...rest, kind: 'inject-error', ioTypes: new Set(ioTypes) };
@@ -97,7 +97,28 @@ function invalid(value: unknown): BlockError {
 
 type Fields = { readonly [key: string]: Option<unknown> };
 
-const number = (fallback?: number) => option.number<number | undefined>({ help: '', fallback });
+/** A number within the range that the rule's field has. */
+const number = (field: string, fallback?: number) => {
+  const plain = option.number<number | undefined>({ help: '', fallback });
+  const parse = (value: OptionValue, name: string) => {
+    const parsed = plain.parse(value, name);
+    checkField(field, parsed, name);
+    return parsed;
+  };
+  return { ...plain, parse };
+};
+
+/** A size that is used as an offset. */
+const offset = (least: number, fallback?: number) => ({
+  ...option.size<number | undefined>({ help: '', fallback }),
+  parse(value: OptionValue, name: string): number {
+    const size = parseSizeOption(value, name);
+    if (size < least || !Number.isSafeInteger(size)) {
+      throw new BlockError('EINVAL', `Parameter '${name}' expects a size from ${least} to ${Number.MAX_SAFE_INTEGER}`);
+    }
+    return size;
+  },
+});
 
 /** A whole number of C, which wraps to so many bits: -1 is what it is there. */
 const integer = (bits: number, fallback: number) => ({
@@ -123,16 +144,16 @@ const INJECT_FIELDS: Fields = {
   immediately: flag,
   iotype: option.choice<IoType, IoType | undefined>(IO_TYPES, { help: '', fallback: undefined }),
   action: option.choice(ACTIONS, { help: '', fallback: 'error' }),
-  'delay-ms': number(0),
-  'jitter-ms': number(0),
-  bytes: number(0),
-  target: option.size({ help: '', fallback: 0 }),
-  bit: number(),
+  'delay-ms': number('delayMs', 0),
+  'jitter-ms': number('jitterMs', 0),
+  bytes: number('bytes', 0),
+  target: offset(0, 0),
+  bit: number('bytes'),
   probability: text,
-  every: number(1),
-  after: number(0),
-  offset: option.size<number | undefined>({ help: '', fallback: undefined }),
-  length: option.size<number | undefined>({ help: '', fallback: undefined }),
+  every: number('every', 1),
+  after: number('after', 0),
+  offset: offset(0),
+  length: offset(1),
 };
 
 const STATE_FIELDS: Fields = { event: text, state: integer(32, 0), new_state: integer(32, 0) };
@@ -168,7 +189,7 @@ export function parseRule(section: Section, tree: OptionTree): Rule {
     event,
     state: value('state'),
     errno: 'errno' in tree ? value('errno') : 'EIO',
-    range: parseRange(value('sector'), value('offset'), value('length')),
+    range: parseRange(tree, value('sector'), value('offset'), value('length')),
     once: value('once'),
     immediately: value('immediately'),
     ioTypes: new Set(ioType === undefined ? DEFAULT_TYPES : [ioType]),
@@ -179,7 +200,7 @@ export function parseRule(section: Section, tree: OptionTree): Rule {
     target: value('target'),
     bits: value<number | undefined>('bit') === undefined ? [] : [value('bit')],
     probability: parseProbability(value('probability')),
-    every: Math.max(1, value('every')),
+    every: value('every'),
     after: value('after'),
   };
 }
@@ -197,9 +218,14 @@ function parseErrno(given: OptionValue): ErrorCode | undefined {
 }
 
 /** Sectors below 0 are none, save -1, which is any. */
-function parseRange(sector: number, offset: number | undefined, length: number | undefined) {
-  if (offset !== undefined) return { offset, length: length ?? 1 };
-  return sector === -1 ? undefined : { offset: sector * 512, length: 1 };
+function parseRange(tree: OptionTree, sector: number, offset: number | undefined, length: number | undefined) {
+  if (offset !== undefined) {
+    if ('sector' in tree) throw new BlockError('EINVAL', "Parameters 'sector' and 'offset' are mutually exclusive");
+    return { offset, length: length ?? 1 };
+  }
+  if (sector !== -1) return { offset: sector * 512, length: length ?? 1 };
+  if (length !== undefined) throw new BlockError('EINVAL', "Parameter 'length' expects 'offset' or 'sector' beside it");
+  return undefined;
 }
 
 function parseProbability(given: string | undefined): number {

@@ -23,10 +23,10 @@ export const crashlabCommand: Command = {
   name: 'crashlab',
   summary: 'Check every state that a power cut could have left of a recorded disk',
   usage:
-    '[--object objectdef] --base filename [-f fmt] [--atomic size] [--states n] [--seed n] [--jobs n] [--timeout seconds] [--keep-going] [--save file] [--output=ofmt] [-q] log -- command {} ...',
+    '[--object objectdef] --base filename [-f fmt] [--atomic size] [--states n] [--seed n] [--jobs n] [--timeout seconds] [--accept statuses] [--keep-going] [--save file] [--output=ofmt] [-q] log -- command {} ...',
   operands: 'LOG -- COMMAND {} ...',
   description:
-    "LOG is a log of writes, --base the disk as it was before. Each state is a raw file, whose name COMMAND gets for {},\nor an NBD server, whose URI it gets for {nbd}; it may write there. A state fails when COMMAND does not end with\nstatus 0. What was flushed is there in all states; of what came since, each write may be there, lost, or torn.\nDISKWRIGHT_MARKS has the log's marks so far, one a line.\nExit status: 0 all states survive, 1 one fails, 2 the lab could not be run.",
+    "LOG is a log of writes, --base the disk as it was before. Each state is a raw file, whose name COMMAND gets for {},\nor an NBD server, whose URI it gets for {nbd}; it may write there. A state fails when COMMAND does not end with\nstatus 0, or one that --accept names. What was flushed is there in all states; of what came since, each write may be there, lost, or torn.\nDISKWRIGHT_MARKS has the log's marks so far, one a line.\nExit status: 0 all states survive, 1 one fails, 2 the lab could not be run.",
   options: [
     { long: 'base', argument: 'FILENAME', help: 'the disk as it was when the log began' },
     { ...FORMAT, help: "the base's format; default: probed; raw if the log was recorded below a format" },
@@ -35,6 +35,11 @@ export const crashlabCommand: Command = {
     { long: 'seed', argument: 'N', help: 'for what chance picks; default 1' },
     { long: 'jobs', argument: 'N', help: 'commands to run side by side; default: one for each processor' },
     { long: 'timeout', argument: 'SECONDS', help: 'a command that takes longer has failed' },
+    {
+      long: 'accept',
+      argument: 'STATUSES',
+      help: 'exit statuses of the command with which a state survives, like 0,1; default 0',
+    },
     { long: 'keep-going', help: 'try all states, also after one failed' },
     { long: 'save', argument: 'FILE', help: 'where to put the failing state, cut down, for a closer look' },
     OUTPUT,
@@ -44,7 +49,8 @@ export const crashlabCommand: Command = {
     OBJECT,
   ],
   examples: [
-    'crashlab fs.log --base fs.raw -- fsck.ext4 -fy {}',
+    'crashlab fs.log --base fs.raw --accept 0,1 -- fsck.ext4 -fy {}',
+    'crashlab vdi.log --base disk.vdi -f raw --accept 0,3 -- diskwright check -f vdi {}',
     'crashlab db.log --base db.raw --atomic 4k --states 5000 -- ./check-database {}',
     'crashlab disk.log --base disk.raw -f raw -- nbdinfo --map {nbd}',
   ],
@@ -56,6 +62,7 @@ interface Settings {
   readonly base: string;
   readonly log: string;
   readonly words: readonly string[];
+  readonly accepted: ReadonlySet<number>;
   readonly lab: {
     readonly atomic: number;
     readonly states: number;
@@ -90,7 +97,7 @@ async function runLab(context: Context): Promise<number> {
       const folder = mkdtempSync(join(tmpdir(), 'diskwright-crashlab-'));
       try {
         display.begin();
-        const check = (disk: Disk, state: CrashState) => checkState(files, folder, settings.words, disk, state);
+        const check = (disk: Disk, state: CrashState) => checkState({ files, folder, ...settings }, disk, state);
         const { signal } = context;
         const report = await crashLab({ graph, log, base, check, ...settings.lab, signal, progress: display.update });
         display.release();
@@ -114,10 +121,13 @@ let nextFile = 0;
 const MARKS_MAX = 1000;
 const MARKS_BYTES = 60_000;
 
+interface CheckPlan extends Pick<Settings, 'words' | 'accepted'> {
+  readonly files: StateFiles;
+  readonly folder: string;
+}
+
 async function checkState(
-  files: StateFiles,
-  folder: string,
-  words: readonly string[],
+  { files, folder, words, accepted }: CheckPlan,
   disk: Disk,
   { changes, marks, cut, signal }: CrashState,
 ): Promise<void> {
@@ -133,7 +143,7 @@ async function checkState(
       DISKWRIGHT_CUT: String(cut),
     };
     const filled = words.map((word) => word.replaceAll(URI, served?.uri ?? '').replaceAll(FILE, file));
-    await runCommand({ words: filled, environment, signal });
+    await runCommand({ words: filled, environment, accepted, signal });
   } finally {
     // What the command left running may still be connected.
     await served?.close({ hard: true });
@@ -155,6 +165,7 @@ function readSettings(given: GivenOptions): Settings {
     base,
     log,
     words,
+    accepted: statusesOf(given.text('accept')),
     lab: {
       atomic: atomicOf(given.text('atomic')),
       states: countOf('states', given.text('states'), 1000),
@@ -171,6 +182,17 @@ function atomicOf(text: string | undefined): number {
   const size = sizeArgument('atomic size', text, { min: 512n });
   if (!Number.isInteger(Math.log2(size))) throw new Failure(`The atomic size must be a power of two, not ${text}`);
   return size;
+}
+
+/** `0,1,4`. */
+function statusesOf(text = '0'): ReadonlySet<number> {
+  return new Set(
+    text.split(',').map((each) => {
+      const status = plainNumber(each);
+      if (status === undefined || status > 255) throw new Failure(`Invalid exit status for --accept: ${each}`);
+      return status;
+    }),
+  );
 }
 
 function countOf(option: string, text: string | undefined, fallback: number, least = 1): number {

@@ -23,12 +23,14 @@ export interface CommandRun {
   /** Program and arguments. */
   readonly words: readonly string[];
   readonly environment: Readonly<Record<string, string>>;
+  /** Exit statuses that say that the state is acceptable. */
+  readonly accepted: ReadonlySet<number>;
   /** Ends it, with all that it started. */
   readonly signal: AbortSignal;
 }
 
-/** Resolves when the program ends with status 0. Throws CommandFailed, or CannotCheck where it cannot be started. */
-export function runCommand({ words, environment, signal }: CommandRun): Promise<void> {
+/** Resolves when the program ends with an accepted status. Throws CommandFailed, or CannotCheck where it cannot be started. */
+export function runCommand({ words, environment, accepted, signal }: CommandRun): Promise<void> {
   const [program = '', ...args] = words;
   return new Promise((resolve, reject) => {
     // A process group of its own, so that what it started ends with it.
@@ -60,7 +62,7 @@ export function runCommand({ words, environment, signal }: CommandRun): Promise<
     });
     child.on('close', (status, killedBy) => {
       signal.removeEventListener('abort', end);
-      if (status === 0) resolve();
+      if (status !== null && accepted.has(status)) resolve();
       else reject(new CommandFailed(howItEnded(status, killedBy), output.toString()));
     });
   });

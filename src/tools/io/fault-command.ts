@@ -1,13 +1,13 @@
 /** `fault`: the rules of a blkdebug node, while it is open (BD-60). Ours alone. */
-import type { BlockNode } from '../../core/node.ts';
 import type { OptionTree } from '../../core/options.ts';
 import { type Blkdebug, blkdebugOf } from '../../filters/blkdebug/control.ts';
 import type { LiveRule } from '../../filters/blkdebug/engine.ts';
-import { parseRule, type Rule, type RuleOptions, type Section } from '../../filters/blkdebug/rules.ts';
+import { parseRule, type Rule, type Section } from '../../filters/blkdebug/rules.ts';
 import { plainNumber } from '../command-line/numbers.ts';
 import { Failure } from '../failure.ts';
 import type { IoCommand } from './command.ts';
 import { wrongUsage } from './failure.ts';
+import { findNode } from './find-node.ts';
 import type { Session } from './session.ts';
 
 export const faultCommand: IoCommand = {
@@ -39,11 +39,8 @@ export const faultCommand: IoCommand = {
 
 /** Of the first blkdebug node from the top down. */
 function controlOf({ disk }: Session): Blkdebug {
-  const pending: BlockNode[] = [disk.node];
-  for (let node = pending.shift(); node !== undefined; node = pending.shift()) {
-    if (node.driver.name === 'blkdebug') return blkdebugOf(node);
-    pending.push(...node.children.map((link) => link.node));
-  }
+  const node = findNode(disk.node, (driver) => driver === 'blkdebug');
+  if (node !== undefined) return blkdebugOf(node);
   throw new Failure('No blkdebug node is there to change: open the image as blkdebug::FILE');
 }
 
@@ -54,16 +51,12 @@ function add(session: Session, control: Blkdebug, words: readonly string[]): voi
   if (event === undefined) wrongUsage();
   const tree: OptionTree = { ...(event.includes('=') ? keyAndValue(event) : { event }) };
   const rule = parseRule(section, Object.assign({}, tree, ...settings.map(keyAndValue)));
-  session.line(`rule ${control.add(asOptions(rule))}`);
+  session.line(`rule ${control.add(rule)}`);
 }
 
 function keyAndValue(word: string): OptionTree {
   const equals = word.indexOf('=');
   return equals < 0 ? { [word]: 'on' } : { [word.slice(0, equals)]: word.slice(equals + 1) };
-}
-
-function asOptions(rule: Rule): RuleOptions {
-  return rule.kind === 'set-state' ? rule : { ...rule, ioTypes: [...rule.ioTypes] };
 }
 
 /** `3: pwritev errno=ENOSPC once=on, 2 hits`. */

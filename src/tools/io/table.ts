@@ -7,6 +7,7 @@ import type { IoCommand } from './command.ts';
 import { faultCommand } from './fault-command.ts';
 import { helpCommand } from './help-command.ts';
 import { flushCommand, infoCommand, lengthCommand, truncateCommand } from './image-commands.ts';
+import { markCommand } from './mark-command.ts';
 import { closeCommand, openCommand, reopenCommand } from './open-commands.ts';
 import { abortCommand, quitCommand, sigraiseCommand, sleepCommand } from './process-commands.ts';
 import { readCommand, readvCommand } from './read-commands.ts';
@@ -27,6 +28,7 @@ const COMMANDS: readonly IoCommand[] = [
   infoCommand,
   lengthCommand,
   mapCommand,
+  markCommand,
   openCommand,
   quitCommand,
   readCommand,
