@@ -45,6 +45,14 @@ const EXPECTED: Readonly<Record<string, RegExp>> = {
   'crash-lab.ts':
     /^Not crash-consistent \(seed 1, .*\n.*one is lost:\n {2}write of 512 bytes at 512 \(entry 0\)\n.*\n10 states, all survive\n$/,
   'faulty-disk.ts': /^write 0 done\nwrite 1 done\nwrite 2: EIO\nwrite 3 done\n8\n0\n$/,
+  'fault-rules.ts':
+    /^first write: done\nsecond write: No space left on device\nthird write: done\ntorn write: Input\/output error\nof it are there: 512 bytes\nhits: 1\nread at 0, after read_aio\n6\n$/,
+  'fault-tolerant.ts':
+    /^Not fault-tolerant \(seed \d+\); 1 fault is enough:\n {2}write of 512 bytes at \d+ \(request \d\): torn after 100 bytes, EIO\nfails: \d was confirmed, \d is there\n50 runs, many faults, none of them did harm\n$/,
+  'mirror.ts':
+    /^blkverify: read offset=4096 bytes=8192 contents mismatch at offset 8192\n6 requests, 1 of them wrong\nblkverify: verify offset=0 bytes=65536 contents mismatch at offset 8192\n$/,
+  'record-and-replay.ts':
+    /^0 write 0\+512\n1 flush\n2 mark\n3 write 0\+512 fua\n4 discard 4096\+4096\n5 flush\nat the mark: 1\nat the end: 2\n$/,
   'serve.ts': /^over a socket\nclients: 1, bytes written: 13\nNBDMAGIC\n$/,
   'contexts.ts': /^read in context remote\nread in the main context\n$/,
 };
