@@ -251,6 +251,60 @@ describe('throttle group: members', () => {
   });
 });
 
+describe('throttle group: members that send one request after the other (BL-MISC-2)', () => {
+  /** How many requests pass in a second, after the first moments, of members with so many writers, each of which takes so long for one. */
+  async function passed(given: Record<string, number>, members: readonly { writers: number; takes: number }[]) {
+    const clock = new SimClock();
+    // Timers that come late, as those of a real machine do.
+    const sleep = (milliseconds: number, signal?: AbortSignal) => clock.sleep(Math.ceil(milliseconds) + 1, signal);
+    const late = { now: () => clock.now(), wall: () => clock.wall(), sleep };
+    const group = new ThrottleGroup('g0', limitsOf(given), late);
+    const counts = members.map(() => 0);
+    const writer = async (index: number, member: ThrottleMember, takes: number) => {
+      while (clock.now() < 1200) {
+        await member.wait('write', 512);
+        if (clock.now() >= 200 && clock.now() < 1200) counts[index] = (counts[index] ?? 0) + 1;
+        await clock.sleep(takes);
+      }
+    };
+    await Promise.all(
+      members.flatMap(({ writers, takes }, index) => {
+        const member = group.join();
+        return Array.from({ length: writers }, () => writer(index, member, takes));
+      }),
+    );
+    return counts;
+  }
+
+  test.each([
+    { given: { 'iops-total': 700 }, total: 700 },
+    { given: { 'iops-write': 3000 }, total: 3000 },
+    { given: { 'bps-total': 512 * 900 }, total: 900 },
+  ])('one writer gets as much as sixteen on another: $given', async ({ given, total }) => {
+    const [many = 0, one = 0] = await passed(given, [
+      { writers: 16, takes: 0.2 },
+      { writers: 1, takes: 0.2 },
+    ]);
+    expect(one / many).toBeGreaterThan(0.95);
+    expect(many + one).toBeGreaterThan(0.98 * total);
+    expect(many + one).toBeLessThan(1.02 * total);
+  });
+
+  test('nor is anything lost by one who takes long, or who cannot have more', async () => {
+    const [, slow = 0] = await passed({ 'iops-total': 2000 }, [
+      { writers: 16, takes: 0.1 },
+      { writers: 1, takes: 10 },
+    ]);
+    expect(slow).toBeGreaterThan(75);
+    const [many = 0, one = 0] = await passed({ 'iops-total': 20_000 }, [
+      { writers: 64, takes: 0.1 },
+      { writers: 1, takes: 0.5 },
+    ]);
+    expect(one).toBeGreaterThan(500);
+    expect(many + one).toBeGreaterThan(0.98 * 20_000);
+  });
+});
+
 describe('throttle group: change of limits', () => {
   test('lifting them lets what waits pass at once', async () => {
     const { group, log, ask, all } = setUp({ 'iops-total': 1 });

@@ -1,10 +1,11 @@
 /**
  * A throttle group: limits that its members share. Requests that must wait do so in a queue per member, reads and
- * writes apart; members take turns, and so do reads and writes.
+ * writes apart; members take turns, and so do reads and writes. A member that sends its next request when the last has
+ * ended has none waiting when it passes: its turn is kept for a moment, or members with many requests would get it.
  */
 import type { HostClock } from '../../core/host.ts';
 import type { IoLimiter, LimitedKind } from '../../core/io-limiter.ts';
-import { type Bucket, delay, emptyBucket, leak, pour } from './leaky-bucket.ts';
+import { type Bucket, delay, emptyBucket, leak, pour, slack } from './leaky-bucket.ts';
 import { BUCKET_NAMES, type BucketName, type ThrottleLimits } from './limits.ts';
 
 /** A node or device whose requests the group limits. */
@@ -23,6 +24,12 @@ interface Waiter {
 interface Queue {
   first: Waiter | undefined;
   last: Waiter | undefined;
+  /** The lower, the earlier is its turn. */
+  turn: number;
+  /** When the last one passed, milliseconds. */
+  passedAt: number;
+  /** It came back soon after that. */
+  returnsSoon: boolean;
 }
 
 /** A member as the group sees it: what waits, by kind. */
@@ -33,6 +40,11 @@ const BUCKETS_OF: Readonly<Record<LimitedKind, readonly BucketName[]>> = {
   write: ['bps-total', 'bps-write', 'iops-total', 'iops-write'],
 };
 
+/** A turn is kept so long, milliseconds. */
+const RETURN_MS = 2;
+/** Turns are kept only while no more than this is lost of what the limits allow, milliseconds; less than any bucket holds. */
+const LOST_MS = 5;
+
 const KINDS = ['read', 'write'] as const;
 const OTHER = { read: 'write', write: 'read' } as const;
 
@@ -41,8 +53,10 @@ export class ThrottleGroup {
   readonly #clock: HostClock;
   readonly #buckets: Readonly<Record<BucketName, Bucket>>;
   readonly #members = new Set<Member>();
-  /** Members with requests that wait, the one whose turn it is first. */
-  readonly #waiting: Record<LimitedKind, Queues[]> = { read: [], write: [] };
+  /** Queues in which requests wait, and empty ones whose turn is kept. */
+  readonly #waiting: Readonly<Record<LimitedKind, Set<Queue>>> = { read: new Set(), write: new Set() };
+  readonly #kept: Readonly<Record<LimitedKind, Set<Queue>>> = { read: new Set(), write: new Set() };
+  #turns = 0;
   #limits: ThrottleLimits;
   #limited: Readonly<Record<LimitedKind, boolean>>;
   /** The kind whose turn it is when both could pass. */
@@ -90,18 +104,29 @@ export class ThrottleGroup {
       this.#pour(kind, bytes);
       return undefined;
     }
+    this.#returned(kind, queues);
     return new Promise((pass) => {
       const queue = queues[kind];
-      if (queue.first === undefined) this.#waiting[kind].push(queues);
+      this.#waiting[kind].add(queue);
       enqueue(queue, { bytes, pass, next: undefined });
       this.#dispatch();
     });
   }
 
+  /** A member has a request again: it has its place in the order if that was kept, else behind all others. */
+  #returned(kind: LimitedKind, queues: Queues): void {
+    const queue = queues[kind];
+    if (queue.first === undefined) {
+      queue.returnsSoon = this.#clock.now() - queue.passedAt <= RETURN_MS;
+      if (!queue.returnsSoon || !this.#kept[kind].has(queue)) queue.turn = ++this.#turns;
+    }
+    for (const each of KINDS) this.#kept[each].delete(queues[each]);
+  }
+
   /** For members only: nobody waits, and the limits allow it. */
   mayPass(kind: LimitedKind): boolean {
     if (!this.#limited[kind]) return true;
-    if (this.#waiting.read.length > 0 || this.#waiting.write.length > 0) return false;
+    if (this.#waiting.read.size > 0 || this.#waiting.write.size > 0) return false;
     this.#leak();
     return this.#delay(kind) === 0;
   }
@@ -116,7 +141,8 @@ export class ThrottleGroup {
   /** For members only: lets all that waits in `queues` pass. */
   release(queues: Queues): void {
     for (const kind of KINDS) {
-      this.#waiting[kind] = this.#waiting[kind].filter((other) => other !== queues);
+      this.#waiting[kind].delete(queues[kind]);
+      this.#kept[kind].delete(queues[kind]);
       for (let waiter = dequeue(queues[kind]); waiter !== undefined; waiter = dequeue(queues[kind])) {
         this.count(kind, waiter.bytes);
         waiter.pass();
@@ -135,23 +161,48 @@ export class ThrottleGroup {
     this.#leak();
     for (;;) {
       const kind = [this.#turn, OTHER[this.#turn]].find(
-        (each) => this.#waiting[each].length > 0 && this.#delay(each) === 0,
+        (each) => this.#waiting[each].size > 0 && this.#wait(each) === 0,
       );
-      const queues = kind && this.#waiting[kind].shift();
-      if (kind === undefined || queues === undefined) break;
-      const waiter = dequeue(queues[kind]);
-      if (queues[kind].first !== undefined) this.#waiting[kind].push(queues);
+      if (kind === undefined) break;
       this.#turn = OTHER[kind];
-      if (waiter === undefined) continue;
-      this.#pour(kind, waiter.bytes);
-      waiter.pass();
+      this.#passNext(kind);
     }
     this.#arm();
   }
 
+  #passNext(kind: LimitedKind): void {
+    const queue = earliest(this.#waiting[kind]);
+    const waiter = queue && dequeue(queue);
+    if (queue === undefined || waiter === undefined) return;
+    queue.turn = ++this.#turns;
+    queue.passedAt = this.#clock.now();
+    if (queue.first === undefined) {
+      this.#waiting[kind].delete(queue);
+      if (queue.returnsSoon) this.#kept[kind].add(queue);
+    }
+    this.#pour(kind, waiter.bytes);
+    waiter.pass();
+  }
+
+  /** Milliseconds until one that waits may pass, by the limits and because a turn is kept that is earlier. */
+  #wait(kind: LimitedKind): number {
+    const wait = this.#delay(kind);
+    const kept = this.#kept[kind];
+    if (kept.size === 0) return wait;
+    const now = this.#clock.now();
+    const next = earliest(this.#waiting[kind])?.turn ?? 0;
+    let longest = wait;
+    for (const queue of kept) {
+      const left = queue.passedAt + RETURN_MS - now;
+      if (left <= 0) kept.delete(queue);
+      else if (queue.turn < next && this.#slack(kind) < LOST_MS) longest = Math.max(longest, left);
+    }
+    return longest;
+  }
+
   #arm(): void {
-    const waiting = KINDS.filter((kind) => this.#waiting[kind].length > 0);
-    const waits = waiting.map((kind) => this.#delay(kind));
+    const waiting = KINDS.filter((kind) => this.#waiting[kind].size > 0);
+    const waits = waiting.map((kind) => this.#wait(kind));
     const milliseconds = Math.min(...waits);
     const due = this.#clock.now() + milliseconds;
     // A timer that ends too early is no harm: it is set again.
@@ -180,6 +231,10 @@ export class ThrottleGroup {
     return longest;
   }
 
+  #slack(kind: LimitedKind): number {
+    return Math.min(...BUCKETS_OF[kind].map((name) => slack(this.#buckets[name], this.#limits[name])));
+  }
+
   #pour(kind: LimitedKind, bytes: number): void {
     const { iopsSize } = this.#limits;
     const requests = iopsSize > 0 ? Math.max(1, bytes / iopsSize) : 1;
@@ -191,10 +246,7 @@ export class ThrottleGroup {
 
 class Member implements ThrottleMember {
   readonly group: ThrottleGroup;
-  readonly #queues: Queues = {
-    read: { first: undefined, last: undefined },
-    write: { first: undefined, last: undefined },
-  };
+  readonly #queues: Queues = { read: emptyQueue(), write: emptyQueue() };
   #disabled = 0;
   #left = false;
 
@@ -243,6 +295,16 @@ function limitedKinds(limits: ThrottleLimits): Record<LimitedKind, boolean> {
 function forgetUnlimited(bucket: Bucket, average: number, max: number): void {
   if (average === 0) bucket.level = 0;
   if (max === 0) bucket.burstLevel = 0;
+}
+
+function emptyQueue(): Queue {
+  return { first: undefined, last: undefined, turn: 0, passedAt: Number.NEGATIVE_INFINITY, returnsSoon: false };
+}
+
+function earliest(queues: ReadonlySet<Queue>): Queue | undefined {
+  let found: Queue | undefined;
+  for (const queue of queues) if (found === undefined || queue.turn < found.turn) found = queue;
+  return found;
 }
 
 function enqueue(queue: Queue, waiter: Waiter): void {

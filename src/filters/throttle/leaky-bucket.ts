@@ -42,17 +42,28 @@ export function leak(bucket: Bucket, limits: BucketLimits, now: number): void {
 
 /** Milliseconds until the bucket takes a request, as of the last {@link leak}; 0: at once. Capacity is what may pass without waiting. */
 export function delay(bucket: Bucket, limits: BucketLimits): number {
-  const { average, max, maxLength } = limits;
+  const { average } = limits;
   if (average === 0) return 0;
-  const capacity = max === 0 ? average * SLACK : max * maxLength;
-  const wait = Math.max(untilBelow(bucket.level, capacity, average), burstDelay(bucket, limits));
+  const wait = Math.max(untilBelow(bucket.level, capacityOf(limits), average), burstDelay(bucket, limits));
   return wait < NO_WAIT ? 0 : wait;
+}
+
+/** Milliseconds for which the bucket could have taken more than it did, as of the last {@link leak}; Infinity: unlimited. */
+export function slack(bucket: Bucket, limits: BucketLimits): number {
+  const { average, max } = limits;
+  if (average === 0) return Number.POSITIVE_INFINITY;
+  const own = ((capacityOf(limits) - bucket.level) / average) * 1000;
+  return limitsBurst(limits) ? Math.min(own, ((max * SLACK - bucket.burstLevel) / max) * 1000) : own;
 }
 
 export function pour(bucket: Bucket, limits: BucketLimits, units: number): void {
   if (limits.average === 0) return;
   bucket.level += units;
   if (limitsBurst(limits)) bucket.burstLevel += units;
+}
+
+function capacityOf({ average, max, maxLength }: BucketLimits): number {
+  return max === 0 ? average * SLACK : max * maxLength;
 }
 
 /** Whether the rate in a burst is limited, not only its size. */
