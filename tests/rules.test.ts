@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { BLOCK_LAYER } from './rules/block-layer.ts';
 import { BLKDEBUG, BLKVERIFY } from './rules/faults.ts';
+import { NBD } from './rules/nbd.ts';
 import { citedRules } from './rules/rule-book.ts';
 import { VDI } from './rules/vdi.ts';
 import { isTest, textFiles } from './tidy/source-files.ts';
@@ -9,7 +10,7 @@ import { isTest, textFiles } from './tidy/source-files.ts';
 const tests = textFiles.filter(({ path }) => isTest(path) && path !== 'tests/rules.test.ts');
 const cited = new Set(tests.flatMap(({ text }) => citedRules(text)));
 
-const BOOKS = [BLOCK_LAYER, VDI, BLKDEBUG, BLKVERIFY];
+const BOOKS = [BLOCK_LAYER, VDI, BLKDEBUG, BLKVERIFY, NBD];
 
 describe.each(BOOKS)('rules: $name', ({ rules, exempt, pending }) => {
   const known = new Set(rules);

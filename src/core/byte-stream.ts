@@ -5,8 +5,8 @@
 
 /** What is told of a stream; set by who uses it, before the first turn of the event loop. */
 export interface ByteStreamListener {
-  /** Bytes that stay as they are. Not called while the stream is paused. */
-  data(bytes: Uint8Array): void;
+  /** Bytes that stay as they are; or true, where they are not needed any more. Not called while the stream is paused. */
+  data(bytes: Uint8Array): unknown;
   /** The other side sends no more, but may still receive. */
   end(): void;
   /** Nothing goes either way any more; called once. `error`: why, where it did not just end. */
@@ -21,6 +21,10 @@ export interface ByteStream {
    * they are the system's or lost.
    */
   write(pieces: readonly Uint8Array[], done: () => void): void;
+  /** Sends what the system takes at once; returns how many bytes that is, 0 while earlier ones wait. Absent: none. */
+  writeNow?(pieces: readonly Uint8Array[]): number;
+  /** From now on answers follow requests at once: the stream may look for more as soon as some came, before others do. */
+  hasten?(): void;
   /** Sends no more, after what was written. */
   end(): void;
   /** Ends both directions at once; what was written and is not sent is lost. */

@@ -31,6 +31,28 @@ export class ByteQueue {
     return joined;
   }
 
+  /**
+   * A piece that has the first `count` bytes from {@link start} on, kept there; undefined when there are fewer. No view is
+   * made, which costs more than all else that is done with a short frame.
+   */
+  pieceOf(count: number): Uint8Array | undefined {
+    if (this.#length < count) return undefined;
+    const first = this.#chunks[0];
+    if (first !== undefined && first.length - this.#start >= count) return first;
+    const joined = this.take(count);
+    if (joined === undefined) return undefined;
+    if (this.#start > 0) this.#chunks[0] = this.#chunks[0]?.subarray(this.#start) ?? joined;
+    this.#start = 0;
+    this.#chunks.unshift(joined);
+    this.#length += count;
+    return joined;
+  }
+
+  /** Where in the first piece the first byte is. */
+  get start(): number {
+    return this.#start;
+  }
+
   /** Takes `count` bytes out; undefined, and nothing is taken, when there are fewer. */
   take(count: number): Uint8Array | undefined {
     const bytes = this.peek(count);
@@ -48,6 +70,12 @@ export class ByteQueue {
 
   /** Drops at most `count` bytes. Returns how many. */
   skip(count: number): number {
+    const first = this.#chunks[0];
+    if (first !== undefined && count < first.length - this.#start) {
+      this.#start += count;
+      this.#length -= count;
+      return count;
+    }
     const dropped = Math.min(count, this.#length);
     let left = dropped;
     this.#length -= dropped;

@@ -102,20 +102,22 @@ export function putLength(bytes: Uint8Array, at: number, value: number): void {
   put32(bytes, at + 4, value % 2 ** 32);
 }
 
-/** Undefined for a wrong magic. `bytes` holds at least the frame. */
-export function decodeRequest(bytes: Uint8Array, extended: boolean): Request | undefined {
-  if (get32(bytes, 0) !== (extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC)) return undefined;
-  const kind = get32(bytes, 4);
-  const offset = getLength(bytes, 16);
+/** Undefined for a wrong magic. `bytes` holds at least the frame, from `at` on. */
+export function decodeRequest(bytes: Uint8Array, extended: boolean, at = 0): Request | undefined {
+  if (get32(bytes, at) !== (extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC)) return undefined;
+  const kind = get32(bytes, at + 4);
+  const offset = getLength(bytes, at + 16);
   const request = {
     flags: kind >>> 16,
     command: kind & 0xffff,
-    cookieHigh: get32(bytes, 8),
-    cookieLow: get32(bytes, 12),
+    cookieHigh: get32(bytes, at + 8),
+    cookieLow: get32(bytes, at + 12),
     offset,
-    length: extended ? getLength(bytes, 24) : get32(bytes, 24),
+    length: extended ? getLength(bytes, at + 24) : get32(bytes, at + 24),
   };
-  return offset === Number.POSITIVE_INFINITY ? { ...request, hugeOffset: viewOf(bytes).getBigUint64(16) } : request;
+  return offset === Number.POSITIVE_INFINITY
+    ? { ...request, hugeOffset: viewOf(bytes).getBigUint64(at + 16) }
+    : request;
 }
 
 export function encodeRequest(request: Request, extended: boolean): Uint8Array {

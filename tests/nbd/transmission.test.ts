@@ -50,7 +50,7 @@ const FAULTY = {
 };
 
 describe.each(STYLES)('commands, %s replies', (style) => {
-  test('what is written is read', async () => {
+  test('what is written is read (N-41, N-42)', async () => {
     const { client } = await transmitting(style);
     client.write(1000, Uint8Array.of(1, 2, 3));
     expect(await client.reply()).toMatchObject({ error: 0, done: true });
@@ -191,6 +191,27 @@ describe.each(STYLES)('commands, %s replies', (style) => {
     }
   });
 
+  test('CACHE reads and drops up to the maximum payload, and beyond does nothing (N-46)', async () => {
+    const { client, disk } = await transmitting(style, { tree: { driver: 'null-co', size: 2 ** 40 } });
+    const reads: [number, number][] = [];
+    const original = disk.read.bind(disk);
+    disk.read = ((offset: number, target: Uint8Array) => {
+      reads.push([offset, target.length]);
+      return original(offset, target);
+    }) as typeof disk.read;
+    client.request(cache, { offset: 512, length: 2 * MIB + 512 });
+    expect(await client.reply()).toMatchObject({ error: 0, done: true });
+    expect(reads).toEqual([
+      [512, MIB],
+      [512 + MIB, MIB],
+      [512 + 2 * MIB, 512],
+    ]);
+    reads.length = 0;
+    client.request(cache, { length: 32 * MIB + 1 });
+    expect(await client.reply()).toMatchObject({ error: 0, done: true });
+    expect(reads).toEqual([]);
+  });
+
   test('a wrong magic ends the connection (N-72)', async () => {
     const { client } = await transmitting(style);
     client.send(new Uint8Array(32).fill(1));
@@ -206,7 +227,7 @@ describe.each(STYLES)('commands, %s replies', (style) => {
   });
 });
 
-describe('how replies look (N-50 to N-52)', () => {
+describe('how replies look (N-50, N-51, N-52)', () => {
   test('simple: a header, and data after it when it succeeded', async () => {
     const { client } = await transmitting('simple');
     client.request(read, { length: 2, cookie: 7 });

@@ -108,6 +108,11 @@ class MemoryStream implements ByteStream {
     else this.#listener?.data(bytes);
   }
 
+  /** Bytes for the server; what it answers, by which a stream knows whether it may use their memory again. */
+  offer(bytes: Uint8Array): unknown {
+    return this.#listener?.data(bytes);
+  }
+
   /** The connection is lost. */
   fail(): void {
     if (this.over) return;

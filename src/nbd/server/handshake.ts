@@ -33,6 +33,8 @@ export interface Negotiated {
 export type HandshakeStep =
   /** More input is needed. */
   | { readonly kind: 'more' }
+  /** The client is to take answers first. */
+  | { readonly kind: 'full' }
   | { readonly kind: 'transmission'; readonly negotiated: Negotiated }
   /** TLS begins with the next byte. */
   | { readonly kind: 'tls' }
@@ -50,6 +52,8 @@ const OPTION_MAX = 64 * 1024;
 export interface HandshakeOptions {
   readonly exports: ExportDirectory;
   readonly send: (bytes: Uint8Array) => void;
+  /** The client leaves too much of what was sent. */
+  readonly full: () => boolean;
   /** `off`, `optional`: plain or with TLS, `required`. */
   readonly tls: 'off' | 'optional' | 'required';
 }
@@ -94,6 +98,7 @@ export class ServerHandshake {
   /** Takes from `input` what it can. To be called again when there is more, unless it says otherwise. */
   advance(input: ByteQueue): HandshakeStep {
     for (;;) {
+      if (this.#options.full()) return { kind: 'full' };
       const step = this.#next(input);
       if (step !== undefined) return step;
     }

@@ -2,6 +2,7 @@
  * Replies on their way out: what one piece of input gave is sent together (N-151), small frames and data in shared buffers,
  * large data from a pool.
  */
+import type { ByteStream } from '../../core/byte-stream.ts';
 
 /** Data up to this many bytes go into the shared buffer, behind their header. */
 export const INLINE_MAX = 32 * 1024;
@@ -11,8 +12,20 @@ const SMALLEST = 16 * 1024;
 /** Buffers kept for reuse, bytes. */
 const POOL_MAX = 64 * 1024 * 1024;
 
-/** Sends pieces in order; `done` when they are the system's. */
-export type Send = (pieces: readonly Uint8Array[], done: () => void) => void;
+/** Pieces up to this many bytes are copied into the shared buffer: by themselves they would cost more memory than they have bytes. */
+const COPY_MAX = 4096;
+
+const NOTHING = new Uint8Array(0);
+
+/** Where replies go. */
+export type Sink = Pick<ByteStream, 'write' | 'writeNow'>;
+
+/** A shared buffer, given back when nobody needs it. */
+interface Slab {
+  readonly bytes: Uint8Array;
+  /** One for the output that fills it, and one for each portion of what it holds that is not sent. */
+  users: number;
+}
 
 export class BufferPool {
   readonly #free = new Map<number, Uint8Array[]>();
@@ -37,13 +50,15 @@ export class BufferPool {
 }
 
 export class Output {
-  readonly #send: Send;
+  readonly #sink: Sink;
   readonly #pool: BufferPool;
   readonly #drained: () => void;
   #pieces: Uint8Array[] = [];
-  /** Pool buffers that the pieces lie in. */
+  /** Pool buffers and shared ones that the pieces lie in. */
   #lent: Uint8Array[] = [];
-  #slab: Uint8Array | undefined;
+  #slabs: Slab[] = [];
+  /** The one that is being filled. What it has left serves further portions, so that waiting ones hold no more than their bytes. */
+  #slab: Slab | undefined;
   /** Where the slab's next free byte is, and where its bytes begin that are in no piece yet. */
   #used = 0;
   #begun = 0;
@@ -51,9 +66,9 @@ export class Output {
   #gathered = 0;
   #sent = 0;
 
-  /** `drained` is called when the system has taken something. */
-  constructor(send: Send, pool: BufferPool, drained: () => void) {
-    this.#send = send;
+  /** `drained` is called when the system has taken something later. */
+  constructor(sink: Sink, pool: BufferPool, drained: () => void) {
+    this.#sink = sink;
     this.#pool = pool;
     this.#drained = drained;
   }
@@ -68,14 +83,18 @@ export class Output {
     return this.#gathered + this.#sent;
   }
 
-  /** A place for `length` bytes, at most {@link INLINE_MAX} and some, behind what is there. */
-  reserve(length: number): Uint8Array {
-    let slab = this.#slab;
-    if (slab === undefined || this.#used + length > slab.length) slab = this.#newSlab();
-    const place = slab.subarray(this.#used, this.#used + length);
+  /** Makes a place for `length` bytes, at most {@link INLINE_MAX} and some, behind what is there: where it is in {@link bytes}. */
+  reserve(length: number): number {
+    if (this.#slab === undefined || this.#used + length > this.#slab.bytes.length) this.#newSlab();
+    const at = this.#used;
     this.#used += length;
     this.#gathered += length;
-    return place;
+    return at;
+  }
+
+  /** The buffer in which the place is that was reserved last. */
+  get bytes(): Uint8Array {
+    return this.#slab?.bytes ?? NOTHING;
   }
 
   /** Gives back the end of what was reserved last. */
@@ -86,6 +105,12 @@ export class Output {
 
   /** Sends bytes that stay as they are; `buffer`, where given, goes back to the pool afterwards. */
   add(bytes: Uint8Array, buffer?: Uint8Array): void {
+    if (bytes.length <= COPY_MAX) {
+      const at = this.reserve(bytes.length);
+      this.bytes.set(bytes, at);
+      if (buffer !== undefined) this.#pool.give(buffer);
+      return;
+    }
     this.#closePiece();
     this.#pieces.push(bytes);
     this.#gathered += bytes.length;
@@ -96,35 +121,64 @@ export class Output {
   flush(): void {
     this.#closePiece();
     if (this.#pieces.length === 0) return;
-    const [pieces, lent] = [this.#pieces, this.#lent];
-    if (this.#slab !== undefined) lent.push(this.#slab);
-    this.#slab = undefined;
-    this.#used = 0;
-    this.#begun = 0;
+    const [pieces, lent, slabs, bytes] = [this.#pieces, this.#lent, this.#slabs, this.#gathered];
     this.#pieces = [];
     this.#lent = [];
-    const bytes = this.#gathered;
+    this.#slabs = [];
     this.#gathered = 0;
-    this.#sent += bytes;
-    this.#send(pieces, () => {
-      this.#sent -= bytes;
-      for (const buffer of lent) this.#pool.give(buffer);
+    const taken = this.#sent === 0 ? (this.#sink.writeNow?.(pieces) ?? 0) : 0;
+    if (taken === bytes) {
+      this.#release(lent, slabs);
+      return;
+    }
+    this.#sent += bytes - taken;
+    this.#sink.write(withoutStart(pieces, taken), () => {
+      this.#sent -= bytes - taken;
+      this.#release(lent, slabs);
       this.#drained();
     });
   }
 
-  #newSlab(): Uint8Array {
+  #newSlab(): void {
     this.#closePiece();
-    if (this.#slab !== undefined) this.#lent.push(this.#slab);
+    if (this.#slab !== undefined) this.#leave(this.#slab);
     this.#used = 0;
     this.#begun = 0;
-    this.#slab = this.#pool.take(SLAB);
-    return this.#slab;
+    this.#slab = { bytes: this.#pool.take(SLAB), users: 1 };
   }
 
   #closePiece(): void {
-    if (this.#slab === undefined || this.#used === this.#begun) return;
-    this.#pieces.push(this.#slab.subarray(this.#begun, this.#used));
+    const slab = this.#slab;
+    if (slab === undefined || this.#used === this.#begun) return;
+    this.#pieces.push(slab.bytes.subarray(this.#begun, this.#used));
     this.#begun = this.#used;
+    if (this.#slabs.at(-1) === slab) return;
+    slab.users++;
+    this.#slabs.push(slab);
   }
+
+  #release(lent: readonly Uint8Array[], slabs: readonly Slab[]): void {
+    for (const buffer of lent) this.#pool.give(buffer);
+    for (const slab of slabs) this.#leave(slab);
+    const slab = this.#slab;
+    // Nothing in it is needed: an idle connection holds no memory.
+    if (slab === undefined || slab.users > 1 || this.#used > this.#begun) return;
+    this.#slab = undefined;
+    this.#leave(slab);
+  }
+
+  #leave(slab: Slab): void {
+    if (--slab.users === 0) this.#pool.give(slab.bytes);
+  }
+}
+
+function withoutStart(pieces: readonly Uint8Array[], bytes: number): readonly Uint8Array[] {
+  if (bytes === 0) return pieces;
+  let skip = bytes;
+  const left: Uint8Array[] = [];
+  for (const piece of pieces) {
+    if (skip < piece.length) left.push(piece.subarray(skip));
+    skip = Math.max(0, skip - piece.length);
+  }
+  return left;
 }

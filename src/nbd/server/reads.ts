@@ -31,12 +31,11 @@ export function readRequest(context: ReadContext, request: Request, at: number, 
     }
   }
   if (now && length <= INLINE_MAX) {
-    const place = replies.reserveRead(length);
-    if (disk.tryReadNow(at, place.data)) {
-      place.commit(request, request.offset);
+    if (disk.tryReadNow(at, replies.reserveRead(length))) {
+      replies.filledRead(request, request.offset);
       return;
     }
-    place.cancel();
+    replies.giveUpRead(length);
   }
   const lent = pool.take(length);
   const data = lent.subarray(0, length);

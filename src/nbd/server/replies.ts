@@ -14,29 +14,24 @@ import {
 import type { Negotiated } from './handshake.ts';
 import type { Output } from './output.ts';
 
-/** A place for a read's data in the output, in front of which the header goes. */
-export interface ReadPlace {
-  readonly data: Uint8Array;
-  /** The data are there. */
-  commit(request: Request, offset: number): void;
-  /** There will be none; nothing else was put behind it. */
-  cancel(): void;
-}
-
 export class Replies {
   readonly structured: boolean;
   readonly #extended: boolean;
   readonly #output: Output;
+  readonly #readHeadBytes: number;
+  /** Where in the output the head of the read is for which place was made last. */
+  #readAt = 0;
 
   constructor(output: Output, { structured, extended }: Negotiated) {
     this.#output = output;
     this.structured = structured;
     this.#extended = extended;
+    this.#readHeadBytes = structured ? this.#chunkBytes() + 8 : SIMPLE_REPLY_BYTES;
   }
 
   succeed(request: Request): void {
     if (this.#extended) this.none(request);
-    else putSimpleReply(this.#output.reserve(SIMPLE_REPLY_BYTES), 0, 0, request);
+    else this.#simple(request, 0);
   }
 
   /** For a request of no bytes (N-49). */
@@ -53,7 +48,7 @@ export class Replies {
   /** The request has failed; `offset`: where it did. */
   error(request: Request, error: number, text: string, offset?: number): void {
     if (!this.structured) {
-      putSimpleReply(this.#output.reserve(SIMPLE_REPLY_BYTES), 0, error, request);
+      this.#simple(request, error);
       return;
     }
     const message = new TextEncoder().encode(text).subarray(0, STRING_MAX);
@@ -67,15 +62,22 @@ export class Replies {
     this.#output.add(payload);
   }
 
-  /** At most as much as is sent in one piece with its header. */
-  reserveRead(length: number): ReadPlace {
-    const head = this.#readHeadBytes();
-    const place = this.#output.reserve(head + length);
-    return {
-      data: place.subarray(head),
-      commit: (request, offset) => this.#putReadHead(place, request, offset, { length, done: true }),
-      cancel: () => this.#output.unreserve(head + length),
-    };
+  /** A place for a read's data, at most as much as is sent in one piece with its head; then it is filled or given up. */
+  reserveRead(length: number): Uint8Array {
+    const output = this.#output;
+    this.#readAt = output.reserve(this.#readHeadBytes + length);
+    const start = this.#readAt + this.#readHeadBytes;
+    return output.bytes.subarray(start, start + length);
+  }
+
+  /** The data are in the place that was made for them. */
+  filledRead(request: Request, offset: number): void {
+    this.#putReadHead(this.#readAt, request, offset, { length: request.length, done: true });
+  }
+
+  /** There will be none in that place; nothing else was put behind it. */
+  giveUpRead(length: number): void {
+    this.#output.unreserve(this.#readHeadBytes + length);
   }
 
   /** `lent` goes back to the pool when the data are sent. */
@@ -85,16 +87,17 @@ export class Replies {
     data: Uint8Array,
     { lent, done }: { readonly lent?: Uint8Array; readonly done: boolean },
   ): void {
-    const place = this.#output.reserve(this.#readHeadBytes());
-    this.#putReadHead(place, request, offset, { length: data.length, done });
+    const at = this.#output.reserve(this.#readHeadBytes);
+    this.#putReadHead(at, request, offset, { length: data.length, done });
     this.#output.add(data, lent);
   }
 
   hole(request: Request, offset: number, length: number, done: boolean): void {
     this.#chunk(request, ChunkType.offsetHole, 12, done);
-    const view = viewOf(this.#output.reserve(12));
-    setU64(view, 0, offset);
-    view.setUint32(8, length);
+    const at = this.#output.reserve(12);
+    const view = viewOf(this.#output.bytes);
+    setU64(view, at, offset);
+    view.setUint32(at + 8, length);
   }
 
   /** One chunk for each context. */
@@ -110,26 +113,29 @@ export class Replies {
     return this.#extended ? EXTENDED_CHUNK_BYTES : CHUNK_BYTES;
   }
 
-  #readHeadBytes(): number {
-    return this.structured ? this.#chunkBytes() + 8 : SIMPLE_REPLY_BYTES;
+  #simple(request: Request, error: number): void {
+    const at = this.#output.reserve(SIMPLE_REPLY_BYTES);
+    putSimpleReply(this.#output.bytes, at, error, request);
   }
 
   /** A chunk's header; its payload is to follow. */
   #chunk(request: Request, type: number, length: number, done: boolean): void {
-    putChunk(this.#output.reserve(this.#chunkBytes()), 0, { type, done, length }, request, this.#extended);
+    const at = this.#output.reserve(this.#chunkBytes());
+    putChunk(this.#output.bytes, at, { type, done, length }, request, this.#extended);
   }
 
   #putReadHead(
-    place: Uint8Array,
+    at: number,
     request: Request,
     offset: number,
     { length, done }: { readonly length: number; readonly done: boolean },
   ): void {
+    const { bytes } = this.#output;
     if (!this.structured) {
-      putSimpleReply(place, 0, 0, request);
+      putSimpleReply(bytes, at, 0, request);
       return;
     }
     const header = { type: ChunkType.offsetData, done, length: length + 8 };
-    putLength(place, putChunk(place, 0, header, request, this.#extended), offset);
+    putLength(bytes, putChunk(bytes, at, header, request, this.#extended), offset);
   }
 }

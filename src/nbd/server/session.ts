@@ -11,6 +11,9 @@ import { Transmission, type TransmissionCounts } from './transmission.ts';
 
 /** Input that a client sends ahead of what is read; it is paused past this. */
 const AHEAD_MAX = 1 << 20;
+/** Options are not answered while so much of the answers waits to be sent, the system's own cost of each counted. */
+const UNSENT_MAX = 256 * 1024;
+const SEND_COST = 512;
 /** After our last byte the client's may still be on their way; so long they are read and dropped, milliseconds. */
 const LINGER_MS = 1000;
 
@@ -67,6 +70,8 @@ export class Session {
   #leaving = false;
   #over = false;
   #reason: string | undefined;
+  /** Bytes of the handshake that the system has not taken. */
+  #unsent = 0;
   #lastInput: number;
   readonly #timers = new AbortController();
   #closed: () => void = () => {};
@@ -81,8 +86,12 @@ export class Session {
     this.#lastInput = options.host.clock.now();
     const { tls } = options;
     const mode: HandshakeOptions['tls'] = tls === undefined ? 'off' : tls.required ? 'required' : 'optional';
-    const send = (bytes: Uint8Array) => this.#stream.write([bytes], () => {});
-    this.#handshake = new ServerHandshake({ exports: options.exports, tls: mode, send });
+    this.#handshake = new ServerHandshake({
+      exports: options.exports,
+      tls: mode,
+      send: (bytes) => this.#sendAnswer(bytes),
+      full: () => this.#unsent >= UNSENT_MAX,
+    });
   }
 
   /** The export in use; undefined before transmission. */
@@ -135,12 +144,14 @@ export class Session {
     });
   }
 
-  #takeInput(bytes: Uint8Array): void {
-    if (this.#over || this.#leaving) return;
+  /** True: `bytes` are not needed any more. */
+  #takeInput(bytes: Uint8Array): boolean {
+    if (this.#over || this.#leaving) return true;
     if (this.#options.idleTimeoutMs > 0) this.#lastInput = this.#options.host.clock.now();
     this.#input.push(bytes);
     this.#advance();
     if (this.#input.length > AHEAD_MAX && (this.#waiting || this.#paused)) this.#pause();
+    return this.#input.length === 0 && this.#transmission?.takeKept() === false;
   }
 
   /** Takes what can be taken; what asks for it again while it does so is served by the same loop. */
@@ -168,6 +179,9 @@ export class Session {
       case 'more':
         if (this.#inputEnded) this.#leave();
         return false;
+      case 'full':
+        this.#pause();
+        return false;
       case 'close':
         this.#reason = step.reason;
         if (step.reason !== undefined) this.#options.log(`option negotiation failed: ${step.reason}`);
@@ -180,6 +194,17 @@ export class Session {
         this.#wait(() => this.#beginTransmission(step.negotiated));
         return false;
     }
+  }
+
+  #sendAnswer(bytes: Uint8Array): void {
+    const cost = bytes.length + SEND_COST;
+    this.#unsent += cost;
+    this.#stream.write([bytes], () => {
+      this.#unsent -= cost;
+      if (this.#transmission !== undefined || !this.#paused || this.#unsent >= UNSENT_MAX) return;
+      this.#resume();
+      this.#advance();
+    });
   }
 
   /** Leaves input where it is until `work` is done. */
@@ -238,12 +263,13 @@ export class Session {
       contexts,
       clock: host.clock,
       pool,
-      send: (pieces, done) => this.#stream.write(pieces, done),
+      sink: this.#stream,
       resume: () => {
         this.#resume();
         this.#advance();
       },
     });
+    this.#stream.hasten?.();
     emit(host, 'diskwright:nbd:export', { connection, peer: this.#stream.peer, export: found.info.name });
     if (idleTimeoutMs > 0) this.#watchIdle(idleTimeoutMs);
   }

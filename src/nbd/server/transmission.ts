@@ -11,8 +11,8 @@ import { decodeRequest, EXTENDED_REQUEST_BYTES, REQUEST_BYTES, type Request } fr
 import { checkRequest, type Refusal } from './check-request.ts';
 import type { Negotiated } from './handshake.ts';
 import { InFlight } from './in-flight.ts';
-import { type BufferPool, Output, type Send } from './output.ts';
-import { messageOf, readRequest } from './reads.ts';
+import { type BufferPool, Output, type Sink } from './output.ts';
+import { messageOf, type ReadContext, readRequest } from './reads.ts';
 import { Replies } from './replies.ts';
 import { type ChosenContext, statusChunks } from './status.ts';
 import { parseStatusPayload } from './status-payload.ts';
@@ -34,7 +34,7 @@ export interface TransmissionOptions {
   readonly contexts: readonly ChosenContext[];
   readonly clock: HostClock;
   readonly pool: BufferPool;
-  readonly send: Send;
+  readonly sink: Sink;
   /** Called when input that was left may be taken now. */
   readonly resume: () => void;
 }
@@ -71,6 +71,7 @@ export class Transmission {
   readonly #replies: Replies;
   readonly #extended: boolean;
   readonly #inFlight: InFlight;
+  readonly #reads: ReadContext;
   #full = false;
   #stopping = false;
   #payload: Payload | undefined;
@@ -80,22 +81,33 @@ export class Transmission {
   #flushing = false;
   /** Nobody watches requests, so that they may go the short way. */
   #now = true;
+  /** A request under way has its payload in the input. */
+  #kept = false;
   readonly counts: TransmissionCounts = { requests: 0, bytesRead: 0, bytesWritten: 0, errors: 0 };
 
   constructor(options: TransmissionOptions) {
     this.#options = options;
-    this.#output = new Output(options.send, options.pool, () => this.#resumeIfFull());
+    this.#output = new Output(options.sink, options.pool, () => this.#resumeIfFull());
     this.#extended = options.negotiated.extended;
     this.#replies = new Replies(this.#output, options.negotiated);
     this.#inFlight = new InFlight(() => {
       this.#flushSoon();
       this.#resumeIfFull();
     });
+    const { disk, pool } = options;
+    this.#reads = { disk, pool, replies: this.#replies, inFlight: this.#inFlight };
   }
 
   /** Requests that are not answered yet. */
   get underWay(): number {
     return this.#inFlight.requests;
+  }
+
+  /** Whether requests have begun, since this was last asked, that still need the input that they were in. */
+  takeKept(): boolean {
+    const kept = this.#kept;
+    this.#kept = false;
+    return kept;
   }
 
   /** From now on requests are answered that the server is going away. */
@@ -135,9 +147,10 @@ export class Transmission {
       return undefined;
     }
     if (this.#payload !== undefined) return this.#fillPayload(input, this.#payload);
-    const header = input.peek(this.#extended ? EXTENDED_REQUEST_BYTES : REQUEST_BYTES);
-    if (header === undefined) return 'more';
-    const request = decodeRequest(header, this.#extended);
+    const headerBytes = this.#extended ? EXTENDED_REQUEST_BYTES : REQUEST_BYTES;
+    const piece = input.pieceOf(headerBytes);
+    if (piece === undefined) return 'more';
+    const request = decodeRequest(piece, this.#extended, input.start);
     if (request === undefined) return 'broken';
     if (request.command === Command.disconnect) return 'disconnect';
     const bytes = request.command === Command.read || request.command === Command.write ? request.length : 0;
@@ -146,7 +159,7 @@ export class Transmission {
       this.#full = true;
       return 'full';
     }
-    input.skip(header.length);
+    input.skip(headerBytes);
     this.counts.requests++;
     return this.#take(input, request);
   }
@@ -211,6 +224,7 @@ export class Transmission {
       this.#replies.succeed(request);
       return;
     }
+    if (lent === undefined) this.#kept = true;
     this.#run(request, data.length, async () => {
       try {
         await disk.write(at, data, { fua });
@@ -226,9 +240,8 @@ export class Transmission {
     const at = this.#options.offset + request.offset;
     if (length === 0 && command !== Command.flush) this.#replies.empty(request);
     else if (command === Command.read) {
-      const { disk, pool } = this.#options;
       this.counts.bytesRead += length;
-      readRequest({ disk, pool, replies: this.#replies, inFlight: this.#inFlight }, request, at, this.#now);
+      readRequest(this.#reads, request, at, this.#now);
     } else if (command === Command.blockStatus) this.#status(request, at, length, this.#options.contexts);
     else {
       this.#run(request, 0, async () => {

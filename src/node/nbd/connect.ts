@@ -39,7 +39,9 @@ export async function connectSocket(address: ServerAddress, { signal }: ConnectO
 
 function openSocket(fd: number): Socket {
   try {
-    return new Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
+    const socket = new Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
+    // Of a unix socket they change nothing (N-12).
+    return socket.setNoDelay(true).setKeepAlive(true);
   } catch (cause) {
     throw new BlockError('EBADF', errorText('EBADF'), { cause });
   }

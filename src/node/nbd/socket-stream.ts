@@ -1,6 +1,8 @@
 /** A socket as a stream of bytes. */
 import type { Socket } from 'node:net';
 import type { ByteStream, ByteStreamListener } from '../../core/byte-stream.ts';
+import { Haste } from './haste.ts';
+import { socketCalls } from './socket-calls.ts';
 
 const sockets = new WeakMap<ByteStream, Socket>();
 
@@ -8,8 +10,12 @@ const sockets = new WeakMap<ByteStream, Socket>();
 export function socketStream(socket: Socket, peer: string): ByteStream {
   let listener: ByteStreamListener | undefined;
   let failure: Error | undefined;
+  let haste: Haste | undefined;
   const handlers = {
-    data: (bytes: Uint8Array) => listener?.data(bytes),
+    data: (bytes: Uint8Array) => {
+      listener?.data(bytes);
+      haste?.receive((more) => listener?.data(more) === true);
+    },
     end: () => listener?.end(),
     error: (error: Error) => {
       failure = error;
@@ -37,6 +43,12 @@ export function socketStream(socket: Socket, peer: string): ByteStream {
       });
       if (last > 0) socket.uncork();
     },
+    writeNow: (pieces) => haste?.send(pieces) ?? 0,
+    hasten() {
+      const calls = socketCalls();
+      const fd = descriptorOf(socket);
+      if (calls !== undefined && fd !== undefined) haste = new Haste(socket, fd, calls);
+    },
     end: () => void socket.end(),
     destroy: () => void socket.destroy(),
     pause: () => void socket.pause(),
@@ -44,6 +56,14 @@ export function socketStream(socket: Socket, peer: string): ByteStream {
   };
   sockets.set(stream, socket);
   return stream;
+}
+
+/** Of a plain socket; what is encrypted must not be gone around. */
+function descriptorOf(socket: Socket): number | undefined {
+  if ('encrypted' in socket) return undefined;
+  // Node tells it nowhere else.
+  const { _handle: handle } = socket as { _handle?: { readonly fd?: unknown } | null };
+  return typeof handle?.fd === 'number' && handle.fd >= 0 ? handle.fd : undefined;
 }
 
 /** Lets go of the socket, for one that takes it over with all that it has not read. */

@@ -1,0 +1,202 @@
+/** Sockets of servers and clients: what TCP is told (N-12), and the short way around the event loop (N-151). */
+import { once } from 'node:events';
+import { connect as connectSocketPlain, createServer, type Socket } from 'node:net';
+import { afterEach, describe, expect, test } from 'vitest';
+import type { ByteStream } from '../../core/byte-stream.ts';
+import { loadKoffi } from '../koffi.ts';
+import { connectSocket } from './connect.ts';
+import { listen } from './listen.ts';
+import { socketStream } from './socket-stream.ts';
+
+const open: { destroy(): void }[] = [];
+afterEach(() => {
+  for (const each of open.splice(0)) each.destroy();
+});
+
+const SOL_SOCKET = 1;
+const SO_KEEPALIVE = 9;
+const IPPROTO_TCP = 6;
+const TCP_NODELAY = 1;
+
+/** What the system says of a socket. */
+function optionOf(fd: number, level: number, name: number): number {
+  const get = loadKoffi().load(null).func('int getsockopt(int fd, int level, int name, void *value, void *length)');
+  const [value, length] = [new Int32Array(1), Uint32Array.of(4)];
+  expect(get(fd, level, name, value, length)).toBe(0);
+  return value[0] ?? -1;
+}
+
+const fdOf = (socket: unknown) => (socket as { _handle: { fd: number } })._handle.fd;
+const toldOf = (fd: number) => ({
+  noDelay: optionOf(fd, IPPROTO_TCP, TCP_NODELAY),
+  keepAlive: optionOf(fd, SOL_SOCKET, SO_KEEPALIVE),
+});
+const ALL = { noDelay: 1, keepAlive: 1 };
+
+describe.skipIf(process.platform !== 'linux')('N-12: TCP without delay, and kept alive', () => {
+  /** Sockets of this process, by descriptor, that have a peer. */
+  async function acceptedFd(stream: ByteStream): Promise<number> {
+    // The stream's own descriptor: it is used by what sends at once.
+    const sockets = process as unknown as { _getActiveHandles(): unknown[] };
+    const found = sockets._getActiveHandles().filter((each) => {
+      const { remotePort, localPort } = each as Socket;
+      return remotePort !== undefined && stream.peer.endsWith(`:${remotePort}`) && localPort !== remotePort;
+    });
+    expect(found).toHaveLength(1);
+    return fdOf(found[0]);
+  }
+
+  test('by the server', async () => {
+    const accepted = new Promise<ByteStream>((resolve) => {
+      void listen({ kind: 'tcp', host: '127.0.0.1', port: 0 }, resolve).then((listening) => {
+        const { port } = new URL(listening.uri('', false));
+        open.push(connectSocketPlain(Number(port), '127.0.0.1'), { destroy: () => void listening.close() });
+      });
+    });
+    const stream = await accepted;
+    open.push(stream);
+    expect(toldOf(await acceptedFd(stream))).toEqual(ALL);
+  });
+
+  test('by the client, on a connection of its own and on one that it is given', async () => {
+    const server = createServer();
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    open.push({ destroy: () => void server.close() });
+    const address = server.address();
+    const port = typeof address === 'object' && address !== null ? address.port : 0;
+    const peers: Socket[] = [];
+    server.on('connection', (socket) => {
+      peers.push(socket);
+      open.push(socket);
+    });
+    const before = new Set(handles());
+    open.push(await connectSocket({ type: 'inet', host: '127.0.0.1', port }));
+    const own = handles().find((each) => !before.has(each) && (each as Socket).remotePort === port);
+    expect(toldOf(fdOf(own))).toEqual(ALL);
+
+    const plain = connectSocketPlain({ host: '127.0.0.1', port, noDelay: false });
+    await once(plain, 'connect');
+    const fd = loadKoffi().load(null).func('int dup(int fd)')(fdOf(plain)) as number;
+    expect(toldOf(fd)).toEqual({ noDelay: 0, keepAlive: 0 });
+    open.push(plain, await connectSocket({ type: 'fd', fd }));
+    expect(toldOf(fd)).toEqual(ALL);
+  });
+
+  const handles = () => (process as unknown as { _getActiveHandles(): unknown[] })._getActiveHandles();
+});
+
+describe.skipIf(process.platform !== 'linux')('the short way (N-151)', () => {
+  /** A stream, and the other side's socket. */
+  async function pair() {
+    const server = createServer({ allowHalfOpen: true });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const address = server.address();
+    const port = typeof address === 'object' && address !== null ? address.port : 0;
+    const client = connectSocketPlain({ port, host: '127.0.0.1', noDelay: true });
+    const [socket] = (await once(server, 'connection')) as [Socket];
+    server.close();
+    open.push(client, socket);
+    return { stream: socketStream(socket, 'peer'), client, socket };
+  }
+
+  test('nothing goes it before it is asked for', async () => {
+    const { stream } = await pair();
+    expect(stream.writeNow?.([Uint8Array.of(1)])).toBe(0);
+  });
+
+  test('sends what the system takes, pieces in order, and nothing while other bytes wait', async () => {
+    const { stream, client } = await pair();
+    stream.listen({ data() {}, end() {}, close() {} });
+    stream.hasten?.();
+    const pieces = Array.from({ length: 100 }, (_, index) => new Uint8Array(10).fill(index));
+    // As many pieces as one call takes.
+    expect(stream.writeNow?.(pieces)).toBe(640);
+    expect(stream.writeNow?.([Uint8Array.of(99).subarray(0, 1)])).toBe(1);
+    client.pause();
+    const large = new Uint8Array(64 << 20).fill(7);
+    const taken = stream.writeNow?.([large]) ?? 0;
+    expect(taken).toBeGreaterThan(0);
+    expect(taken).toBeLessThan(large.length);
+    const written = new Promise<void>((resolve) => stream.write([large.subarray(taken)], resolve));
+    expect(stream.writeNow?.([Uint8Array.of(1)])).toBe(0);
+    let received = 0;
+    let wrong = 0;
+    client.on('data', (bytes: Uint8Array) => {
+      for (const byte of bytes) {
+        const expected = received < 640 ? Math.floor(received / 10) : received === 640 ? 99 : 7;
+        if (byte !== expected) wrong++;
+        received++;
+      }
+    });
+    client.resume();
+    await written;
+    stream.end();
+    await once(client, 'end');
+    expect([received, wrong]).toEqual([641 + large.length, 0]);
+  });
+
+  test('bytes that are still needed are not written over, in whatever pieces they come', async () => {
+    const { stream, client } = await pair();
+    const kept: Uint8Array[] = [];
+    const ended = new Promise<void>((resolve) => {
+      let keep = false;
+      stream.listen({
+        data(bytes) {
+          keep = !keep;
+          kept.push(keep ? bytes : bytes.slice());
+          return !keep;
+        },
+        end: resolve,
+        close() {},
+      });
+    });
+    stream.hasten?.();
+    const sent = new Uint8Array(3 << 20).map((_, index) => index % 251);
+    for (let at = 0; at < sent.length; at += 10_007) client.write(sent.subarray(at, at + 10_007));
+    client.end();
+    await ended;
+    const received = Buffer.concat(kept);
+    expect(received.equals(sent)).toBe(true);
+  });
+
+  test('a stream that is paused gets nothing, and all of it afterwards', async () => {
+    const { stream, client, socket } = await pair();
+    let received = 0;
+    let pausedAt = -1;
+    stream.listen({
+      data(bytes) {
+        expect(pausedAt).toBe(-1);
+        received += bytes.length;
+        if (received >= 1000 && received < 2000) {
+          pausedAt = received;
+          stream.pause();
+          setImmediate(() => {
+            pausedAt = -1;
+            stream.resume();
+          });
+        }
+        return true;
+      },
+      end() {},
+      close() {},
+    });
+    stream.hasten?.();
+    for (let each = 0; each < 300; each++) client.write(new Uint8Array(100));
+    client.end();
+    await once(socket, 'end');
+    expect(received).toBe(30_000);
+  });
+
+  test('ends and destroyed sockets: nothing is sent', async () => {
+    const { stream, client, socket } = await pair();
+    stream.listen({ data() {}, end() {}, close() {} });
+    stream.hasten?.();
+    stream.end();
+    expect(stream.writeNow?.([Uint8Array.of(1)])).toBe(0);
+    client.end();
+    await once(socket, 'close');
+    expect(stream.writeNow?.([Uint8Array.of(1)])).toBe(0);
+  });
+});
