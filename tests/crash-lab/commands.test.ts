@@ -128,6 +128,29 @@ describe('crashlab', () => {
     ]);
   });
 
+  test('takes other exit statuses for a survivor, where it is told to', () => {
+    const lab = ['crashlab', '-f', 'raw', '--base', 'base.raw', '--states', '2'];
+    const ended = (status: string) => ['log', '--', process.execPath, '-e', `process.exit(${status})`, '{}'];
+    expect(run(...lab, '--accept', '0,3', ...ended('3')).stdout).toMatch(/: all survive\n$/);
+    expect(run(...lab, '--accept', '3', ...ended('0')).stdout).toContain('fails: exit status 0\n');
+  });
+
+  test('a sound VDI is found sound by its check, in every state of its file, but for leaks', () => {
+    run('create', '-f', 'vdi', 'disk.vdi', '8M');
+    writeFileSync(path('before.vdi'), readFileSync(path('disk.vdi')));
+    writeFileSync(path('vdi.log'), '');
+    const image = 'driver=vdi,file.driver=log,file.file.driver=file,file.file.filename=disk.vdi';
+    const writes = ['write -q 3M 2M', 'write -q 0 1k', 'write -q 5M 1k', 'discard -q 3M 1M'].flatMap((word) => [
+      '-c',
+      word,
+    ]);
+    const log = 'file.log.driver=file,file.log.filename=vdi.log';
+    expect(run('io', '-t', 'writeback', ...writes, '--image-opts', `${image},${log}`).status).toBe(0);
+    const lab = ['crashlab', '-f', 'raw', '--base', 'before.vdi', '--states', '24', '--accept', '0,3', 'vdi.log', '--'];
+    const checked = run(...lab, pair.program('diskwright'), 'check', '-q', '-f', 'vdi', '{}');
+    expect([checked.stderr, checked.stdout]).toEqual(['', expect.stringMatching(/^\d\d states .*: all survive\n$/)]);
+  });
+
   test('gives states by NBD as well, the same ones', () => {
     const program = pair.program('diskwright');
     const lab = ['crashlab', '-f', 'raw', '--base', 'base.raw', '--jobs', '2', '--states', '12', 'log', '--', program];
@@ -161,6 +184,8 @@ describe('crashlab', () => {
       [[...base, 'check.cjs', '--', 'true', '{}'], 'Invalid log superblock magic\n'],
       [['-f', 'raw', '--base', 'no.raw', 'log', '--', 'true', '{}'], "Could not open 'no.raw': "],
       [[...base, '--atomic', '700', 'log', '--', 'true', '{}'], 'The atomic size must be a power of two, not 700\n'],
+      [[...base, '--accept', '0,x', 'log', '--', 'true', '{}'], 'Invalid exit status for --accept: x\n'],
+      [[...base, '--accept', '256', 'log', '--', 'true', '{}'], 'Invalid exit status for --accept: 256\n'],
       [[...base, '--states', '0', 'log', '--', 'true', '{}'], 'Invalid number for --states: 0\n'],
     ];
     for (const [args, message] of failures) {

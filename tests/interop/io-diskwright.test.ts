@@ -229,6 +229,40 @@ describe('diskwright io', () => {
       'diskwright: No blkdebug node is there to change: open the image as blkdebug::FILE\n',
     );
     expect(qemuIo(BLKDEBUG, 'fault list').stderr).toBe('command "fault" not found\n');
+    const ranges = ['probability=7', 'every=0', 'sector=-5', 'action=delay delay-ms=x', 'length=1'];
+    const { stderr } = diskwrightIo(BLKDEBUG, ...ranges.map((range) => `fault add none ${range}`), 'fault list');
+    expect(stderr.split('\n')).toEqual([
+      'diskwright: invalid parameter value: 7',
+      "diskwright: Parameter 'every' expects a whole number of at least 1, not 0",
+      'diskwright: Parameter \'range\' expects an offset of at least 0 and a length of at least 1, not {"offset":-2560,"length":1}',
+      "diskwright: Parameter 'delay-ms' expects a number",
+      "diskwright: Parameter 'length' expects 'offset' or 'sector' beside it",
+      '',
+    ]);
+  });
+
+  test('marks a log, and replay goes up to the mark', () => {
+    const word = (name: string) => join(pair.ours, name);
+    for (const name of ['copy.raw', 'a.log']) writeFileSync(word(name), Buffer.alloc(name === 'a.log' ? 0 : MIB));
+    const log = '--image-opts driver=log,file.driver=file,file.filename=a.raw,log.driver=file,log.filename=a.log';
+    const commands = ['write -q -P 1 0 512', 'mark one', 'write -q -P 2 0 512', 'mark two', `mark ${'x'.repeat(500)}`];
+    expect(diskwrightIo(log, ...commands, 'mark')).toEqual({
+      status: 1,
+      stdout: '',
+      stderr:
+        `diskwright: The mark's name is longer than 479 bytes: '${'x'.repeat(500)}'\n` +
+        'bad argument count 0 to mark, expected 1 arguments\n',
+    });
+    expect(pair.runDiskwright(['replay', '--list', 'a.log']).stdout.split('\n')).toEqual([
+      ...['0       write   0+512 fua', '1       mark    one', '2       write   0+512 fua', '3       mark    two'],
+      ...['4       flush', ''],
+    ]);
+    pair.runDiskwright(['replay', '-q', '-f', 'raw', '--mark', 'two', 'a.log', 'copy.raw']);
+    expect(diskwrightIo('-f raw copy.raw', 'read -q -P 2 0 512').status).toBe(0);
+    expect(diskwrightIo('-f raw a.raw', 'mark one').stderr).toBe(
+      'diskwright: No log node is there to mark: open the image through the filter log\n',
+    );
+    expect(qemuIo('-f raw a.raw', 'mark one').stderr).toBe('command "mark" not found\n');
   });
 
   test('resizes VDIs, which qemu-io cannot', () => {
