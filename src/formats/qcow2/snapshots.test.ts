@@ -160,6 +160,23 @@ describe('snapshots are kept', () => {
     }
   });
 
+  test('Q-REF-6: more refcount blocks than the refcount table has room for', async () => {
+    const host = await newImage({ ...SMALL, refcount_bits: 64 }, 4000 * CLUSTER);
+    const disk = await open(host);
+    await disk.write(0, data(1, 3930 * CLUSTER));
+    await disk.flush();
+    const clustersOf = () => new DataView(host.contents(PATH).buffer).getUint32(56);
+    const before = clustersOf();
+    await disk.snapshots.create('x');
+    expect(clustersOf()).toBeGreaterThan(before);
+    await disk.write(0, data(2));
+    await disk.snapshots.apply('x');
+    expect(differsAt(await all(disk), data(1, 3930 * CLUSTER))).toBe(3930 * CLUSTER);
+    await disk.snapshots.delete('x');
+    await disk.close();
+    await expectSound(host);
+  });
+
   test('Q-LIM-1, Q-SNAP-4: ids count up from the largest, names repeat, be empty and long', async () => {
     const host = await newImage();
     const disk = await open(host);
