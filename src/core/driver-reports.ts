@@ -49,6 +49,10 @@ export interface CheckOptions {
   readonly repair: RepairMode;
   /** One finding or repair, as a line for people. */
   finding(line: string): void;
+  /** The same for what the programs of QEMU do not tell: who shares storage with whom, what compressed data cannot be read. */
+  detail?(line: string): void;
+  /** Bytes that counters may take, where an image is only looked at: what they do not hold is counted in further passes. Default 64 MiB. */
+  readonly memory?: number;
   readonly signal?: AbortSignal;
 }
 

@@ -21,8 +21,9 @@ export async function compareCounts(walk: Walk, fixes: CountFixes): Promise<numb
     const index = refcounts.blockIndex(cluster);
     const stop = Math.min(references.to, (index + 1) * refcountsPerBlock);
     const block = await readableBlock(walk, index);
+    const first = index * refcountsPerBlock;
     for (; cluster < stop; cluster++) {
-      const stored = block === undefined ? 0 : refcounts.width.get(block.view, cluster % refcountsPerBlock);
+      const stored = block === undefined ? 0 : refcounts.width.get(block.view, cluster - first);
       const counted = references.get(cluster);
       if (stored > 0 || counted > 0) usedEnd = cluster + 1;
       if (stored !== counted) await differ(walk, fixes, cluster, stored, counted);

@@ -31,8 +31,14 @@ export interface Walk {
   readonly repairing: boolean;
   readonly signal: AbortSignal | undefined;
   tell(line: string): void;
+  /** The same for what qemu-img does not tell. */
+  detail(line: string): void;
   /** The refcount structure can only be built anew. */
   rebuild: boolean;
+  /** Something is used more often than it may be, so that it is worth a look at what (Q-CHK-6). */
+  doubtful: boolean;
+  /** Clusters that compressed data were seen in, as bits; made when there are such. */
+  packed: Uint8Array | undefined;
 }
 
 /** Clusters that the image file has, the last one maybe in part. */
@@ -59,8 +65,8 @@ export async function walkImage(walk: Walk): Promise<void> {
   await walkBlocks(walk);
 }
 
-/** Counts the clusters of a range once each. */
-export function use(walk: Walk, offset: number, length: number): void {
+/** Counts the clusters of a range once each. `mayShare`: others may use them too. */
+export function use(walk: Walk, offset: number, length: number, mayShare = false): void {
   if (length <= 0) return;
   const { image, references, report } = walk;
   const { clusterSize } = image.layout;
@@ -74,7 +80,9 @@ export function use(walk: Walk, offset: number, length: number): void {
     report.corruptions++;
     return;
   }
-  for (let cluster = start; cluster <= last; cluster++) references.add(cluster);
+  for (let cluster = start; cluster <= last; cluster++) {
+    if (references.add(cluster) > 1 && !mayShare) walk.doubtful = true;
+  }
 }
 
 interface L1 {
@@ -111,6 +119,7 @@ async function walkL1(walk: Walk, { offset, entries, bytes }: L1, isActive: bool
   const { clusterSize } = image.layout;
   use(walk, offset, entries * 8);
   const view = viewOf(bytes);
+  const table = new Uint8Array(entries > 0 ? clusterSize : 0);
   for (let index = 0; index < entries && index * 8 < bytes.length; index++) {
     const high = view.getUint32(index * 8);
     const low = view.getUint32(index * 8 + 4);
@@ -119,7 +128,7 @@ async function walkL1(walk: Walk, { offset, entries, bytes }: L1, isActive: bool
     if (l1Reserved(high, low)) corrupt(walk, `ERROR found L1 entry with reserved bits set: ${entryHex(high, low)}`);
     const l2 = offsetOf(high, low);
     if (l2 === 0) continue;
-    use(walk, l2, clusterSize);
+    use(walk, l2, clusterSize, !isActive);
     if (l2 % clusterSize !== 0) {
       const hex = l2.toString(16);
       corrupt(walk, `ERROR l2_offset=${hex}: Table is not cluster aligned; L1 entry corrupted`);
@@ -127,9 +136,8 @@ async function walkL1(walk: Walk, { offset, entries, bytes }: L1, isActive: bool
     // There is nothing to look at past the end.
     if (l2 >= image.file.length()) continue;
     try {
-      const table = new Uint8Array(clusterSize);
-      await image.file.read(l2, table);
-      walkL2(walk, table, l2, isActive);
+      if (!image.file.tryReadNow(l2, table)) await image.file.read(l2, table);
+      walkL2(walk, table, isActive);
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
       walk.tell('ERROR: I/O error in check_refcounts_l1');
@@ -143,18 +151,63 @@ function corrupt(walk: Walk, line: string): void {
   walk.report.corruptions++;
 }
 
-function walkL2(walk: Walk, table: Uint8Array, l2Offset: number, isActive: boolean): void {
+function walkL2(walk: Walk, table: Uint8Array, isActive: boolean): void {
   const { entryBytes, extended } = walk.image.layout;
   const view = viewOf(table);
   let expected = 0;
   for (let at = 0; at < table.length; at += entryBytes) {
+    if (!extended) {
+      const run = walkOrdinary(walk, view, at, isActive, expected);
+      at = run.at;
+      expected = run.expected;
+      if (at >= table.length) break;
+    }
     const high = view.getUint32(at);
     const low = view.getUint32(at + 4);
     const zero = extended ? view.getUint32(at + 8) : 0;
     const allocated = extended ? view.getUint32(at + 12) : 0;
     if (high === 0 && low === 0 && allocated === 0) continue;
-    expected = walkEntry(walk, { high, low, zero, allocated, l2Offset, index: at / entryBytes }, isActive, expected);
+    expected = walkEntry(walk, { high, low, zero, allocated }, isActive, expected);
   }
+}
+
+/** Entries from `at` on that nothing is to be said of: empty ones, and whole clusters inside the file. The bulk of them all. */
+function walkOrdinary(
+  walk: Walk,
+  view: DataView,
+  at: number,
+  isActive: boolean,
+  expected: number,
+): { at: number; expected: number } {
+  const { image, references, report } = walk;
+  const { clusterSize, clusterBits, hasDataFile } = image.layout;
+  const held = clustersOf(image);
+  const inCluster = clusterSize - 1;
+  const perHigh = 2 ** (32 - clusterBits);
+  const { byteLength } = view;
+  // By cluster numbers, and signed words, which are quicker than offsets.
+  let next = expected / clusterSize;
+  let allocated = 0;
+  let fragmented = 0;
+  let place = at;
+  for (; !hasDataFile && place < byteLength; place += 8) {
+    const high = view.getInt32(place);
+    const low = view.getInt32(place + 4);
+    if ((high | low) === 0) continue;
+    // Reserved bits, compressed, zero flag, between clusters.
+    if (((high & 0x7f000000) | (low & inCluster)) !== 0) break;
+    const cluster = (high & 0x00ffffff) * perHigh + (low >>> clusterBits);
+    if (cluster === 0 || cluster >= held) break;
+    const count = references.add(cluster);
+    if (!isActive) continue;
+    if (count > 1) walk.doubtful = true;
+    allocated++;
+    if (next !== cluster && next !== 0) fragmented++;
+    next = cluster + 1;
+  }
+  report.allocatedClusters = (report.allocatedClusters ?? 0) + allocated;
+  report.fragmentedClusters = (report.fragmentedClusters ?? 0) + fragmented;
+  return { at: place, expected: next * clusterSize };
 }
 
 interface Entry {
@@ -162,8 +215,6 @@ interface Entry {
   readonly low: number;
   readonly zero: number;
   readonly allocated: number;
-  readonly l2Offset: number;
-  readonly index: number;
 }
 
 /** Returns where the next cluster would lie if it were adjacent. */
@@ -199,7 +250,7 @@ function walkEntry(walk: Walk, entry: Entry, isActive: boolean, expected: number
     const what = kind === Kind.zeroAllocated ? 'Preallocated' : 'Data';
     corrupt(walk, `ERROR offset=${offset.toString(16)}: ${what} cluster is not properly aligned; L2 entry corrupted.`);
   }
-  if (!layout.hasDataFile) use(walk, offset, layout.clusterSize);
+  if (!layout.hasDataFile) use(walk, offset, layout.clusterSize, !isActive);
   return next;
 }
 
@@ -219,7 +270,22 @@ function walkCompressed(walk: Walk, { high, low }: Entry, isActive: boolean): vo
     report.compressedClusters = (report.compressedClusters ?? 0) + 1;
     report.fragmentedClusters = (report.fragmentedClusters ?? 0) + 1;
   }
-  use(walk, offset, length);
+  use(walk, offset, length, true);
+  if (isActive) notePacked(walk, offset, length);
+}
+
+/** Compressed data share clusters with one another only. */
+function notePacked(walk: Walk, offset: number, length: number): void {
+  const { references, image } = walk;
+  const { clusterSize } = image.layout;
+  walk.packed ??= new Uint8Array(Math.ceil(references.to / 8));
+  const last = Math.floor((offset + length - 1) / clusterSize);
+  for (let cluster = Math.floor(offset / clusterSize); cluster <= last && cluster < references.to; cluster++) {
+    const [at, bit] = [cluster >>> 3, 1 << (cluster & 7)];
+    const seen = ((walk.packed[at] ?? 0) & bit) !== 0;
+    if (!seen && references.get(cluster) > 1) walk.doubtful = true;
+    walk.packed[at] = (walk.packed[at] ?? 0) | bit;
+  }
 }
 
 /** The refcount blocks, by the table as it is in the file. */

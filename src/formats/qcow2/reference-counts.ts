@@ -22,10 +22,18 @@ export class ReferenceCounts {
 
   /** One more use; a cluster outside the range is nothing. Returns the count. */
   add(cluster: number): number {
+    const index = cluster - this.from;
+    const count = (this.#bytes[index] ?? BYTE_MAX) + 1;
+    if (count >= BYTE_MAX) return this.#addMany(cluster, index);
+    this.#bytes[index] = count;
+    return count;
+  }
+
+  #addMany(cluster: number, index: number): number {
     if (cluster < this.from || cluster >= this.to) return 0;
     const count = this.get(cluster) + 1;
-    if (count >= BYTE_MAX) this.#more.set(cluster, count);
-    this.#bytes[cluster - this.from] = Math.min(count, BYTE_MAX);
+    this.#more.set(cluster, count);
+    this.#bytes[index] = BYTE_MAX;
     return count;
   }
 }

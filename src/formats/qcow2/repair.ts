@@ -4,6 +4,7 @@ import { BlockError } from '../../core/errors.ts';
 import { mendBitmaps } from './bitmaps/check.ts';
 import { compareCounts } from './check-compare.ts';
 import { checkCopied } from './check-copied.ts';
+import { findShared, separate } from './check-shared.ts';
 import { checkSnapshotTable, rewriteSnapshotTable } from './check-snapshots.ts';
 import { clustersOf, type Walk, walkImage } from './check-walk.ts';
 import { writeFeatures } from './corruption.ts';
@@ -14,8 +15,8 @@ import { ReferenceCounts } from './reference-counts.ts';
 import { requireDisk } from './snapshots.ts';
 import { flushAll } from './write-back.ts';
 
-/** Clusters whose references are counted in one pass, a byte each. */
-const PASS = 64 << 20;
+/** Bytes of counters: clusters whose references are counted in one pass have one each. */
+const MEMORY = 64 << 20;
 const NO_FIXES = { leaks: false, errors: false };
 
 export async function check(image: Qcow2Image, options: CheckOptions): Promise<CheckReport> {
@@ -74,11 +75,13 @@ async function run(image: Qcow2Image, options: CheckOptions, faults = 0): Promis
   const clusters = clustersOf(image);
   const report = emptyReport(image);
   report.corruptions = faults;
-  if (clusters > PASS && options.repair === 'none') return inPasses(image, options, report, clusters);
+  const { memory = MEMORY } = options;
+  if (clusters > memory && options.repair === 'none') return inPasses(image, options, report, clusters);
   if (options.repair === 'all') await mendBitmaps(image, report, options);
   const walk = await countAll(image, options, report, options.repair === 'all', { from: 0, to: clusters });
   // What a table that cannot be read refers to looks like leaks.
   const isCounted = report.checkErrors === 0;
+  const shared = await findShared(walk);
   const before = { ...report };
   let usedEnd = await compareCounts(walk, NO_FIXES);
   if (options.repair !== 'none' && isCounted) {
@@ -94,6 +97,13 @@ async function run(image: Qcow2Image, options: CheckOptions, faults = 0): Promis
   }
   const isElseSound = report.corruptions + report.leaks + report.checkErrors === 0;
   await checkCopied(walk, options.repair === 'all' || (options.repair === 'leaks' && isElseSound));
+  if (options.repair === 'all' && shared.length > 0) {
+    const mended = await separate(walk, shared);
+    report.corruptions = Math.max(0, report.corruptions - mended);
+    usedEnd = Math.max(usedEnd, clustersOf(image));
+    // Who keeps the storage is alone with it now.
+    await checkCopied({ ...walk, report: emptyReport(image), tell: () => {} }, true);
+  }
   report.imageEndOffset = usedEnd * image.layout.clusterSize;
   return report;
 }
@@ -112,7 +122,10 @@ async function countAll(
     repairing,
     signal: options.signal,
     tell: (line) => options.finding(line),
+    detail: (line) => options.detail?.(line),
     rebuild: false,
+    doubtful: false,
+    packed: undefined,
   };
   await walkImage(walk);
   return walk;
@@ -126,8 +139,9 @@ async function inPasses(
   clusters: number,
 ): Promise<CheckReport> {
   let usedEnd = 0;
-  for (let from = 0; from < clusters; from += PASS) {
-    const range = { from, to: Math.min(clusters, from + PASS) };
+  const { memory = MEMORY } = options;
+  for (let from = 0; from < clusters; from += memory) {
+    const range = { from, to: Math.min(clusters, from + memory) };
     const silent = { ...options, finding: () => {} };
     const walk = await countAll(
       image,
