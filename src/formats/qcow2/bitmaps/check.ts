@@ -1,13 +1,13 @@
 /** Bitmaps in a check: what they take up is counted, what cannot be is told of and mended (Q-CHK-1, Q-CHK-3). */
 import type { CheckOptions, CheckReport } from '../../../core/driver.ts';
 import { BlockError } from '../../../core/errors.ts';
-import { use, type Walk } from '../check-walk.ts';
+import { clustersOf, use, type Walk } from '../check-walk.ts';
 import { Autoclear } from '../header.ts';
 import type { Qcow2Image } from '../image.ts';
 import { writeMetadata } from '../metadata-io.ts';
 import { MetadataClass } from '../overlap.ts';
 import { changeHeader } from '../write-header.ts';
-import { BitmapFlag, recordBytes, type StoredBitmap } from './directory.ts';
+import { BitmapFlag, recordBytes, type StoredBitmap, tableEntriesFor } from './directory.ts';
 import { readTable, WORD_BYTES, Word } from './table.ts';
 
 /** Of a record. */
@@ -34,6 +34,11 @@ export async function walkBitmaps(walk: Walk): Promise<void> {
       report.checkErrors++;
       continue;
     }
+    const problem = lengthProblem(image, bitmap);
+    if (problem !== undefined) {
+      walk.tell(`ERROR ${problem}`);
+      report.corruptions++;
+    }
     for (const [index, word] of words.entries()) {
       if (word === Word.bad) {
         walk.tell(`ERROR bitmap '${bitmap.name}' table entry ${index} cannot be`);
@@ -41,6 +46,14 @@ export async function walkBitmaps(walk: Walk): Promise<void> {
       } else if (word > Word.allOnes) use(walk, word, layout.clusterSize);
     }
   }
+}
+
+/** One that is in use may be as long as the disk was. */
+function lengthProblem({ layout, length }: Qcow2Image, bitmap: StoredBitmap): string | undefined {
+  const { name, granularity, tableEntries, flags } = bitmap;
+  const needed = Math.max(1, tableEntriesFor(length, granularity, layout.clusterSize));
+  if ((flags & BitmapFlag.inUse) !== 0 || tableEntries === needed) return undefined;
+  return `bitmap '${name}' has a table of ${tableEntries} entries instead of ${needed}`;
 }
 
 /** Undefined where the table cannot be read. */
@@ -61,17 +74,26 @@ export async function mendBitmaps(image: Qcow2Image, report: CheckReport, { find
   const { bitmaps, extensions } = image;
   if (extensions.bitmaps === undefined) return;
   if (bitmaps.broken !== undefined) return dropAll(image, report, finding, bitmaps.broken.message);
+  let room = clustersOf(image);
   for (const [index, bitmap] of bitmaps.stored.entries()) {
     const words = await wordsOf(image, bitmap);
     const name = `bitmap '${bitmap.name}'`;
     if (words === undefined) return dropAll(image, report, finding, `${name}: its table cannot be read`);
+    const isBad = (word: number) => word === Word.bad || word >= image.file.length();
     for (const [at, word] of words.entries()) {
-      if (word !== Word.bad) continue;
+      if (!isBad(word)) continue;
       finding(`Repairing ${name} table entry ${at} cannot be: the bitmap is inconsistent`);
       await outdate(image, index);
       await writeMetadata(image, MetadataClass.bitmapData, bitmap.tableOffset + at * WORD_BYTES, new Uint8Array(8));
       report.corruptionsFixed++;
     }
+    // More than there are: clusters that several bitmaps name.
+    room -= words.filter((word) => word > Word.allOnes && !isBad(word)).length + 1;
+    const problem = lengthProblem(image, bitmap) ?? (room < 0 ? `${name} shares clusters` : undefined);
+    if (problem === undefined || (bitmap.flags & BitmapFlag.inUse) !== 0) continue;
+    finding(`Repairing ${problem}: it is inconsistent`);
+    await outdate(image, index);
+    report.corruptionsFixed++;
   }
   await image.file.flush();
 }

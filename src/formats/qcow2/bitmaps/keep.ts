@@ -57,11 +57,11 @@ export function keepBitmaps(node: PlainNode, session: BitmapSession, image: () =
   };
 }
 
-/** What can be written back is, also when bitmaps are lost. */
+/** What can be written back is, also when bitmaps are lost, which then is what is told. */
 async function ending(session: BitmapSession, end: () => Promise<void>): Promise<void> {
-  try {
-    await session.store();
-  } finally {
-    await end();
-  }
+  const failures: unknown[] = [];
+  const note = (error: unknown) => void failures.push(error);
+  await session.store().catch(note);
+  await end().catch(note);
+  if (failures.length > 0) throw failures[0];
 }
