@@ -8,11 +8,12 @@ import type {
   DriverNode,
   DriverSpec,
   FilterSpec,
+  FormatCreateContext,
   FormatSpec,
   OpenContext,
 } from '../core/driver.ts';
 import { BlockError } from '../core/errors.ts';
-import type { AnySchema } from '../core/options.ts';
+import { type AnySchema, parseOptions } from '../core/options.ts';
 import { decodeHeader, HEADER_BYTES } from '../formats/vdi/header.ts';
 import { isStored, readMap } from '../formats/vdi/map.ts';
 import { checkHeader } from '../formats/vdi/validate.ts';
@@ -33,17 +34,17 @@ function exitingVerifier({ options, ...spec }: FilterSpec<never>): FilterSpec<ne
   return { ...spec, options: { ...known, ...(policy && { 'on-mismatch': { ...policy, fallback: 'exit' } }) } };
 }
 
-/** No resize, no repair, no measure, no parents, nothing specific in info, QEMU's own check. */
+/** No resize, no repair, no measure, no parents, no creation options of ours, nothing specific in info, QEMU's own check. */
 function restrictedVdi({
   measure: _measure,
-  temporaryOverlay = {},
+  temporaryOverlay: _overlay,
   ...spec
 }: FormatSpec<never, never>): FormatSpec<never, never> {
   const { create } = spec;
   return {
     ...spec,
     supportsBacking: false,
-    ...(create && { create: withoutBacking(create, Object.keys(temporaryOverlay)) }),
+    ...(create && { create: withQemuOptions(create) }),
     async open(context) {
       await refuseParent(context);
       // What it is based on is not looked for.
@@ -68,13 +69,19 @@ function restrictedVdi({
   };
 }
 
-/** Neither images over others nor those that will be. */
-function withoutBacking(
-  { backing, ...create }: NonNullable<FormatSpec<never, never>['create']>,
-  overlay: readonly string[],
-) {
-  const options = Object.entries(create.options).filter(([name]) => name !== backing?.file && !overlay.includes(name));
-  return { ...create, options: Object.fromEntries(options) };
+/** Creation options that qemu-img takes for a VDI (V-40); the rest of ours it refuses by name. */
+const VDI_OPTIONS: readonly string[] = ['size', 'static', 'preallocation'];
+
+/** Nor are there images over others. What cannot be given is as if it had not been. */
+function withQemuOptions({ backing: _backing, ...create }: NonNullable<FormatSpec<never, never>['create']>) {
+  const options = Object.entries(create.options).filter(([name]) => VDI_OPTIONS.includes(name));
+  const { values } = parseOptions<object>(create.options, {});
+  return {
+    ...create,
+    options: Object.fromEntries(options),
+    run: (context: FormatCreateContext<never>) =>
+      create.run({ ...context, options: { ...values, ...(context.options as object) } as never }),
+  };
 }
 
 async function refuseParent({ file }: OpenContext<never>): Promise<void> {

@@ -3,7 +3,7 @@
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** timeout(1) sends its signal to the process and to its group: what comes so soon after is not a person losing patience. */
-const SAME_SIGNAL_MS = 1000;
+const SAME_SIGNAL_MS = 300;
 
 let controller: AbortController | undefined;
 let received: NodeJS.Signals | undefined;

@@ -2,11 +2,12 @@
 import { type ChildProcess, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { clientFlags, encodeRequest, optionFrame } from '../../src/nbd/wire.ts';
 import { linkProgram } from './cli-programs.ts';
 import { missing, type Outcome, run, runBeside, start, stop } from './nbd-programs.ts';
 
@@ -153,6 +154,33 @@ describe.skipIf(info !== '')(`ready and ended${info}`, () => {
     expect([said, existsSync(path('pid')), existsSync(path('long.sock'))]).toEqual(['', false, false]);
   });
 
+  test('a second signal ends it at once, whatever is under way (N-81)', async () => {
+    const limits = ['--object', 'throttle-group,id=g,x-bps-total=1', '--grace', '3600', '--image-opts'];
+    const image = 'driver=throttle,throttle-group=g,file.driver=raw,file.file.filename=disk.img';
+    const args = ['-r', '-t', '-k', path('slow.sock'), '--pid-file', path('slow.pid'), image];
+    const child = start(ours, [...limits, ...args], folder);
+    running.push(child);
+    await appeared(path('slow.pid'), child);
+    const client = connect(path('slow.sock'));
+    await once(client, 'data');
+    client.write(Buffer.concat([clientFlags(3), optionFrame(1, new Uint8Array(0))]));
+    await once(client, 'data');
+    // The second waits for a day.
+    for (let cookieLow = 0; cookieLow < 2; cookieLow++) {
+      client.write(encodeRequest({ command: 0, flags: 0, cookieHigh: 0, cookieLow, offset: 0, length: 65536 }, false));
+    }
+    await once(client, 'data');
+    const exited = once(child, 'exit');
+    child.kill('SIGTERM');
+    for (let tries = 0; existsSync(path('slow.sock')) && tries < 2000; tries++) await delay(5);
+    expect(child.exitCode).toBeNull();
+    // What comes in the same moment may be the same signal.
+    const again = setInterval(() => child.kill('SIGTERM'), 50);
+    expect(await exited).toEqual([null, 'SIGTERM']);
+    clearInterval(again);
+    client.destroy();
+  });
+
   test('a pid file that is another process by now is left (N-113)', async () => {
     const child = await serving('own.sock', '-t', '--pid-file', path('own.pid'));
     await appeared(path('own.pid'), child);
@@ -268,7 +296,6 @@ describe.skipIf(info !== '')(`ready and ended${info}`, () => {
   });
 
   test('--stdio serves one client (N-110)', async () => {
-    const { clientFlags, optionFrame } = await import('../../src/nbd/wire.ts');
     writeFileSync(path('in.bin'), Buffer.concat([clientFlags(3), optionFrame(2, new Uint8Array(0))]));
     expect(run('sh', ['-c', './qemu-nbd -r --stdio -f raw disk.img < in.bin > out.bin'], folder).status).toBe(0);
     expect(readFileSync(path('out.bin')).length).toBe(18 + 20);

@@ -49,7 +49,7 @@ export function makePsk(folder: string): string {
 }
 
 const TEMPLATES = {
-  ca: 'cn = ca\nca\ncert_signing_key\n',
+  ca: 'cn = ca\nca\ncert_signing_key\ncrl_signing_key\n',
   server: 'cn = localhost\ndns_name = localhost\nip_address = 127.0.0.1\ntls_www_server\nencryption_key\nsigning_key\n',
   client: 'country = US\norganization = Org\ncn = client1\ntls_www_client\nencryption_key\nsigning_key\n',
 };

@@ -22,6 +22,10 @@ export function serverTls(credentials: TlsCredentials, { required }: { readonly 
 
 function prove(credentials: TlsCredentials): void {
   try {
+    // Of these Node says nothing.
+    if (credentials.kind === 'x509' && credentials.dhparam?.includes('DH PARAMETERS-----') === false) {
+      throw new TypeError('there are no DH parameters in dh-params.pem');
+    }
     createServer(optionsOf(credentials, () => {}));
   } catch (cause) {
     const text = cause instanceof Error ? cause.message : String(cause);
