@@ -8,9 +8,9 @@ import type { TrackedRequest } from './tracker.ts';
 /** Who, at or below a node, keeps compressed writes from a format that takes them; undefined: nobody does. */
 export function refusesCompressed(node: BlockNode): BlockNode | undefined {
   let asked = node;
-  while (asked.impl.writeCompressed !== undefined && asked.limits.compressUnit > 0) {
+  while (asked.impl.writeCompressed !== undefined) {
     const below = asked.filtered?.node;
-    if (below === undefined) return undefined;
+    if (below === undefined) return asked.limits.compressUnit > 0 ? undefined : asked;
     asked = below;
   }
   return asked;

@@ -74,6 +74,8 @@ export class Qcow2Image {
   readonly writeBackLock = new Mutex();
   /** Held by whoever gives compressed clusters storage: in the order in which they were written. */
   readonly packLock = new Mutex();
+  /** Memory for compressed clusters that is not in use. */
+  readonly packBuffers: Uint8Array[] = [];
   /** Held by whoever lowers counts of what is released. */
   readonly settleLock = new Mutex();
   queuedFlush: Promise<void> | undefined;

@@ -22,6 +22,8 @@ import { flush } from './write-back.ts';
 const AT_ONCE = 16;
 const BYTES_AT_ONCE = 8 << 20;
 const SECTOR = 512;
+/** Buffers for compressed data that are kept for later writes. */
+const KEPT_BUFFERS = 32;
 
 /** Whole clusters; the last one may end with the disk, and is filled up with zeroes. */
 export async function writeCompressed(image: Qcow2Image, offset: number, source: Uint8Array): Promise<void> {
@@ -40,10 +42,11 @@ export async function writeCompressed(image: Qcow2Image, offset: number, source:
   if (image.releases.count > RELEASES_MAX) await flush(image);
 }
 
-/** A cluster's bytes, and the same compressed, unless that makes it no shorter. */
+/** A cluster's bytes, and the same compressed in `target`: how many they are then, or -1 where that is no fewer. */
 interface Packing {
   readonly cluster: Uint8Array;
-  readonly compressed: Promise<Uint8Array | undefined>;
+  readonly target: Uint8Array;
+  readonly compressed: Promise<number>;
 }
 
 async function writeClusters(image: Qcow2Image, offset: number, source: Uint8Array): Promise<void> {
@@ -54,30 +57,46 @@ async function writeClusters(image: Qcow2Image, offset: number, source: Uint8Arr
   const begin = () => {
     if (begun >= source.length) return;
     const cluster = wholeCluster(source.subarray(begun, begun + clusterSize), clusterSize);
-    const compressed = compressCluster(image, cluster);
+    const target = image.packBuffers.pop() ?? new Uint8Array(clusterSize - 1);
+    const compressed = compressCluster(image, cluster, target);
     // Its turn, in which a failure shows, may come later.
     compressed.catch(() => {});
-    ahead.push({ cluster, compressed });
+    ahead.push({ cluster, target, compressed });
     begun += clusterSize;
   };
   while (ahead.length < atOnce && begun < source.length) begin();
-  let writing: Promise<void>[] = [];
+  const writing: Promise<void>[] = [];
+  const put = (group: readonly Placed[]) => {
+    if (group.length === 0) return;
+    const stored = store(image, group);
+    // Waited for below, maybe later.
+    stored.catch(() => {});
+    writing.push(stored);
+  };
   try {
     await image.packLock.run(async () => {
-      for (let at = 0; at < source.length; at += clusterSize) {
-        const packing = ahead.shift();
-        if (packing === undefined) return;
-        const placed = await place(image, offset + at, packing);
-        begin();
-        writing.push(store(image, placed));
-        if (writing.length < atOnce) continue;
-        const batch = writing;
-        writing = [];
-        await settled(batch);
+      let group: Placed[] = [];
+      try {
+        for (let at = 0; at < source.length; at += clusterSize) {
+          const packing = ahead.shift();
+          if (packing === undefined) return;
+          const placed = await place(image, offset + at, packing);
+          begin();
+          if (group.length < atOnce && follows(group.at(-1), placed)) group.push(placed);
+          else {
+            // At most two groups are being written, and one is being gathered.
+            if (writing.length > 1) await writing.at(-2);
+            put(group);
+            group = [placed];
+          }
+        }
+      } finally {
+        put(group);
       }
     });
   } finally {
     await settled(writing);
+    if (image.packBuffers.length > KEPT_BUFFERS) image.packBuffers.length = KEPT_BUFFERS;
   }
 }
 
@@ -99,12 +118,14 @@ interface Storage {
 interface Placed extends Storage {
   readonly guest: number;
   readonly held: Allocation;
+  /** To be used again when the data are written. */
+  readonly target: Uint8Array;
 }
 
-async function place(image: Qcow2Image, guest: number, { cluster, compressed }: Packing): Promise<Placed> {
+async function place(image: Qcow2Image, guest: number, { cluster, target, compressed }: Packing): Promise<Placed> {
   const { allocations } = image;
   const end = guest + cluster.length;
-  const bytes = await compressed;
+  const length = await compressed;
   for (let other = allocations.overlapping(guest, end); other; other = allocations.overlapping(guest, end)) {
     await other.changed;
   }
@@ -112,23 +133,35 @@ async function place(image: Qcow2Image, guest: number, { cluster, compressed }: 
   try {
     // A new table goes before the data, not between those of two clusters.
     await sliceToChange(image, guest);
-    return { guest, held, ...(await takeStorage(image, cluster, bytes)) };
+    const storage = await takeStorage(image, cluster, length < 0 ? undefined : target.subarray(0, length));
+    return { guest, held, target, ...storage };
   } catch (error) {
     allocations.end(held);
     throw error;
   }
 }
 
-/** Data first, then what names them. A failure leaves the mapping as it was. */
-async function store(image: Qcow2Image, placed: Placed): Promise<void> {
+/** Whether data come right behind those of another cluster. */
+function follows(last: Placed | undefined, { host }: Placed): boolean {
+  return last !== undefined && last.host + last.bytes.length === host;
+}
+
+/** Data side by side, in one write, and then what names them. A failure leaves the mapping as it was. */
+async function store(image: Qcow2Image, group: readonly Placed[]): Promise<void> {
+  let linked = 0;
   try {
-    await writeStored(image, placed);
-    await link(image, placed);
+    await writeStored(image, group);
+    for (; linked < group.length; linked++) await link(image, group[linked]);
   } catch (error) {
-    await image.refcounts.change(placed.host, placed.bytes.length, -1).catch(ignoreBlockError);
+    for (const { host, bytes } of group.slice(linked)) {
+      await image.refcounts.change(host, bytes.length, -1).catch(ignoreBlockError);
+    }
     throw error;
   } finally {
-    image.allocations.end(placed.held);
+    for (const { held, target } of group) {
+      image.allocations.end(held);
+      image.packBuffers.push(target);
+    }
   }
 }
 
@@ -155,15 +188,26 @@ async function takeStorage(
   return { host, bytes: cluster, entry: { high: highWord(host, true), low: lowWord(host), zero: 0, allocated } };
 }
 
-async function writeStored(image: Qcow2Image, { host, bytes }: Storage): Promise<void> {
+async function writeStored(image: Qcow2Image, group: readonly Placed[]): Promise<void> {
   const { file } = image;
-  await requireNoOverlap(image, host, bytes.length, 0);
-  const event = image.raise('write_compressed');
-  if (event !== undefined) await event;
-  if (!file.tryWriteNow(host, bytes)) await file.write(host, bytes);
+  const [first, ...others] = group;
+  if (first === undefined) return;
+  let { bytes } = first;
+  if (others.length > 0) {
+    bytes = new Uint8Array(group.reduce((sum, each) => sum + each.bytes.length, 0));
+    for (const each of group) bytes.set(each.bytes, each.host - first.host);
+  }
+  await requireNoOverlap(image, first.host, bytes.length, 0);
+  for (const _each of group) {
+    const event = image.raise('write_compressed');
+    if (event !== undefined) await event;
+  }
+  if (!file.tryWriteNow(first.host, bytes)) await file.write(first.host, bytes);
 }
 
-async function link(image: Qcow2Image, { guest, entry }: Placed): Promise<void> {
+async function link(image: Qcow2Image, placed: Placed | undefined): Promise<void> {
+  if (placed === undefined) return;
+  const { guest, entry } = placed;
   const event = image.raise('l2_update_compressed');
   if (event !== undefined) await event;
   const slice = await sliceToChange(image, guest);
