@@ -5,6 +5,7 @@ import { namesKeySlots, type Qcow2AmendOptions } from './amend-options.ts';
 import { checkDowngrade } from './downgrade.ts';
 import { Autoclear, CryptMethod } from './header.ts';
 import type { Qcow2Image } from './image.ts';
+import { prepareKeySlots } from './key-slots.ts';
 import { checkRefcountOrder } from './refcount-order.ts';
 import { checkResize } from './resize.ts';
 import { requireHeaderRoom } from './write-header.ts';
@@ -12,7 +13,8 @@ import { requireHeaderRoom } from './write-header.ts';
 /** Undefined, or false: stays as it is. */
 export interface AmendPlan {
   readonly upgrade: boolean;
-  readonly keySlots: boolean;
+  /** Writes the key slots (Q-AM-5). */
+  readonly keySlots: (() => Promise<void>) | undefined;
   readonly refcountOrder: number | undefined;
   readonly rawDataFile: boolean | undefined;
   /** Empty: the image names none. */
@@ -30,7 +32,7 @@ function bad(text: string, hint?: string): BlockError {
 }
 
 /** Throws BlockError in the order of qemu-img. Nothing is written. */
-export async function planAmendment(image: Qcow2Image, options: Qcow2AmendOptions): Promise<AmendPlan> {
+export async function planAmendment(image: Qcow2Image, options: Qcow2AmendOptions, force: boolean): Promise<AmendPlan> {
   const { header } = image;
   checkEncryption(image, options);
   const version = versionOf(image, options);
@@ -38,6 +40,7 @@ export async function planAmendment(image: Qcow2Image, options: Qcow2AmendOption
   const order = refcountOrder(options);
   const upgrade = version > header.version;
   if (upgrade) requireHeaderRoom(image, { version });
+  const keySlots = namesKeySlots(options) ? await prepareKeySlots(image, options, force) : undefined;
   const changesOrder = order !== undefined && order !== header.refcountOrder;
   if (changesOrder) {
     if (version < 3) {
@@ -59,7 +62,7 @@ export async function planAmendment(image: Qcow2Image, options: Qcow2AmendOption
   }
   return {
     upgrade,
-    keySlots: namesKeySlots(options),
+    keySlots,
     refcountOrder: changesOrder ? order : undefined,
     rawDataFile: options.data_file_raw,
     dataFile: options.data_file,

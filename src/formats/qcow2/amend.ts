@@ -15,11 +15,12 @@ import { changeHeader } from './write-header.ts';
 export async function amend(image: Qcow2Image, tree: OptionTree, how: AmendContext): Promise<void> {
   image.requireUsable();
   await flushAll(image);
-  const plan = await planAmendment(image, parseAmendOptions(tree));
+  const plan = await planAmendment(image, parseAmendOptions(tree), how.force === true);
   how.signal?.throwIfAborted();
   // Counts are right in the file from here on, and no mark says otherwise.
   await markClean(image);
   if (plan.upgrade) await upgrade(image);
+  await plan.keySlots?.();
   if (plan.refcountOrder !== undefined) await changeRefcountOrder(image, plan.refcountOrder, how.progress);
   await changeDataFile(image, plan);
   if (plan.lazyRefcounts !== undefined) await setLazy(image, plan.lazyRefcounts);

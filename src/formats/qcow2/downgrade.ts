@@ -8,7 +8,10 @@ import type { Qcow2Image } from './image.ts';
 import { type L2Visit, visitL2Tables } from './l2-walk.ts';
 import { layoutOf } from './layout.ts';
 import { markClean } from './lazy.ts';
+import { completed, isIncomplete } from './snapshot-table.ts';
+import { replaceSnapshotTable } from './snapshot-table-write.ts';
 import { isCompressed } from './tables.ts';
+import { flushAll } from './write-back.ts';
 import { changeHeader } from './write-header.ts';
 
 /** What the image will be by then. */
@@ -55,6 +58,11 @@ function hasCompressed({ bytes }: L2Visit): boolean {
 
 /** What {@link checkDowngrade} has let pass. */
 export async function downgrade(image: Qcow2Image, progress: Progress | undefined): Promise<void> {
+  const { length } = image.bitmaps.stored;
+  if (length > 0) {
+    await image.bitmaps.dropAll();
+    image.host.warn(`Version 2 has no persistent bitmaps: ${length} of '${image.node}' are dropped`);
+  }
   image.settings = { ...image.settings, lazyRefcounts: false, discardNoUnref: false };
   await expandZeroes(image, progress);
   await markClean(image);
@@ -69,7 +77,15 @@ export async function downgrade(image: Qcow2Image, progress: Progress | undefine
   image.layout = layoutOf(image.header);
 }
 
+/** Entries of snapshots first, which must say more in version 3 than in version 2. */
 export async function upgrade(image: Qcow2Image): Promise<void> {
+  if (image.snapshots.some(isIncomplete)) {
+    await replaceSnapshotTable(
+      image,
+      image.snapshots.map((snapshot) => completed(snapshot, image.length)),
+    );
+    await flushAll(image);
+  }
   await changeHeader(image, { version: 3, headerLength: HEADER_BYTES });
   image.layout = layoutOf(image.header);
 }

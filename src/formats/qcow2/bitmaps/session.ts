@@ -47,6 +47,7 @@ export class BitmapSession {
     const image = this.#image();
     const { bitmaps, file, layout } = image;
     bitmaps.checkResize = (length) => this.#checkResize(length);
+    bitmaps.dropAll = () => this.#dropAll();
     if (this.list.store === undefined || bitmaps.broken !== undefined) return this.arm();
     const budget = { bytes: alignUp(file.length(), layout.clusterSize) };
     try {
@@ -117,6 +118,15 @@ export class BitmapSession {
     }
   }
 
+  /** Stores all in the first places that are free; false: there is nothing to be stored. Throws as {@link store}. */
+  async rewrite(): Promise<boolean> {
+    if (!this.#loaded || this.#image().bitmaps.stored.length === 0) return false;
+    this.#known.clear();
+    await this.store();
+    this.arm();
+    return true;
+  }
+
   /** Throws BlockError EBUSY while a bitmap is in use: another program could not go on with it. */
   requireIdle(): void {
     for (const bitmap of this.#persistent()) bitmap.requireUnpinned();
@@ -141,6 +151,15 @@ export class BitmapSession {
       const text = `Bitmap '${name}' doesn't satisfy the constraints: ${TOO_LARGE}`;
       throw new BlockError('EFBIG', text, { node: image.node });
     }
+  }
+
+  async #dropAll(): Promise<void> {
+    const image = this.#image();
+    if (image.bitmaps.broken !== undefined) throw image.bitmaps.broken;
+    this.requireIdle();
+    for (const { name } of image.bitmaps.stored) await removeStored(image, name, this.#known);
+    this.#forgetAll();
+    image.beforeChange = undefined;
   }
 
   #persistent(): DirtyBitmap[] {

@@ -15,10 +15,20 @@ export interface BitmapState {
   readonly places: Map<number, readonly FileRange[]>;
   /** Throws BlockError where a bitmap could not be kept with a disk of `length` bytes (Q-SIZE-1). */
   checkResize: (length: number) => void;
+  /** Drops all of them, in memory too, as version 2 has none (Q-AM-3); durable. Throws BlockError, EBUSY while one is in use. */
+  dropAll: () => Promise<void>;
   /** Held by whoever changes the directory. */
   readonly lock: Mutex;
 }
 
 export function noBitmaps(): BitmapState {
-  return { stored: [], broken: undefined, stale: false, places: new Map(), checkResize() {}, lock: new Mutex() };
+  return {
+    stored: [],
+    broken: undefined,
+    stale: false,
+    places: new Map(),
+    checkResize() {},
+    async dropAll() {},
+    lock: new Mutex(),
+  };
 }
