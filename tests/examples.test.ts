@@ -46,7 +46,7 @@ const EXPECTED: Readonly<Record<string, RegExp>> = {
     /^Not crash-consistent \(seed 1, .*\n.*one is lost:\n {2}write of 512 bytes at 512 \(entry 0\)\n.*\n10 states, all survive\n$/,
   'faulty-disk.ts': /^write 0 done\nwrite 1 done\nwrite 2: EIO\nwrite 3 done\n8\n0\n$/,
   'fault-rules.ts':
-    /^first write: done\nsecond write: No space left on device\nthird write: done\ntorn write: Input\/output error\nof it are there: 512 bytes\nhits: 1\nread at 0, after read_aio\n6\n$/,
+    /^first write: done\nsecond write: No space left on device\nthird write: done\ntorn write: Input\/output error\nof it are there: 512 bytes\nhits: 1\nread at 0, after read_aio\n6\nflush at 0, after flush_to_disk\n$/,
   'fault-tolerant.ts':
     /^Not fault-tolerant \(seed \d+\); 1 fault is enough:\n {2}write of 512 bytes at \d+ \(request \d\): torn after 100 bytes, EIO\nfails: \d was confirmed, \d is there\n50 runs, many faults, none of them did harm\n$/,
   'mirror.ts':

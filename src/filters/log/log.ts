@@ -1,6 +1,13 @@
 /** Records every change of a disk in a second one, for replaying it and for trying what a power cut would leave. */
 import { alignUp } from '../../bytes/align.ts';
-import { type Child, type DriverNode, defineFilter, type OpenContext, type WriteFlags } from '../../core/driver.ts';
+import {
+  type Child,
+  type DriverNode,
+  defineFilter,
+  type Limits,
+  type OpenContext,
+  type WriteFlags,
+} from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { invariant } from '../../core/invariant.ts';
 import { type NodeTarget, nodeOf } from '../../core/node.ts';
@@ -83,11 +90,52 @@ async function endOf(log: Child): Promise<{ sectorSize: number; entries: number;
   return { sectorSize, entries, end };
 }
 
-/**
- * An entry is written when its request is done, so that what a flush entry follows was done before the flush.
- */
+/** What is noted of changes that were made. */
+class Notes {
+  readonly #file: Child;
+  readonly #log: Child;
+  readonly #writer: LogWriter;
+
+  constructor(file: Child, log: Child, writer: LogWriter) {
+    this.#file = file;
+    this.#log = log;
+    this.#writer = writer;
+  }
+
+  /** `data`: bytes, or so many zeroes. */
+  async write(offset: number, length: number, { fua = false }: WriteFlags, data: Uint8Array | number): Promise<void> {
+    await this.#writer.append({ kind: 'write', offset, length, fua, flush: false }, data);
+    // What the log says is durable must be in it after a power cut, too.
+    if (fua) await this.durable();
+  }
+
+  async durable(): Promise<void> {
+    await this.#writer.writeSuper();
+    await this.#log.flush();
+  }
+
+  /**
+   * The format has no word for another length: a longer disk is one whose last sector is zero, and what is cut off a shorter
+   * one is gone, also if it grows again.
+   */
+  async length(before: number, after: number): Promise<void> {
+    const { sectorSize } = this.#writer;
+    const [old, end] = [alignUp(before, sectorSize), alignUp(after, sectorSize)];
+    if (after < before && after < end) await this.#sector(end - sectorSize);
+    if (end > old) await this.write(end - sectorSize, sectorSize, {}, sectorSize);
+    else if (end < old) await this.#writer.append({ kind: 'discard', offset: end, length: old - end });
+  }
+
+  async #sector(offset: number): Promise<void> {
+    const sector = new Uint8Array(this.#writer.sectorSize);
+    await this.#file.read(offset, sector);
+    await this.write(offset, sector.length, {}, sector);
+  }
+}
+
+/** An entry is written when its request is done, so that what a flush entry follows was done before the flush. */
 function logMethods(file: Child, log: Child, writer: LogWriter): Partial<DriverNode> {
-  const { sectorSize } = writer;
+  const notes = new Notes(file, log, writer);
   /** A flush of nothing leaves no entry, as in QEMU. */
   let unflushed = false;
   const changing = async (work: () => Promise<void>) => {
@@ -99,40 +147,16 @@ function logMethods(file: Child, log: Child, writer: LogWriter): Partial<DriverN
       unflushed = true;
     }
   };
-  const noteWrite = async (offset: number, length: number, { fua = false }: WriteFlags, data: Uint8Array | number) => {
-    await writer.append({ kind: 'write', offset, length, fua, flush: false }, data);
-    // What the log says is durable must be in it after a power cut, too.
-    if (fua) await durable();
-  };
-  const durable = async () => {
-    await writer.writeSuper();
-    await log.flush();
-  };
-  const noteSector = async (offset: number) => {
-    const sector = new Uint8Array(sectorSize);
-    await file.read(offset, sector);
-    await noteWrite(offset, sectorSize, {}, sector);
-  };
-  /**
-   * The format has no word for another length: a longer disk is one whose last sector is zero, and what is cut off a shorter
-   * one is gone, also if it grows again.
-   */
-  const noteLength = async (before: number, after: number) => {
-    const [old, end] = [alignUp(before, sectorSize), alignUp(after, sectorSize)];
-    if (after < before && after < end) await noteSector(end - sectorSize);
-    if (end > old) await noteWrite(end - sectorSize, sectorSize, {}, sectorSize);
-    else if (end < old) await writer.append({ kind: 'discard', offset: end, length: old - end });
-  };
   return {
     write: (offset, source, flags) =>
       changing(async () => {
         await file.write(offset, source, flags);
-        await noteWrite(offset, source.length, flags, source);
+        await notes.write(offset, source.length, flags, source);
       }),
     writeZeroes: (offset, length, flags) =>
       changing(async () => {
         await file.writeZeroes(offset, length, flags);
-        await noteWrite(offset, length, flags, length);
+        await notes.write(offset, length, flags, length);
       }),
     discard: (offset, length) =>
       changing(async () => {
@@ -143,7 +167,7 @@ function logMethods(file: Child, log: Child, writer: LogWriter): Partial<DriverN
       changing(async () => {
         const before = file.length();
         await file.truncate(length, options);
-        await noteLength(before, file.length());
+        await notes.length(before, file.length());
       }),
     async flush() {
       if (!unflushed) return file.flush();
@@ -153,22 +177,24 @@ function logMethods(file: Child, log: Child, writer: LogWriter): Partial<DriverN
         // What is answered while the flush is under way is not covered by it.
         const noted = writer.append({ kind: 'flush' });
         await Promise.all([flushing, noted]);
-        await durable();
+        await notes.durable();
       } catch (error) {
         unflushed = true;
         throw error;
       }
     },
-    limits() {
-      const below = file.limits();
-      const align = (value: number) => Math.max(value, sectorSize);
-      return {
-        ...below,
-        requestAlign: align(below.requestAlign),
-        zeroAlign: align(below.zeroAlign),
-        discardAlign: align(below.discardAlign),
-        preferred: alignUp(below.preferred, sectorSize),
-      };
-    },
+    limits: () => sectorLimits(file, writer.sectorSize),
+  };
+}
+
+function sectorLimits(file: Child, sectorSize: number): Limits {
+  const below = file.limits();
+  const align = (value: number) => Math.max(value, sectorSize);
+  return {
+    ...below,
+    requestAlign: align(below.requestAlign),
+    zeroAlign: align(below.zeroAlign),
+    discardAlign: align(below.discardAlign),
+    preferred: alignUp(below.preferred, sectorSize),
   };
 }
