@@ -1,9 +1,19 @@
 /** The node of an image that keeps dirty bitmaps: what it does with them beside what it does without them. */
 import type { DriverNode } from '../../../core/driver.ts';
 import type { Qcow2Image } from '../image.ts';
+import { shrinkFile } from '../shrink-file.ts';
+import { flushAll } from '../write-back.ts';
 import { type BitmapSession, changing } from './session.ts';
 
-type Changes = 'write' | 'tryWriteNow' | 'writeCompressed' | 'writeZeroes' | 'discard' | 'newStorage' | 'makeEmpty';
+type Changes =
+  | 'write'
+  | 'tryWriteNow'
+  | 'writeCompressed'
+  | 'writeZeroes'
+  | 'discard'
+  | 'newStorage'
+  | 'makeEmpty'
+  | 'compact';
 type Life = 'prepareReopen' | 'inactivate' | 'activate' | 'close';
 export type PlainNode = DriverNode & Required<Pick<DriverNode, Changes | Life>>;
 
@@ -20,6 +30,12 @@ export function keepBitmaps(node: PlainNode, session: BitmapSession, image: () =
     discard: (offset, length) => changing(image(), () => node.discard(offset, length)),
     newStorage: () => (image().beforeChange === undefined ? node.newStorage() : Promise.resolve(undefined)),
     makeEmpty: () => changing(image(), () => node.makeEmpty()),
+    async compact(options) {
+      await node.compact(options);
+      if (!(await session.rewrite())) return;
+      await flushAll(image());
+      await shrinkFile(image());
+    },
     async prepareReopen(next) {
       const [was, will] = [writable(), next.writable];
       if (will && !was && image().bitmaps.broken !== undefined) throw image().bitmaps.broken;

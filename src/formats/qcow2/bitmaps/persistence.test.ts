@@ -396,6 +396,65 @@ describe('Q-SIZE-1: resizing', () => {
   });
 });
 
+describe('other work on the image', () => {
+  test('Q-BEY-1: compacting moves bitmaps too', async () => {
+    const host = await made();
+    {
+      await using disk = await open(host, { writable: true, discard: 'unmap' });
+      await disk.write(0, new Uint8Array(SIZE).fill(1));
+      await bitmaps(disk).add('b0', { persistent: true, granularity: 512 });
+      await disk.write(1024, new Uint8Array(512).fill(2));
+    }
+    const before = host.contents(PATH).length;
+    {
+      await using disk = await open(host, { writable: true, discard: 'unmap' });
+      await disk.discard(0, SIZE - 512);
+      await disk.compact();
+      expect(onDisk(host).bitmaps).toMatchObject([{ inUse: false }]);
+      await disk.write(SIZE - 512, new Uint8Array(1).fill(9));
+      expect(flags(host)).toEqual(['ia']);
+    }
+    expect(before - host.contents(PATH).length).toBeGreaterThan(SIZE * 0.9);
+    expect(onDisk(host).bitmaps[0]?.dirty).toHaveLength(SIZE / 512);
+    expect(await report(host)).toMatchObject({ corruptions: 0, leaks: 0 });
+  });
+
+  test('Q-AM-3: an image made one of version 2 has none, and no clusters of them', async () => {
+    const host = await keeping(['b0']);
+    {
+      await using disk = await open(host);
+      await disk.write(8192, new Uint8Array(1));
+      await disk.amend({ compat: '0.10' });
+      await disk.write(8192, new Uint8Array(1));
+    }
+    expect(host.warnings).toHaveLength(1);
+    expect(await report(host)).toMatchObject({ corruptions: 0, leaks: 0 });
+    await using disk = await open(host);
+    expect(bitmaps(disk).list()).toEqual([]);
+  });
+
+  test('Q-AM-4: other counts', async () => {
+    const host = await keeping(['b0']);
+    {
+      await using disk = await open(host);
+      await disk.amend({ refcount_bits: 64 });
+      await disk.write(8192, new Uint8Array(1));
+    }
+    expect(await report(host)).toMatchObject({ corruptions: 0, leaks: 0 });
+    expect(onDisk(host).bitmaps[0]?.dirty).toEqual([0, 1, 16]);
+  });
+
+  test('Q-DISC-6: an image that is emptied keeps its bitmaps', async () => {
+    const host = await keeping(['b0']);
+    {
+      await using disk = await open(host);
+      await disk.node.impl.makeEmpty?.();
+    }
+    expect(onDisk(host).bitmaps).toMatchObject([{ name: 'b0', inUse: false }]);
+    expect(await report(host)).toMatchObject({ corruptions: 0, leaks: 0 });
+  });
+});
+
 describe('Q-OPT-6, Q-BMP-7: reopening', () => {
   test('read-only: stored and complete; writable again: in use with the first write', async () => {
     const host = await keeping(['b0']);

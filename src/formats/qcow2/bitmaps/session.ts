@@ -159,6 +159,7 @@ export class BitmapSession {
     this.requireIdle();
     for (const { name } of image.bitmaps.stored) await removeStored(image, name, this.#known);
     this.#forgetAll();
+    this.#loaded = true;
     image.beforeChange = undefined;
   }
 
