@@ -14,8 +14,7 @@ export interface AesBlocks {
 export interface HostCrypto {
   /** `key`: 16, 24 or 32 bytes. */
   aes(key: Uint8Array): AesBlocks;
-  /** Of the parts, one behind the other. */
-  digest(hash: HashName, ...parts: readonly Uint8Array[]): Uint8Array;
+  digest(hash: HashName, bytes: Uint8Array): Uint8Array;
   /** PBKDF2-HMAC (RFC 8018), off the event loop where the host can. `iterations`: 1 to 2^31-1; `length`: bytes wanted. */
   pbkdf2(request: Pbkdf2Request): Promise<Uint8Array>;
 }

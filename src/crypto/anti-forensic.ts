@@ -42,13 +42,15 @@ function diffusedSum(splitter: Splitter, material: Uint8Array, length: number): 
 /** Each part as long as a digest becomes the digest of its number and itself, cut to its length. */
 function diffuse({ crypto, hash }: Splitter, bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   const result = new Uint8Array(bytes.length);
-  const number = new Uint8Array(4);
-  const view = new DataView(number.buffer);
-  for (let at = 0, index = 0; at < bytes.length; index++) {
-    view.setUint32(0, index);
-    const rest = bytes.subarray(at, at + DIGEST_BYTES[hash]);
-    result.set(crypto.digest(hash, number, rest).subarray(0, rest.length), at);
-    at += rest.length;
+  const size = DIGEST_BYTES[hash];
+  const input = new Uint8Array(4 + size);
+  const number = new DataView(input.buffer);
+  for (let at = 0, index = 0; at < bytes.length; at += size, index++) {
+    const part = bytes.subarray(at, at + size);
+    number.setUint32(0, index);
+    input.set(part, 4);
+    const digest = crypto.digest(hash, input.subarray(0, 4 + part.length));
+    result.set(digest.subarray(0, part.length), at);
   }
   return result;
 }

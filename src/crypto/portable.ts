@@ -26,11 +26,7 @@ export const portableCrypto: HostCrypto = {
     encrypt: (bytes) => ecb(key, { disablePadding: true }).encrypt(bytes),
     decrypt: (bytes) => ecb(key, { disablePadding: true }).decrypt(bytes),
   }),
-  digest(hash, ...parts) {
-    const hasher = FUNCTIONS[hash].create();
-    for (const part of parts) hasher.update(part);
-    return hasher.digest();
-  },
+  digest: (hash, bytes) => FUNCTIONS[hash](bytes),
   pbkdf2: derive,
 };
 

@@ -16,11 +16,7 @@ export function nodeCrypto(): HostCrypto {
       const decryptor = crypto.createDecipheriv(name, key, null).setAutoPadding(false);
       return { encrypt: (bytes) => encryptor.update(bytes), decrypt: (bytes) => decryptor.update(bytes) };
     },
-    digest(hash, ...parts) {
-      const hasher = crypto.createHash(hash);
-      for (const part of parts) hasher.update(part);
-      return hasher.digest();
-    },
+    digest: (hash, bytes) => crypto.hash(hash, bytes, 'buffer'),
     pbkdf2: ({ hash, password, salt, iterations, length }: Pbkdf2Request) =>
       new Promise((resolve, reject) => {
         crypto.pbkdf2(password, salt, iterations, length, hash, (error, key) => {

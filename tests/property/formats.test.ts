@@ -9,8 +9,18 @@ import {
   type TrialSubject,
 } from '../../src/testing/index.ts';
 import { longMode, testSeed } from '../set-up/seed.ts';
+import { qcow2Decrypt } from '../support/luks-bytes.ts';
 import { readQcow2 } from '../support/qcow2-bytes.ts';
-import { type DiskKind, graphOn, openKind, PATH, QCOW2_KINDS, RAW_KINDS, VDI_KINDS } from '../support/sim-disks.ts';
+import {
+  type DiskKind,
+  graphOn,
+  LUKS_KINDS,
+  openKind,
+  PATH,
+  QCOW2_KINDS,
+  RAW_KINDS,
+  VDI_KINDS,
+} from '../support/sim-disks.ts';
 import { readVdi } from '../support/vdi-bytes.ts';
 
 /** A host in a mood that the seed decides: late, unwilling to answer at once, without some features. */
@@ -56,7 +66,8 @@ async function subject(kind: DiskKind, seed: number): Promise<TrialSubject> {
           kind.dataFile === undefined ? undefined : host.contents(kind.dataFile),
         );
         expect([view.problems, view.leaks, view.size]).toEqual([[], [], model.length]);
-        expect(differsAt(view.content(), model.bytes)).toBe(-1);
+        const decrypt = kind.passphrase === undefined ? undefined : qcow2Decrypt(host.contents(PATH), kind.passphrase);
+        expect(differsAt(view.content(undefined, decrypt), model.bytes)).toBe(-1);
       }
       if (kind.format !== 'vdi') return;
       const image = readVdi(host.contents(PATH));
@@ -82,13 +93,14 @@ function search(kind: DiskKind, sequences: number, count: number): Promise<numbe
   });
 }
 
-/** By whether blocks are large, which makes a sequence slow. */
-const SEQUENCES = longMode ? { small: 5000, large: 300 } : { small: 120, large: 10 };
+/** By whether blocks are large, or keys have to be found, which makes a sequence slow. */
+const SEQUENCES = longMode ? { small: 5000, large: 300, keyed: 100 } : { small: 120, large: 10, keyed: 4 };
 
 describe('random operations against plain bytes', () => {
-  for (const kind of [...RAW_KINDS, ...VDI_KINDS, ...QCOW2_KINDS]) {
+  for (const kind of [...RAW_KINDS, ...VDI_KINDS, ...QCOW2_KINDS, ...LUKS_KINDS]) {
     const large = kind.blockSize >= 1 << 16;
-    const sequences = large ? SEQUENCES.large : SEQUENCES.small;
+    const keyed = LUKS_KINDS.includes(kind);
+    const sequences = keyed ? SEQUENCES.keyed : large ? SEQUENCES.large : SEQUENCES.small;
     test(`${kind.name}: ${sequences} sequences`, async () => {
       expect(await search(kind, sequences, large ? 25 : 40)).toBeGreaterThan(0);
     });

@@ -1,5 +1,6 @@
 /** qcow2 images read without the driver, straight from the format's description: content, and what is wrong with them. */
 import { inflateRawSync } from 'node:zlib';
+import type { Decrypt } from './luks-bytes.ts';
 
 export interface Qcow2View {
   readonly size: number;
@@ -15,8 +16,8 @@ export interface Qcow2View {
   /** L2 entries by guest cluster: the entry, and the bitmap of subclusters. */
   readonly entries: ReadonlyMap<number, { readonly entry: bigint; readonly bitmap: bigint }>;
   readonly snapshots: readonly SnapshotView[];
-  /** What the disk holds, with `below` where nothing is stored. */
-  content(below?: Uint8Array): Uint8Array;
+  /** What the disk holds, with `below` where nothing is stored; `decrypt`: of an encrypted image. */
+  content(below?: Uint8Array, decrypt?: Decrypt): Uint8Array;
 }
 
 export interface SnapshotView {
@@ -90,6 +91,7 @@ class Reader {
     if (this.#u32(0) !== 0x514649fb) throw new Error('no qcow2 image');
     const size = Number(this.#u64(24));
     this.#use(0, this.#cluster, 'the header');
+    this.#useEncryptionHeader();
     const l1Entries = this.#u32(36);
     const l1 = Number(this.#u64(40));
     const entries = this.#readL1(l1, l1Entries, 'the L1 table');
@@ -106,8 +108,22 @@ class Reader {
       references: this.#references,
       entries,
       snapshots,
-      content: (below) => this.#content(entries, size, below),
+      content: (below, decrypt) => this.#content(entries, size, below, decrypt),
     };
+  }
+
+  #useEncryptionHeader(): void {
+    if (this.#u32(32) !== 2) return;
+    for (let at = this.#version < 3 ? 72 : this.#u32(100); ; ) {
+      const type = this.#u32(at);
+      if (type === 0) return void this.#problems.push('no encryption header');
+      if (type === 0x0537be77) {
+        const length = Math.ceil(Number(this.#u64(at + 16)) / this.#cluster) * this.#cluster;
+        this.#use(Number(this.#u64(at + 8)), length, 'the encryption header');
+        return;
+      }
+      at += 8 + Math.ceil(this.#u32(at + 4) / 8) * 8;
+    }
   }
 
   #readL1(offset: number, count: number, what: string): Entries {
@@ -247,7 +263,7 @@ class Reader {
     for (const [guest, { entry }] of entries) if (lies(entry)) this.#problems.push(`cluster ${guest} is not alone`);
   }
 
-  #content(entries: Entries, size: number, below: Uint8Array | undefined): Uint8Array {
+  #content(entries: Entries, size: number, below: Uint8Array | undefined, decrypt?: Decrypt): Uint8Array {
     const content = new Uint8Array(size);
     if (below !== undefined) content.set(below.subarray(0, size));
     for (const [guest, { entry, bitmap }] of entries) {
@@ -255,13 +271,13 @@ class Reader {
       if (start >= size) continue;
       const whole = new Uint8Array(this.#cluster);
       whole.set(content.subarray(start, start + this.#cluster));
-      this.#fill(whole, entry, bitmap);
+      this.#fill(whole, entry, bitmap, decrypt && { decrypt, guest: start });
       content.set(whole.subarray(0, Math.min(this.#cluster, size - start)), start);
     }
     return content;
   }
 
-  #fill(target: Uint8Array, entry: bigint, bitmap: bigint): void {
+  #fill(target: Uint8Array, entry: bigint, bitmap: bigint, cipher?: { decrypt: Decrypt; guest: number }): void {
     if ((entry & COMPRESSED) !== 0n) {
       const { offset, length } = this.#compressed(entry);
       const source = this.#bytes.subarray(offset, offset + length);
@@ -281,6 +297,10 @@ class Reader {
       else if (stored) {
         target.fill(0, at, at + part);
         target.set(this.#data.subarray(offset + at, offset + at + part), at);
+        for (let sector = at; cipher !== undefined && sector < at + part; sector += 512) {
+          const stored = target.slice(sector, sector + 512);
+          target.set(cipher.decrypt(stored, offset + sector, cipher.guest + sector), sector);
+        }
       }
     }
   }

@@ -2,8 +2,10 @@
 import { createImage } from '../../src/core/create.ts';
 import type { Disk, OpenOptions } from '../../src/core/disk.ts';
 import type { Graph } from '../../src/core/graph.ts';
+import type { Host } from '../../src/core/host.ts';
 import type { NestedOptions, OptionTree } from '../../src/core/options.ts';
-
+import { secrets } from '../../src/crypto/secrets.ts';
+import { nodeCrypto } from '../../src/node/crypto.ts';
 import type { SimHost } from '../../src/testing/index.ts';
 import { graphOn } from './drivers.ts';
 import { FREE, makeVdi, type VdiPlan, ZERO } from './vdi-bytes.ts';
@@ -23,12 +25,19 @@ export interface DiskKind {
   readonly format: 'raw' | 'vdi' | 'qcow2';
   /** The file beside the image that holds its data. */
   readonly dataFile?: string;
+  /** Of an image that is encrypted. */
+  readonly passphrase?: string;
   readonly blockSize: number;
   readonly lengthUnit: number;
   readonly resizable: boolean;
 }
 
 export function openKind(graph: Graph, kind: DiskKind, length: number, options: OpenOptions): Promise<Disk> {
+  if (kind.passphrase !== undefined) {
+    know(graph.host, kind.passphrase);
+    const driverOptions = { 'encrypt.key-secret': SECRET };
+    return graph.open(PATH, { format: kind.format, driverOptions, ...options });
+  }
   if (kind.tree !== undefined) return graph.open(kind.tree(length), options);
   return graph.open(PATH, { format: kind.format, ...options });
 }
@@ -110,6 +119,42 @@ export const VDI_KINDS: readonly DiskKind[] = [
   differencing('vdi that hides its parent', 4096, true),
 ];
 
+const SECRET = 's0';
+
+/** Lets disks on the host name the passphrase; with the system's ciphers, which are quick. */
+function know(host: Host, passphrase: string): void {
+  secrets(host).set(SECRET, passphrase);
+  Object.assign(host, { crypto: nodeCrypto });
+}
+
+function luks(name: string, options: OptionTree, traits: { readonly blockSize: number }): DiskKind {
+  const passphrase = 'open sesame';
+  const all = { ...options, 'encrypt.format': 'luks', 'encrypt.key-secret': SECRET };
+  return {
+    ...created(name, 'qcow2', all, traits),
+    passphrase,
+    async make(host, length) {
+      know(host, passphrase);
+      await createImage(graphOn(host), { filename: PATH, format: 'qcow2', size: length, options: all });
+    },
+  };
+}
+
+/** Such images are not made any more: one without data becomes one by its header. */
+function legacyAes(name: string, options: OptionTree, traits: { readonly blockSize: number }): DiskKind {
+  return {
+    ...created(name, 'qcow2', options, traits),
+    passphrase: 'swordfish of more than sixteen bytes',
+    async make(host, length) {
+      await createImage(graphOn(host), { filename: PATH, format: 'qcow2', size: length, options });
+      const file = await host.files.open(PATH, { write: true });
+      await file.write(32, Uint8Array.of(0, 0, 0, 1));
+      await file.flush();
+      await file.close();
+    },
+  };
+}
+
 /** A file of data below, and an image that hides all of it or shows zeroes. */
 const BELOW = '/below.raw';
 
@@ -154,6 +199,14 @@ export const QCOW2_KINDS: readonly DiskKind[] = [
     ),
     dataFile: DATA_FILE,
   },
+  legacyAes('qcow2, AES', { cluster_size: 1024, compat: '0.10' }, { blockSize: 1024 }),
   overlay('qcow2 over zeroes', { cluster_size: 4096 }, { blockSize: 4096 }),
   overlay('qcow2 over zeroes, subclusters', { cluster_size: '16k', extended_l2: true }, { blockSize: 16384 }),
+];
+
+/** Slow to open, as they are meant to be. */
+export const LUKS_KINDS: readonly DiskKind[] = [
+  luks('qcow2, LUKS', { cluster_size: 4096 }, { blockSize: 4096 }),
+  luks('qcow2, LUKS, subclusters', { cluster_size: '16k', extended_l2: true }, { blockSize: 16384 }),
+  luks('qcow2, LUKS, preallocated', { cluster_size: 4096, preallocation: 'metadata' }, { blockSize: 4096 }),
 ];
