@@ -179,7 +179,7 @@ export interface ZstdModule {
 export interface ZstdCodecs {
   /** One frame; -1: it does not fit. */
   compress(source: Uint8Array, target: Uint8Array): Promise<number>;
-  /** Of one whole frame; -1: it is bad, or holds more than fits. */
+  /** Of one whole frame; -1: it holds more than fits, or is bad, which some codecs tell by fewer bytes than were stored. */
   decompress(frame: Uint8Array, target: Uint8Array): Promise<number>;
 }
 

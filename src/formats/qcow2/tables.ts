@@ -111,7 +111,12 @@ export function compressedPlace(high: number, low: number, clusterBits: number):
   return { offset, length: (sectors + 1) * 512 - (offset % 512) };
 }
 
-/** The words of an entry for compressed data. */
+/** Entries can name compressed data that begin before this offset (Q-MAP-5, Q-LIM-1). */
+export function compressedLimit(clusterBits: number): HostOffset {
+  return 2 ** Math.min(53, 62 - (clusterBits - 8));
+}
+
+/** The words of an entry for compressed data, at a place that it can name. */
 export function compressedEntry(
   { offset, length }: CompressedPlace,
   clusterBits: number,

@@ -15,7 +15,7 @@ import { sliceToChange } from './l2-tables.ts';
 import { requireNoOverlap } from './metadata-io.ts';
 import { invalidPlace } from './refcount-growth.ts';
 import { RELEASES_MAX } from './releases.ts';
-import { compressedEntry, type HostOffset, highWord, lowWord } from './tables.ts';
+import { compressedEntry, compressedLimit, type HostOffset, highWord, lowWord } from './tables.ts';
 import { flush } from './write-back.ts';
 
 /** Clusters of one request that are compressed ahead, and bytes of them; so many are written at a time, too. */
@@ -175,8 +175,11 @@ async function takeStorage(
   if (compressed !== undefined) {
     const host = await allocateBytes(refcounts, compressed.length);
     if (host === 0) throw await corruption(image, { fatal: true, text: invalidPlace('compressed cluster') });
-    const words = compressedEntry({ offset: host, length: compressed.length }, layout.clusterBits);
-    if (words !== undefined) return { host, bytes: compressed, entry: { ...words, zero: 0, allocated: 0 } };
+    const { clusterBits } = layout;
+    if (host < compressedLimit(clusterBits)) {
+      const words = compressedEntry({ offset: host, length: compressed.length }, clusterBits);
+      return { host, bytes: compressed, entry: { ...words, zero: 0, allocated: 0 } };
+    }
     await refcounts.change(host, compressed.length, -1);
   }
   const host = await allocateClusters(refcounts, 1);
