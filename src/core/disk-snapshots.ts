@@ -1,7 +1,7 @@
 /** Snapshots inside a disk's image, and the machine state beside the disk, for users of the library. */
 import type { Disk } from './disk.ts';
 import type { DriverSnapshots, DriverVmState, NewSnapshot, SnapshotInfo, SnapshotWorkOptions } from './driver.ts';
-import { BlockError, notSupported, withErrno } from './errors.ts';
+import { BlockError, codeOf, notSupported, withErrno } from './errors.ts';
 import type { BlockNode } from './node.ts';
 import * as request from './request.ts';
 
@@ -36,6 +36,11 @@ export class DiskSnapshots {
   /** In the order in which they were made. */
   list(): readonly SnapshotInfo[] {
     return this.#driver().list();
+  }
+
+  /** The same; none where there can be none. */
+  known(): readonly SnapshotInfo[] {
+    return snapshotsIn(this.#disk.node);
   }
 
   /** The one that is meant; undefined: there is none. */
@@ -93,7 +98,7 @@ export class DiskSnapshots {
     }
     if (node.writable) throw this.#error('EINVAL', 'Device is not readonly');
     await this.#replacing(async () => {
-      const index = indexOf(driver.list(), which);
+      const index = indexOf(snapshotsIn(node), which);
       if (index < 0) throw this.#error('ENOENT', "Can't find snapshot");
       await driver.show(index);
     });
@@ -174,6 +179,16 @@ export class VmState {
     } finally {
       node.tracker.end(tracked);
     }
+  }
+}
+
+/** All snapshots in a node's image; none where there can be none. */
+export function snapshotsIn(node: BlockNode): readonly SnapshotInfo[] {
+  try {
+    return holder(node, 'snapshots')?.impl.snapshots?.list() ?? [];
+  } catch (error) {
+    if (codeOf(error) === 'ENOTSUP') return [];
+    throw error;
   }
 }
 

@@ -6,8 +6,9 @@ export interface SnapshotInfo {
   readonly id: string;
   /** May be empty, and need not be the only one of its kind. */
   readonly name: string;
-  /** Milliseconds since 1970, with parts of them. */
+  /** When it was made: whole milliseconds since 1970; and the nanoseconds of that second, which tell it more closely. */
   readonly time: number;
+  readonly nanoseconds: number;
   /** Bytes of machine state; 0: none was saved. */
   readonly vmStateSize: number;
   /** Nanoseconds that the machine had run. */

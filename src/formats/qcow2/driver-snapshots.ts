@@ -37,7 +37,8 @@ function infoOf(snapshot: Snapshot): SnapshotInfo {
   return {
     id: text.decode(snapshot.id),
     name: text.decode(snapshot.name),
-    time: snapshot.seconds * 1000 + snapshot.nanoseconds / 1_000_000,
+    time: snapshot.seconds * 1000 + Math.floor(snapshot.nanoseconds / 1_000_000),
+    nanoseconds: snapshot.nanoseconds,
     vmStateSize: Number(snapshot.vmStateSize),
     vmClock: snapshot.vmClockNanoseconds,
     instructionCount: snapshot.instructionCount,

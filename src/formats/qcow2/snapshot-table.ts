@@ -98,13 +98,13 @@ export interface TableRepair {
 /** The first `count` entries. Throws BlockError. */
 export async function readSnapshotTable(
   file: Child,
-  { snapshotTableOffset }: Qcow2Header,
+  { snapshotTableOffset, clusterBits }: Qcow2Header,
   count: number,
   repair?: TableRepair,
 ): Promise<readonly Snapshot[]> {
   const snapshots: Snapshot[] = [];
   try {
-    const reader = new TableReader(file, Number(snapshotTableOffset));
+    const reader = new TableReader(file, Number(snapshotTableOffset), alignUp(file.length(), 2 ** clusterBits));
     for (let index = 0; index < count; index++) {
       snapshots.push(await readEntry(reader, index, repair));
       if (reader.consumed <= TABLE_MAX) continue;
@@ -128,12 +128,15 @@ function tooBig(rest: number): BlockError {
 class TableReader {
   readonly #file: Child;
   readonly #start: number;
+  readonly #end: number;
   #at: number;
   #buffer = new Uint8Array(0);
   #bufferAt = 0;
 
-  constructor(file: Child, offset: number) {
+  /** `end`: of the file's last cluster, which may be cut short and is zero then. */
+  constructor(file: Child, offset: number, end: number) {
     this.#file = file;
+    this.#end = end;
     this.#start = offset;
     this.#at = offset;
   }
@@ -143,7 +146,7 @@ class TableReader {
   }
 
   async take(length: number): Promise<Uint8Array> {
-    if (this.#at >= this.#file.length()) throw withErrno('EIO', 'The snapshot table is past the end of the file');
+    if (this.#at + length > this.#end) throw withErrno('EIO', 'The snapshot table is past the end of the file');
     const from = this.#at - this.#bufferAt;
     if (from < 0 || from + length > this.#buffer.length) {
       this.#buffer = new Uint8Array(Math.max(PIECE, length));

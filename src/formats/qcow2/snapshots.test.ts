@@ -203,7 +203,7 @@ describe('snapshots are kept', () => {
     const disk = await open(host);
     const facts = { time: 1_700_000_000_123, vmStateSize: 5 * 2 ** 32, vmClock: 2n ** 63n + 5n, instructionCount: 77n };
     const made = await disk.snapshots.create('x', facts);
-    expect(made).toEqual({ id: '1', name: 'x', diskSize: 40 * CLUSTER, ...facts });
+    expect(made).toEqual({ id: '1', name: 'x', nanoseconds: 123_000_000, diskSize: 40 * CLUSTER, ...facts });
     await disk.close();
     const bytes = host.contents(PATH);
     const view = new DataView(bytes.buffer);

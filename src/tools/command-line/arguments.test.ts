@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { cacheMode, checkSnapshotArgument, keyValues, outputForm } from './arguments.ts';
+import { cacheMode, keyValues, outputForm } from './arguments.ts';
 
 const silent = () => {};
 
@@ -63,13 +63,6 @@ describe('keys and values', () => {
       'Please use y=off instead',
     ]);
   });
-});
-
-test('snapshot arguments: a name, or keys that are checked (T-CONV-5)', () => {
-  for (const text of ['s1', 'snapshot.id=1', 'snapshot.id=1,snapshot.name=x', 'snapshot']) {
-    expect(() => checkSnapshotArgument(text, silent)).not.toThrow();
-  }
-  expect(() => checkSnapshotArgument('snapshot.id=1,foo=2', silent)).toThrow("Invalid parameter 'foo'");
 });
 
 test('output forms and cache modes (T-GEN-14, T-GEN-17)', () => {

@@ -17,15 +17,6 @@ export function cacheMode(what: string, text = 'writeback'): CacheMode {
   return text as CacheMode;
 }
 
-/** `-l` of convert and measure: a name, or keys and values of which each is checked (T-CONV-5). */
-export function checkSnapshotArgument(text: string, warn: Warning): void {
-  if (!text.startsWith('snapshot.')) return;
-  for (const [key] of keyValues(text, undefined, warn)) {
-    if (key === 'snapshot.id' || key === 'snapshot.name') continue;
-    throw new Failure(`Invalid parameter '${key}'`, { continuation: `Failed in parsing snapshot param '${text}'` });
-  }
-}
-
 export type Warning = (message: string, hint: string) => void;
 
 /**

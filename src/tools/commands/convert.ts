@@ -15,7 +15,7 @@ import {
   SOURCE_CACHE,
 } from '../command-line/standard-options.ts';
 import type { Context } from '../context.ts';
-import { existingTarget, newTarget, openSources, refuseSnapshot } from '../convert/images.ts';
+import { existingTarget, newTarget, openSources, showSnapshot } from '../convert/images.ts';
 import { type ConvertSettings, readSettings } from '../convert/settings.ts';
 import { Failure } from '../failure.ts';
 import { newGraph } from '../graph.ts';
@@ -56,7 +56,7 @@ export const convertCommand: Command = {
     { short: 'B', argument: 'FILE', help: 'base the target on this image, which has what lies below the source' },
     { short: 'F', argument: 'FMT', help: 'the format of that image' },
     { long: 'flatten', help: 'the target is based on nothing; so it is anyway without -B', beyond: true },
-    { short: 'l', argument: 'SNAPSHOT', help: 'a snapshot inside the source', unavailable: true },
+    { short: 'l', argument: 'SNAPSHOT', help: 'what the source was at a snapshot inside it, by id or name' },
     { long: 'bitmaps', help: 'copy the dirty bitmaps that the source keeps' },
     { long: 'skip-broken-bitmaps', help: 'leave out bitmaps that are inconsistent, with a warning' },
     PROGRESS,
@@ -101,7 +101,7 @@ async function run(context: Context): Promise<number> {
   try {
     const sources = await openSources(context, graph, settings, given.operands.slice(0, -1), cache);
     await withDisks(sources, async () => {
-      if (given.has('l')) refuseSnapshot(sources);
+      if (settings.snapshot !== undefined) await showSnapshot(sources, settings.snapshot);
       const into = given.has('n')
         ? await existingTarget(context, graph, settings, target, format)
         : await newTarget(graph, settings, target, format);

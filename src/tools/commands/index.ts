@@ -28,4 +28,5 @@ export const commands: readonly CommandEntry[] = [
   { name: 'replay', load: async () => (await import('./replay.ts')).replayCommand },
   { name: 'resize', load: async () => (await import('./resize.ts')).resizeCommand },
   { name: 'serve', load: async () => (await import('./serve.ts')).serveCommand },
+  { name: 'snapshot', load: async () => (await import('./snapshot.ts')).snapshotCommand },
 ];

@@ -1,12 +1,13 @@
 /** `measure`: how large an image file would be. */
 import { checkCreationOptions, creationSchema } from '../../core/create.ts';
+import type { SnapshotChoice } from '../../core/disk-snapshots.ts';
 import type { DriverSpec, Measurement } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import type { Graph } from '../../core/graph.ts';
 import type { OptionTree } from '../../core/options.ts';
 import { measure } from '../../jobs/measure.ts';
 import { type Command, type GivenOptions, readCommandLine } from '../command.ts';
-import { checkSnapshotArgument, type OutputForm, outputForm } from '../command-line/arguments.ts';
+import { type OutputForm, outputForm } from '../command-line/arguments.ts';
 import { sizeArgument } from '../command-line/numbers.ts';
 import { OptionList } from '../command-line/option-list.ts';
 import { FORCE_SHARE, IMAGE_OPTS, OBJECT, OUTPUT, SHORT_FORMAT } from '../command-line/standard-options.ts';
@@ -15,7 +16,7 @@ import { Failure } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { imageRequest, openImage, withDisks } from '../open-image.ts';
 import { jsonText } from '../output/json.ts';
-import { noSnapshots } from '../snapshots.ts';
+import { loadSnapshot, snapshotChoice } from '../snapshots.ts';
 
 export const measureCommand: Command = {
   name: 'measure',
@@ -27,7 +28,7 @@ export const measureCommand: Command = {
     { short: 'O', argument: 'FMT', help: 'the format the image would have; default: raw' },
     { short: 'o', argument: 'OPTIONS', help: 'name=value,... as for create' },
     SHORT_FORMAT,
-    { short: 'l', argument: 'SNAPSHOT', help: 'a snapshot inside the source', unavailable: true },
+    { short: 'l', argument: 'SNAPSHOT', help: 'what the source was at a snapshot inside it, by id or name' },
     IMAGE_OPTS,
     OBJECT,
     OUTPUT,
@@ -41,10 +42,13 @@ export const measureCommand: Command = {
 async function run(context: Context): Promise<number> {
   const options = new OptionList();
   let size: number | undefined;
+  let snapshot: SnapshotChoice | undefined;
   let form: OutputForm = 'human';
   const given = readCommandLine(context, measureCommand, {
     o: (value) => options.add(value),
-    l: (value) => checkSnapshotArgument(value, (message, hint) => context.messages.warning(message, hint)),
+    l: (value) => {
+      snapshot = snapshotChoice(value, (message, hint) => context.messages.warning(message, hint));
+    },
     size: (value) => {
       size = sizeArgument('image size', value);
     },
@@ -62,7 +66,7 @@ async function run(context: Context): Promise<number> {
   } else {
     const disk = await openImage(graph, imageRequest(context, given, filename, 'f'));
     result = await withDisks([disk], async () => {
-      if (given.has('l')) throw noSnapshots(disk);
+      if (snapshot !== undefined) await loadSnapshot(disk, snapshot);
       return measure(graph, { format, options: formatOptions(graph, format, tree), content: disk });
     });
   }

@@ -4,6 +4,7 @@ import { refusesCompressed } from '../../core/compressed-write.ts';
 import { checkCreationOptions, creationDrivers, creationSchema } from '../../core/create.ts';
 import { backingOptionNames } from '../../core/create-backing.ts';
 import type { Disk } from '../../core/disk.ts';
+import type { SnapshotChoice } from '../../core/disk-snapshots.ts';
 import type { DriverSpec } from '../../core/driver.ts';
 import type { Graph } from '../../core/graph.ts';
 import type { OptionTree } from '../../core/options.ts';
@@ -14,7 +15,7 @@ import { cacheMode, type Warning } from '../command-line/arguments.ts';
 import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
 import { imageRequest, openImage } from '../open-image.ts';
-import { noSnapshots } from '../snapshots.ts';
+import { loadSnapshot } from '../snapshots.ts';
 import type { ConvertSettings } from './settings.ts';
 
 /** All or none. */
@@ -40,10 +41,11 @@ export async function openSources(
   return sources;
 }
 
-export function refuseSnapshot(sources: readonly Disk[]): never {
+/** `-l`: what is copied is a snapshot inside the only source. */
+export async function showSnapshot(sources: readonly Disk[], choice: SnapshotChoice): Promise<void> {
   const [only] = sources;
   if (only === undefined || sources.length > 1) throw new Failure('No support for concatenating multiple snapshot');
-  throw noSnapshots(only);
+  await loadSnapshot(only, choice);
 }
 
 /** What a new image needs is checked before anything is made, in the order of T-CONV-2. */

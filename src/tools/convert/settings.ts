@@ -1,10 +1,12 @@
 /** The options of `convert`, checked while they are read and against each other (T-CONV-2). */
+
+import type { SnapshotChoice } from '../../core/disk-snapshots.ts';
 import { type Command, type GivenOptions, readCommandLine } from '../command.ts';
-import { checkSnapshotArgument } from '../command-line/arguments.ts';
 import { plainNumber, sizeArgument } from '../command-line/numbers.ts';
 import { OptionList } from '../command-line/option-list.ts';
 import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
+import { snapshotChoice } from '../snapshots.ts';
 
 const PARALLEL_MAX = 16;
 const SPARSE_SIZE_MAX = 16 << 20;
@@ -16,6 +18,8 @@ export interface ConvertSettings {
   /** Bytes per second. */
   readonly rateLimit: number | undefined;
   readonly parallel: number;
+  /** Of the source. */
+  readonly snapshot: SnapshotChoice | undefined;
 }
 
 /** Reads and checks the options. Throws Failure in the order of T-CONV-2. */
@@ -24,6 +28,7 @@ export function readSettings(context: Context, command: Command): ConvertSetting
   let sparseSize = 4096;
   let rateLimit: number | undefined;
   let parallel = 8;
+  let snapshot: SnapshotChoice | undefined;
   const given = readCommandLine(context, command, {
     o: (value) => options.add(value),
     S: (value) => {
@@ -35,10 +40,12 @@ export function readSettings(context: Context, command: Command): ConvertSetting
     m: (value) => {
       parallel = parseParallel(value);
     },
-    l: (value) => checkSnapshotArgument(value, (message, hint) => context.messages.warning(message, hint)),
+    l: (value) => {
+      snapshot = snapshotChoice(value, (message, hint) => context.messages.warning(message, hint));
+    },
   });
   refuseCombinations(given);
-  return { given, options, sparseSize, rateLimit, parallel };
+  return { given, options, sparseSize, rateLimit, parallel, snapshot };
 }
 
 function parseSparseSize(text: string): number {

@@ -14,6 +14,8 @@ export interface Reading {
   readonly pattern: number | undefined;
   /** Of the bytes read; absent: all. */
   readonly part?: { readonly start: number; readonly length: number };
+  /** Of the machine's state beside the disk. */
+  readonly vmState?: boolean;
   readonly dump: boolean;
   readonly quiet: boolean;
   readonly machine: boolean;
@@ -64,9 +66,8 @@ export const readCommand: IoCommand = {
     if (given.has('b')) {
       requireSectors(offset, 'offset');
       requireSectors(length, 'count');
-      refuse('read failed: Operation not supported');
     }
-    return perform(session, 'read', { offset, length, pattern, part, ...flags });
+    return perform(session, 'read', { offset, length, pattern, part, vmState: given.has('b'), ...flags });
   },
 };
 
@@ -130,14 +131,15 @@ export interface ReadText {
 export async function readAndTell(
   session: Session,
   name: string,
-  { offset, length, pattern, part = { start: 0, length }, dump, quiet, machine }: Reading,
+  { offset, length, pattern, part = { start: 0, length }, vmState, dump, quiet, machine }: Reading,
 ): Promise<{ text: ReadText; matches: boolean }> {
   const started = performance.now();
   let buffer: Uint8Array;
   try {
-    requireRange(session.disk, offset, length);
+    if (!vmState) requireRange(session.disk, offset, length);
     buffer = newBuffer(length, 0);
-    await readRange(session.disk, offset, buffer);
+    if (vmState) await session.disk.snapshots.vmState.read(offset, buffer);
+    else await readRange(session.disk, offset, buffer);
   } catch (error) {
     throw session.requestFailed(name, error);
   }

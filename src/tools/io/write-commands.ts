@@ -50,18 +50,17 @@ async function writeOnce(session: Session, call: Call): Promise<void> {
   if (length > REQUEST_MAX && !given.has('n')) {
     refuse(`length cannot exceed ${REQUEST_MAX} without -n, given ${lengthText}`);
   }
-  const unsupported = given.has('b') || given.has('c');
-  if (unsupported) {
+  if (given.has('b') || given.has('c')) {
     requireSectors(offset, 'offset');
     requireSectors(length, 'count');
   }
   const content = source === undefined ? undefined : readSource(source, length);
   const flags = { fua: given.has('f'), unmap: given.has('u'), noFallback: given.has('n') };
   await perform(session, 'write', tellsOf(given, 'wrote', offset, length), async () => {
-    if (given.has('b')) refuse('write failed: Operation not supported');
-    requireRange(session.disk, offset, length);
+    if (!given.has('b')) requireRange(session.disk, offset, length);
     if (given.has('z')) return zeroRange(session.disk, offset, length, flags);
     const buffer = content === undefined ? newBuffer(length, pattern ?? DEFAULT_PATTERN) : repeated(content, length);
+    if (given.has('b')) return session.disk.snapshots.vmState.write(offset, buffer);
     await writeRange(session.disk, offset, buffer, { fua: flags.fua, compressed: given.has('c') });
   });
 }

@@ -1,15 +1,17 @@
 /** qemu-nbd's command line, read in its order and refused in its words (N-117). */
 import { type CacheMode, cacheSettings, type DiscardMode, discardMode } from '../../core/cache.ts';
+import type { SnapshotChoice } from '../../core/disk-snapshots.ts';
 import { BlockError } from '../../core/errors.ts';
 import { parseBoolOption } from '../../core/options.ts';
 import type { ExportOptions } from '../../nbd/server/export.ts';
-import { checkSnapshotArgument, keyValues } from '../command-line/arguments.ts';
+import { keyValues } from '../command-line/arguments.ts';
 import { Getopt } from '../command-line/getopt.ts';
 import { plainNumber } from '../command-line/numbers.ts';
 import type { ObjectList } from '../command-line/objects.ts';
 import { traceArgument } from '../command-line/trace.ts';
 import { Failure, HelpRequest } from '../failure.ts';
 import type { Messages } from '../output/stream.ts';
+import { snapshotChoice } from '../snapshots.ts';
 import { OPTIONS } from './options.ts';
 
 /** What one `--export` asks for. */
@@ -29,6 +31,8 @@ export interface NbdArguments {
   readonly exports: readonly ExportArgument[];
   readonly shared: number;
   readonly offset: number;
+  /** Inside the image; what is exported, for reading only. */
+  readonly loadSnapshot: SnapshotChoice | undefined;
   readonly cache: CacheMode;
   readonly discard: DiscardMode;
   readonly detectZeroes: 'off' | 'on' | 'unmap';
@@ -91,6 +95,7 @@ class ArgumentReader {
   readonly #exports: ExportArgument[] = [];
   #shared = 1;
   #offset = 0;
+  #loadSnapshot: SnapshotChoice | undefined;
   #cache: CacheMode | undefined;
   #discard: DiscardMode | undefined;
   #detectZeroes: 'off' | 'on' | 'unmap' = 'off';
@@ -132,7 +137,9 @@ class ArgumentReader {
       export: () => void this.#exports.push(exportArgument(value, this.#messages)),
       'export-name': () => checkLength('export name', value),
       description: () => checkLength('export description', value),
-      'load-snapshot': () => checkSnapshotArgument(value, (message, hint) => this.#messages.warning(message, hint)),
+      'load-snapshot': () => {
+        this.#loadSnapshot = snapshotChoice(value, (message, hint) => this.#messages.warning(message, hint), "`'");
+      },
     };
     handlers[key]?.();
   }
@@ -157,6 +164,7 @@ class ArgumentReader {
       exports: this.#exports,
       shared: this.#shared,
       offset: this.#offset,
+      loadSnapshot: this.#loadSnapshot,
       cache: this.#cache ?? 'writeback',
       discard: this.#discard ?? 'ignore',
       detectZeroes: this.#detectZeroes,

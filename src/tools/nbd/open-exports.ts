@@ -6,6 +6,7 @@ import type { NestedOptions } from '../../core/options.ts';
 import { keyValues } from '../command-line/arguments.ts';
 import { Failure } from '../failure.ts';
 import type { Messages } from '../output/stream.ts';
+import { loadSnapshot } from '../snapshots.ts';
 import type { ExportArgument, NbdArguments } from './arguments.ts';
 import type { ServedExport } from './run-server.ts';
 
@@ -35,11 +36,11 @@ export async function closeExports(exports: readonly ServedExport[]): Promise<vo
 }
 
 async function mainExport(graph: Graph, args: NbdArguments, file: string, messages: Messages): Promise<ServedExport> {
-  const { given, bitmaps, offset } = args;
-  if (given.has('load-snapshot')) {
-    throw new Failure('Failed to load snapshot: no format here can export internal snapshots');
-  }
-  const disk = await open(graph, imageSource(given, file, messages), file, openOptions(args, given.get('format')));
+  const { given, bitmaps, offset, loadSnapshot: snapshot } = args;
+  const asked = openOptions(args, given.get('format'));
+  const how = snapshot === undefined ? asked : { ...asked, writable: false };
+  const disk = await open(graph, imageSource(given, file, messages), file, how);
+  if (snapshot !== undefined) await withDiskUnlessFailed(disk, () => loadSnapshot(disk, snapshot));
   const options = {
     name: given.get('export-name') ?? '',
     description: given.get('description') ?? '',
@@ -52,6 +53,15 @@ async function mainExport(graph: Graph, args: NbdArguments, file: string, messag
     throw new Failure(`Offset (${offset}) has to be smaller than the image size (${disk.length})`);
   }
   return { disk, options };
+}
+
+async function withDiskUnlessFailed(disk: Disk, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    await disk.close().catch(() => {});
+    throw error;
+  }
 }
 
 function imageSource(given: NbdArguments['given'], file: string, messages: Messages): string | NestedOptions {

@@ -1,12 +1,14 @@
 /** What `info` tells about a node and those below it (T-INFO-1 to T-INFO-4). */
 import { alignUp } from '../../bytes/align.ts';
 import { formatSize } from '../../bytes/size.ts';
-import type { SpecificData } from '../../core/driver.ts';
+import { snapshotsIn } from '../../core/disk-snapshots.ts';
+import type { SnapshotInfo, SpecificData } from '../../core/driver.ts';
 import { allocatedSize, driverInfo } from '../../core/info.ts';
 import { hashOrder } from '../../core/key-order.ts';
 import type { BlockNode } from '../../core/node.ts';
 import { type NamedBacking, namedBacking } from '../../jobs/backing-chain.ts';
 import type { JsonObject } from './json.ts';
+import { snapshotJson, snapshotLines } from './snapshot-list.ts';
 
 export interface ImageInfo {
   readonly filename: string;
@@ -19,6 +21,7 @@ export interface ImageInfo {
   /** Undefined when the driver reports nothing about itself. */
   readonly dirty: boolean | undefined;
   readonly backing?: NamedBacking | undefined;
+  readonly snapshots?: readonly SnapshotInfo[];
   readonly specific: { readonly type: string; readonly data: SpecificData } | undefined;
   readonly children: readonly { readonly name: string; readonly info: ImageInfo }[];
 }
@@ -37,13 +40,16 @@ export function imageInfo(node: BlockNode): ImageInfo {
     encrypted: info?.encrypted ?? false,
     dirty: info === undefined ? undefined : (info.dirty ?? false),
     backing: namedBacking(node),
+    snapshots: snapshotsIn(node),
     specific: info?.specific,
     children: node.children.map((link) => ({ name: link.name, info: imageInfo(link.node) })),
   };
 }
 
 export function infoJson(info: ImageInfo): JsonObject {
+  const { snapshots = [] } = info;
   return {
+    snapshots: snapshots.length > 0 ? snapshots.map(snapshotJson) : undefined,
     'virtual-size': info.virtualSize,
     filename: info.filename,
     'cluster-size': info.clusterSize,
@@ -99,6 +105,7 @@ function commonLines(info: ImageInfo): string[] {
     ...(info.clusterSize === undefined ? [] : [`cluster_size: ${info.clusterSize}`]),
     ...(info.dirty === true ? ['cleanly shut down: no'] : []),
     ...backingLines(info.backing),
+    ...snapshotLines(info.snapshots ?? []),
     ...specificLines(info),
   ];
 }
