@@ -51,16 +51,18 @@ interface Table {
   readonly redirects: Redirect[];
 }
 
-/** Moves all clusters from the holes' limit on, as long as there are holes. */
-export async function moveData(image: Qcow2Image, holes: Holes, watch: CompactWatch): Promise<void> {
-  if (image.layout.hasDataFile) return;
+/** Moves all clusters from the holes' limit on, as long as there are holes. Resolves with how many were. */
+export async function moveData(image: Qcow2Image, holes: Holes, watch: CompactWatch): Promise<number> {
+  if (image.layout.hasDataFile) return 0;
   const mover = new DataMover(image, holes, watch);
   for (const [offset, use] of await l2Tables(image)) await mover.walk(offset, use);
   await mover.carryOut();
   watch.signal?.throwIfAborted();
+  return mover.moved;
 }
 
 class DataMover {
+  moved = 0;
   readonly #image: Qcow2Image;
   readonly #holes: Holes;
   readonly #watch: CompactWatch;
@@ -68,6 +70,7 @@ class DataMover {
   readonly #shared = new Map<HostOffset, Shared>();
   /** Of the batch. */
   #copies: Copy[] = [];
+  #packed: Copy[] = [];
   #bytes = 0;
   /** Counts that copies were given. */
   #counted: { readonly offset: HostOffset; readonly length: number; readonly uses: number }[] = [];
@@ -142,7 +145,8 @@ class DataMover {
     if (hole < 0) return undefined;
     const to = hole * clusterSize;
     await this.#count(to, clusterSize, total);
-    this.#copy(from, to, clusterSize);
+    this.#copies.push({ from, to, length: clusterSize });
+    this.#bytes += clusterSize;
     if (total > uses) this.#shared.set(from, { to, left: total - uses });
     return to;
   }
@@ -157,7 +161,8 @@ class DataMover {
     const place = await this.#packer.place(from, needed, uses);
     if (place === undefined) return undefined;
     await this.#count(place.to, needed, uses);
-    if (place.isNew) this.#copy(from, place.to, needed);
+    if (place.isNew) this.#packed.push({ from, to: place.to, length: needed });
+    this.#bytes += needed;
     return { ...compressedEntry({ offset: place.to, length: needed }, clusterBits), from, length, uses };
   }
 
@@ -178,23 +183,21 @@ class DataMover {
     this.#counted.push({ offset, length, uses });
   }
 
-  #copy(from: HostOffset, to: HostOffset, length: number): void {
-    this.#copies.push({ from, to, length });
-    this.#bytes += length;
-  }
-
   /** Copies what the batch moves, and lets the entries name the copies; durable. */
   async carryOut(): Promise<void> {
     const image = this.#image;
     const tables = this.#tables.filter(({ redirects }) => redirects.length > 0);
-    const [copies, counted] = [this.#copies, this.#counted];
+    const [copies, packed, counted] = [this.#copies, this.#packed, this.#counted];
     this.#copies = [];
+    this.#packed = [];
     this.#counted = [];
     this.#tables = [];
     this.#bytes = 0;
     this.#entries = 0;
     try {
-      await copyBytes(image, copies);
+      // Where something is stored is part of how it is encrypted.
+      await copyBytes(image, copies, image.cipher?.moved);
+      await copyBytes(image, packed);
       await image.refcounts.writeBack();
       await image.file.flush();
     } catch (error) {
@@ -204,7 +207,8 @@ class DataMover {
     }
     for (const table of tables) await redirect(image, table);
     await flush(image);
-    this.#watch.step(copies.length);
+    this.moved += copies.length + packed.length;
+    this.#watch.step(copies.length + packed.length);
   }
 }
 

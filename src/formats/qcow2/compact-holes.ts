@@ -64,15 +64,18 @@ export interface Copy {
   readonly length: number;
 }
 
+/** What is stored at `from`, as it must be stored at `to`. */
+export type Moved = (stored: Uint8Array, from: HostOffset, to: HostOffset) => Uint8Array;
+
 /** Copies, joining what lies side by side at both ends. Nothing is durable then. */
-export async function copyBytes({ file }: Qcow2Image, copies: readonly Copy[]): Promise<void> {
+export async function copyBytes({ file }: Qcow2Image, copies: readonly Copy[], moved?: Moved): Promise<void> {
   const pieces = [...joined(copies)];
   for (let first = 0; first < pieces.length; first += AT_ONCE) {
     await settled(
       pieces.slice(first, first + AT_ONCE).map(async ({ from, to, length }) => {
         const buffer = new Uint8Array(length);
         await file.read(from, buffer);
-        await file.write(to, buffer);
+        await file.write(to, moved === undefined ? buffer : moved(buffer, from, to));
       }),
     );
   }

@@ -120,21 +120,32 @@ export async function placeApart(image: Qcow2Image, long: readonly Structure[], 
   }
 }
 
-/** Short ones go into holes, long ones to the first places where they fit. */
-export async function moveStructures(image: Qcow2Image, holes: Holes, { long, short }: StructurePlan): Promise<void> {
+/** Into holes. Resolves with how many were moved. */
+export async function moveShort(image: Qcow2Image, holes: Holes, short: readonly Structure[]): Promise<number> {
   const { refcounts, layout } = image;
-  const { clusterSize } = layout;
+  let moved = 0;
   for (const each of short) {
     const hole = await holes.next();
     if (hole < 0) break;
-    await refcounts.change(hole * clusterSize, clusterSize, 1);
-    await relocate(image, each, hole * clusterSize);
+    await refcounts.change(hole * layout.clusterSize, layout.clusterSize, 1);
+    await relocate(image, each, hole * layout.clusterSize);
+    moved++;
   }
+  return moved;
+}
+
+/** To the first places where they fit. Resolves with how many clusters were moved. */
+export async function placeBack(image: Qcow2Image, long: readonly Structure[]): Promise<number> {
+  const { refcounts, layout } = image;
+  let moved = 0;
   for (const each of long) {
     const place = await allocateClusters(refcounts, each.clusters);
-    if (place < each.offset()) await relocate(image, each, place);
-    else await refcounts.change(place, each.clusters * clusterSize, -1);
+    if (place < each.offset()) {
+      await relocate(image, each, place);
+      moved += each.clusters;
+    } else await refcounts.change(place, each.clusters * layout.clusterSize, -1);
   }
+  return moved;
 }
 
 /** Copies it to a place that is counted already, and makes that known. A failure before that gives the place back. */

@@ -52,8 +52,9 @@ function giveUp(image: Qcow2Image, { from, uses }: Move): void {
   for (let use = 0; use < uses; use++) image.releases.add(from, image.layout.clusterSize, 'other');
 }
 
-/** Refcount blocks from the limit on. */
-export async function moveBlocks(image: Qcow2Image, holes: Holes): Promise<void> {
+/** Refcount blocks from the limit on. Resolves with how many were moved. */
+export async function moveBlocks(image: Qcow2Image, holes: Holes): Promise<number> {
+  let moved = 0;
   const { refcounts, layout } = image;
   const limit = holes.limit * layout.clusterSize;
   let batch: { readonly index: number; readonly move: Move }[] = [];
@@ -63,11 +64,13 @@ export async function moveBlocks(image: Qcow2Image, holes: Holes): Promise<void>
     const move = await moveTo(image, holes, from, 1);
     if (move === undefined) break;
     batch.push({ index, move });
+    moved++;
     if (batch.length < BATCH) continue;
     await carryBlocks(image, batch);
     batch = [];
   }
   await carryBlocks(image, batch);
+  return moved;
 }
 
 async function carryBlocks(
@@ -100,8 +103,9 @@ async function writeTableEntry(image: Qcow2Image, index: number, block: HostOffs
   await writeMetadata(image, MetadataClass.refcountTable, at, entry);
 }
 
-/** Refcount blocks behind the last used cluster that count nothing lose their place. */
-export async function dropEmptyBlocks(image: Qcow2Image): Promise<void> {
+/** Refcount blocks behind the last used cluster that count nothing lose their place. Resolves with how many did. */
+export async function dropEmptyBlocks(image: Qcow2Image): Promise<number> {
+  let dropped = 0;
   const { refcounts, layout, metadata, file } = image;
   const { refcountsPerBlock, clusterSize } = layout;
   await flush(image);
@@ -110,13 +114,15 @@ export async function dropEmptyBlocks(image: Qcow2Image): Promise<void> {
   for (let index = refcounts.table.length - 1; index > 0; index--) {
     const block = await refcounts.block(index);
     if (block === undefined) continue;
-    if (refcounts.freeIn(index, block) < refcountsPerBlock) return;
+    if (refcounts.freeIn(index, block) < refcountsPerBlock) break;
     await writeTableEntry(image, index, 0);
     await file.flush();
     refcounts.forgetBlock(index);
     metadata.remove(MetadataClass.refcountBlock, block.offset, clusterSize);
     image.releases.add(block.offset, clusterSize, 'other');
+    dropped++;
   }
+  return dropped;
 }
 
 /** An L1 table as it is in the file. */
@@ -158,8 +164,9 @@ export async function l2Tables(image: Qcow2Image): Promise<Map<HostOffset, L2Use
   return found;
 }
 
-/** L2 tables from the limit on. */
-export async function moveL2Tables(image: Qcow2Image, holes: Holes, { signal }: CompactWatch): Promise<void> {
+/** L2 tables from the limit on. Resolves with how many were moved. */
+export async function moveL2Tables(image: Qcow2Image, holes: Holes, { signal }: CompactWatch): Promise<number> {
+  let moved = 0;
   const limit = holes.limit * image.layout.clusterSize;
   let batch = new Map<HostOffset, Move>();
   for (const [from, { uses }] of await l2Tables(image)) {
@@ -167,6 +174,7 @@ export async function moveL2Tables(image: Qcow2Image, holes: Holes, { signal }: 
     const move = await moveTo(image, holes, from, uses);
     if (move === undefined) break;
     batch.set(from, move);
+    moved++;
     if (batch.size < BATCH) continue;
     await carryL2Tables(image, batch);
     batch = new Map();
@@ -174,6 +182,7 @@ export async function moveL2Tables(image: Qcow2Image, holes: Holes, { signal }: 
   }
   if (batch.size > 0) await carryL2Tables(image, batch);
   signal?.throwIfAborted();
+  return moved;
 }
 
 async function carryL2Tables(image: Qcow2Image, batch: ReadonlyMap<HostOffset, Move>): Promise<void> {

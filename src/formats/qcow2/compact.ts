@@ -7,17 +7,19 @@ import type { CompactOptions } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { moveData } from './compact-data.ts';
 import { Holes, usedClusters } from './compact-holes.ts';
-import { moveStructures, placeApart, planStructures } from './compact-structures.ts';
+import { moveShort, placeApart, placeBack, planStructures } from './compact-structures.ts';
 import { dropEmptyBlocks, moveBlocks, moveL2Tables } from './compact-tables.ts';
 import { dropZeroes } from './compact-zeroes.ts';
-import { CryptMethod } from './header.ts';
 import type { Qcow2Image } from './image.ts';
 import { check } from './repair.ts';
 import { shrinkFile, usedEnd } from './shrink-file.ts';
 import { flushAll } from './write-back.ts';
 
-/** Refcount blocks that are not needed any more leave holes themselves, which are closed by going over it again. */
-const ROUNDS = 4;
+/**
+ * Going over it again closes holes that were made last: by refcount blocks that are not needed any more, and by compressed
+ * clusters, which take more room than they leave where not all of it is known to be slack.
+ */
+const ROUNDS = 8;
 
 /** What all steps are given. */
 export interface CompactWatch {
@@ -26,15 +28,9 @@ export interface CompactWatch {
   step(clusters: number): void;
 }
 
-/**
- * Holds all requests back meanwhile. An abort stops where the image is whole. Throws BlockError EIO for an image with errors,
- * ENOTSUP for one that is encrypted by LUKS.
- */
+/** Holds all requests back meanwhile. An abort stops where the image is whole. Throws BlockError EIO for an image with errors. */
 export async function compact(image: Qcow2Image, options: CompactOptions): Promise<void> {
   image.requireUsable();
-  if (image.header.cryptMethod === CryptMethod.luks) {
-    throw new BlockError('ENOTSUP', 'Images with LUKS encryption cannot be compacted', { node: image.node });
-  }
   await image.gate.close();
   try {
     await compactAlone(image, options);
@@ -82,7 +78,7 @@ async function requireSound(image: Qcow2Image, signal: AbortSignal | undefined):
   return report.allocatedClusters ?? 0;
 }
 
-/** Moves what lies behind where the file could end. Resolves with whether there was anything to do. */
+/** Moves what lies behind where the file could end. Resolves with whether anything was moved. */
 async function closeGaps(image: Qcow2Image, watch: CompactWatch): Promise<boolean> {
   const used = await usedClusters(image);
   const end = (await usedEnd(image)) / image.layout.clusterSize;
@@ -90,11 +86,12 @@ async function closeGaps(image: Qcow2Image, watch: CompactWatch): Promise<boolea
   const plan = await planStructures(image, used);
   await placeApart(image, plan.long, used);
   const holes = new Holes(image.refcounts, plan.limit);
-  await moveBlocks(image, holes);
-  await moveL2Tables(image, holes, watch);
-  await moveData(image, holes, watch);
-  await moveStructures(image, holes, plan);
-  await dropEmptyBlocks(image);
+  let moved = await moveBlocks(image, holes);
+  moved += await moveL2Tables(image, holes, watch);
+  moved += await moveShort(image, holes, plan.short);
+  moved += await moveData(image, holes, watch);
+  moved += await placeBack(image, plan.long);
+  moved += await dropEmptyBlocks(image);
   await flushAll(image);
-  return (await usedEnd(image)) / image.layout.clusterSize < end;
+  return moved > 0;
 }

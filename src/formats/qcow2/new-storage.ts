@@ -39,6 +39,7 @@ export async function newStorage(image: Qcow2Image): Promise<NewStorage | undefi
 function numberOf(image: Qcow2Image, part: number): number | undefined {
   const { clusterSize } = image.layout;
   const guest = part * clusterSize;
+  if (image.l1.l2Offset(Math.floor(guest / image.layout.l2Reach)) === 0) return -1;
   const length = Math.min(clusterSize, image.length - guest);
   const run = findRun(image, guest, length);
   if (run === undefined || run.length < length) return undefined;
@@ -49,17 +50,22 @@ function numberOf(image: Qcow2Image, part: number): number | undefined {
 /** Counts the clusters first, since a table that is made for them takes what is free. */
 async function adopt(image: Qcow2Image, { first, end }: FreeRange, parts: readonly number[]): Promise<void> {
   if (parts.length === 0) return;
-  const { clusterSize, extended } = image.layout;
+  const { clusterSize, extended, entryBytes } = image.layout;
   if (first + parts.length > end) throw new BlockError('ENOSPC', 'More storage was used than was given out');
   await image.refcounts.change(first * clusterSize, parts.length * clusterSize, 1);
   image.preallocated = undefined;
-  for (const [index, part] of parts.entries()) {
-    const guest = part * clusterSize;
-    const host = (first + index) * clusterSize;
-    const slice = await sliceToChange(image, guest);
-    const old = readEntry(image, slice, guest);
-    const allocated = extended ? 0xffffffff : 0;
-    writeEntry(image, slice, guest, { high: highWord(host, true), low: lowWord(host), zero: 0, allocated });
-    releaseEntry(image, old, 'never');
+  const allocated = extended ? 0xffffffff : 0;
+  for (let index = 0; index < parts.length; ) {
+    // One slice for all parts in it, which come in ascending order.
+    const slice = await sliceToChange(image, (parts[index] ?? 0) * clusterSize);
+    const reach = image.l2.entryBytes / entryBytes;
+    const sliceEnd = (Math.floor((parts[index] ?? 0) / reach) + 1) * reach;
+    for (let part = parts[index]; part !== undefined && part < sliceEnd; part = parts[++index]) {
+      const guest = part * clusterSize;
+      const host = (first + index) * clusterSize;
+      const old = readEntry(image, slice, guest);
+      writeEntry(image, slice, guest, { high: highWord(host, true), low: lowWord(host), zero: 0, allocated });
+      releaseEntry(image, old, 'never');
+    }
   }
 }

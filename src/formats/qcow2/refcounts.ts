@@ -143,6 +143,7 @@ export class Refcounts {
       if (cluster > first) await this.changeLocked(first * clusterSize, (cluster - first) * clusterSize, -delta);
       throw error;
     }
+    if (delta > 0 && this.hint >= first && this.hint < end) this.hint = end;
     return freed;
   }
 
