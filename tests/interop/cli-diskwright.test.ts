@@ -177,6 +177,16 @@ describe('standard input and output', () => {
     expect([run.status, run.stdout, run.stderr]).toEqual([0, '', '']);
   });
 
+  test('Q-BEY-2: a qcow2 image to standard output, in one pass, which qemu-img finds sound and the same', () => {
+    const commands = [
+      `'${pair.program('diskwright')}' convert -O qcow2 -o cluster_size=4k,lazy_refcounts=on disk.raw - | cat > piped.qcow2`,
+      'qemu-img check -q piped.qcow2',
+      'qemu-img compare -q -f raw -F qcow2 disk.raw piped.qcow2',
+    ];
+    const run = spawnSync('sh', ['-c', commands.join(' && ')], { cwd: pair.ours, encoding: 'utf8' });
+    expect([run.status, run.stdout, run.stderr]).toEqual([0, '', '']);
+  });
+
   for (const target of ['from-pipe.vdi', 'from-pipe.raw']) {
     test(`a pipe to ${target}, whose size shows at its end only`, () => {
       good(`convert - ${target}`, disk());
@@ -195,7 +205,9 @@ describe('standard input and output', () => {
   test('what cannot be is refused before anything is made', () => {
     const refusals: readonly (readonly [string, string])[] = [
       ['convert - -', 'Standard input can only be converted to a file.'],
-      ['convert -O vdi disk.raw -', 'Standard output takes raw data only.'],
+      ['convert -O vdi disk.raw -', "Images of format 'vdi' cannot be written in one pass."],
+      ['convert -c -O qcow2 disk.raw -', 'Compressed images cannot be written in one pass.'],
+      ['convert -O qcow2 -B a -F raw disk.raw -', 'Images over others cannot be written in one pass.'],
       ['convert -f vdi - x.raw', 'Standard input gives raw data only.'],
       ['convert - disk.raw x.raw', 'Standard input can only be the only source.'],
     ];
