@@ -143,6 +143,7 @@ export {
   replay as replayLog,
 } from './jobs/replay.ts';
 export { parseSizeChange, type ResizeOptions, resizeDisk, type SizeChange } from './jobs/resize.ts';
+export { type StreamedImage, type StreamOptions, streamImage } from './jobs/stream.ts';
 export { NbdClient as NbdConnection, type NbdClientOptions as NbdConnectionOptions } from './nbd/client/client.ts';
 export { type TlsCredentialsById, tlsCredentials } from './nbd/client/credentials.ts';
 export type { ExportFacts } from './nbd/client/facts.ts';

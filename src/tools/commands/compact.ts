@@ -16,7 +16,7 @@ export const compactCommand: Command = {
   description:
     'Works in place. An interruption, even a power cut, leaves a good image. Zero-fill free space in the disk first to\ngain more: parts that hold zeroes are given back.',
   options: [FORMAT, PROGRESS, PROGRESS_MODE, QUIET, OBJECT, IMAGE_OPTS],
-  examples: ['compact disk.vdi'],
+  examples: ['compact disk.vdi', 'compact -p disk.qcow2'],
   run,
 };
 

@@ -29,7 +29,7 @@ export const convertCommand: Command = {
     '[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] [-l snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage] filename [filename2 [...]] output_filename',
   operands: 'SOURCE... TARGET',
   description:
-    'Several sources are put one behind another. The target gets its name when it is complete: an interruption leaves\nno file that looks whole. SOURCE or TARGET may be "-": raw data from standard input, to standard output.\nThe target stands alone; with -B only what the source stores itself is copied, over an image that has the rest.',
+    'Several sources are put one behind another. The target gets its name when it is complete: an interruption leaves\nno file that looks whole. SOURCE may be "-", raw data from standard input;\nTARGET may be "-", a raw or qcow2 image to standard output, in one pass.\nThe target stands alone; with -B only what the source stores itself is copied, over an image that has the rest.',
   options: [
     SHORT_FORMAT,
     { short: 'O', argument: 'FMT', help: "the target's format; default: as its name ends, else raw" },
@@ -71,6 +71,7 @@ export const convertCommand: Command = {
     'convert disk.raw disk.vdi',
     'convert -p -O raw disk.vdi disk.img',
     'convert disk.vdi - | gzip > disk.raw.gz',
+    'convert disk.raw -O qcow2 - | ssh host "cat > disk.qcow2"',
     'convert -c -O qcow2 -o compression_type=zstd disk.raw small.qcow2',
     'convert -n -O vdi disk.raw existing.vdi',
     'convert --flatten overlay.vdi alone.vdi',
