@@ -74,12 +74,18 @@ export async function mendBitmaps(image: Qcow2Image, report: CheckReport, { find
   const { bitmaps, extensions } = image;
   if (extensions.bitmaps === undefined) return;
   if (bitmaps.broken !== undefined) return dropAll(image, report, finding, bitmaps.broken.message);
+  if (isElsewhereUsed(image, extensions.bitmaps.directoryOffset, extensions.bitmaps.directorySize)) {
+    return dropAll(image, report, finding, 'Bitmap directory overlaps other metadata');
+  }
   let room = clustersOf(image);
   for (const [index, bitmap] of bitmaps.stored.entries()) {
     const words = await wordsOf(image, bitmap);
     const name = `bitmap '${bitmap.name}'`;
-    if (words === undefined) return dropAll(image, report, finding, `${name}: its table cannot be read`);
-    const isBad = (word: number) => word === Word.bad || word >= image.file.length();
+    if (words === undefined || isElsewhereUsed(image, bitmap.tableOffset, bitmap.tableEntries * WORD_BYTES)) {
+      return dropAll(image, report, finding, `${name} has a table that cannot be`);
+    }
+    const isBad = (word: number) =>
+      word === Word.bad || word >= image.file.length() || isElsewhereUsed(image, word, image.layout.clusterSize);
     for (const [at, word] of words.entries()) {
       if (!isBad(word)) continue;
       finding(`Repairing ${name} table entry ${at} cannot be: the bitmap is inconsistent`);
@@ -96,6 +102,12 @@ export async function mendBitmaps(image: Qcow2Image, report: CheckReport, { find
     report.corruptionsFixed++;
   }
   await image.file.flush();
+}
+
+/** Whether other metadata lie there too. */
+export function isElsewhereUsed({ metadata }: Qcow2Image, offset: number | bigint, length: number | bigint): boolean {
+  const own = MetadataClass.bitmapDirectory | MetadataClass.bitmapData;
+  return metadata.classesIn(Number(offset), Number(length), ~own) !== 0;
 }
 
 /** In place: a record's flags are in one sector. Durable. */
@@ -121,7 +133,9 @@ async function dropAll(
   finding: CheckOptions['finding'],
   why: string,
 ): Promise<void> {
-  const { bitmaps, header } = image;
+  const { bitmaps, header, metadata, extensions } = image;
+  const { directoryOffset = 0, directorySize = 0 } = extensions.bitmaps ?? {};
+  metadata.remove(MetadataClass.bitmapDirectory, Number(directoryOffset), Number(directorySize));
   finding(`Repairing ${why}: all bitmaps are dropped`);
   await changeHeader(image, { autoclear: header.autoclear & ~Autoclear.bitmaps }, { bitmaps: undefined });
   bitmaps.stored = [];

@@ -146,6 +146,18 @@ describe('a session', () => {
     ]);
   });
 
+  test('Q-BMP-5: an extension that lies in two sectors', async () => {
+    const host = await keeping(['b0'], { cluster_size: 65536, data_file: `/${'d'.repeat(487)}` });
+    const { extensionAt } = onDisk(host);
+    expect([Math.floor(extensionAt / 512), Math.floor((extensionAt + 23) / 512)]).toEqual([1, 2]);
+    {
+      await using disk = await open(host);
+      await disk.write(8192, new Uint8Array(1));
+      expect(flags(host)).toEqual(['ia']);
+    }
+    expect(onDisk(host)).toMatchObject({ valid: true, bitmaps: [{ inUse: false, dirty: [0, 1, 16] }] });
+  });
+
   test('Q-BMP-4: read-only, nothing is written, and bitmaps can only be looked at', async () => {
     const host = await keeping(['b0']);
     const before = host.contents(PATH);

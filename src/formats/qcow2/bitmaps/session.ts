@@ -4,9 +4,10 @@ import { BitmapList, type BitmapStore } from '../../../bitmaps/bitmap-list.ts';
 import type { DirtyBitmap } from '../../../bitmaps/dirty-bitmap.ts';
 import { alignUp } from '../../../bytes/align.ts';
 import type { OpenContext } from '../../../core/driver.ts';
-import { BlockError } from '../../../core/errors.ts';
+import { BlockError, withErrno } from '../../../core/errors.ts';
 import type { Qcow2Image } from '../image.ts';
 import { MetadataClass } from '../overlap.ts';
+import { isElsewhereUsed } from './check.ts';
 import { type ReadingBudget, readBitmap } from './content.ts';
 import {
   BITMAPS_MAX,
@@ -51,6 +52,7 @@ export class BitmapSession {
     if (this.list.store === undefined || bitmaps.broken !== undefined) return this.arm();
     const budget = { bytes: alignUp(file.length(), layout.clusterSize) };
     try {
+      requireApart(image);
       for (const stored of bitmaps.stored) await this.#loadOne(image, stored, budget);
     } catch (error) {
       this.#forgetAll();
@@ -70,6 +72,9 @@ export class BitmapSession {
     if (!isUsable(stored)) return bitmap.markInconsistent();
     const { content } = bitmap;
     const ranges = await readBitmap(image, stored, content, budget);
+    if (ranges.some(({ offset, length }) => isElsewhereUsed(image, offset, length))) {
+      throw withErrno('EINVAL', `Could not read bitmap '${name}' from image`, { node: image.node });
+    }
     image.bitmaps.places.set(tableOffset, ranges);
     if (image.writable)
       for (const { offset, length } of ranges) image.metadata.add(MetadataClass.bitmapData, offset, length);
@@ -203,6 +208,13 @@ export class BitmapSession {
     const bytes = more.reduce((sum, text) => sum + recordBytes(length(text), 0), directoryBytes(bitmaps.stored));
     if (bytes > DIRECTORY_BYTES_MAX) throw refuse('EINVAL', 'Not enough space in the bitmap directory');
   }
+}
+
+/** Of an image that is written: where other metadata are, none of bitmaps can be. Throws BlockError. */
+function requireApart(image: Qcow2Image): void {
+  const { directoryOffset = 0, directorySize = 0 } = image.extensions.bitmaps ?? {};
+  if (!isElsewhereUsed(image, directoryOffset, directorySize)) return;
+  throw new BlockError('EINVAL', 'Broken bitmap directory', { node: image.node });
 }
 
 const TOO_LARGE = 'Too much space will be occupied by the bitmap. Use larger granularity';
