@@ -1,4 +1,5 @@
 /** Snapshots inside a disk's image, and the machine state beside the disk, for users of the library. */
+import { requireUnblocked } from './blockers.ts';
 import type { Disk } from './disk.ts';
 import type { DriverSnapshots, DriverVmState, NewSnapshot, SnapshotInfo, SnapshotWorkOptions } from './driver.ts';
 import { BlockError, codeOf, notSupported, withErrno } from './errors.ts';
@@ -53,6 +54,7 @@ export class DiskSnapshots {
   async create(name = '', { signal, ...given }: CreateSnapshotOptions = {}): Promise<SnapshotInfo> {
     const driver = this.#driver();
     this.#requireWritable();
+    requireUnblocked(this.#disk.node, 'internal-snapshot', this.#disk.node.deviceOrNodeName);
     const wanted = { time: this.#disk.graph.host.clock.wall(), ...given, name };
     await this.#alone(() => driver.create(wanted, signal === undefined ? {} : { signal }));
     const made = driver.list().at(-1);
@@ -81,6 +83,7 @@ export class DiskSnapshots {
   async delete(which: SnapshotChoice, options: SnapshotWorkOptions = {}): Promise<void> {
     const driver = this.#driver();
     this.#requireWritable();
+    requireUnblocked(this.#disk.node, 'internal-snapshot-delete', this.#disk.node.deviceOrNodeName);
     await this.#alone(async () => {
       const index = indexOf(driver.list(), which);
       if (index < 0) throw this.#error('ENOENT', "Can't find the snapshot");

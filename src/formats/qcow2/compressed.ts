@@ -143,7 +143,9 @@ function neighbours(places: readonly CompressedPlace[]): CompressedPlace[][] {
   for (const place of places) {
     const last = groups.at(-1);
     const gap = place.offset - end;
-    const joins = last !== undefined && gap >= -SECTOR && gap <= GAP_MAX && length + gap + place.length <= FETCH_MAX;
+    // What was written later may lie right before.
+    const follows = last !== undefined && place.offset > (last.at(-1)?.offset ?? 0);
+    const joins = follows && gap >= -SECTOR && gap <= GAP_MAX && length + gap + place.length <= FETCH_MAX;
     if (joins) last.push(place);
     else groups.push([place]);
     length = joins ? length + gap + place.length : place.length;

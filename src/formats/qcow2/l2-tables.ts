@@ -62,7 +62,9 @@ export function makeL2Writable(image: Qcow2Image, l1Index: number): Promise<void
     }
     // When this fails the file may name the table already: it stays counted, a leak at worst.
     await writeL1Entry(image, l1Index, place);
-    if (old !== 0) image.releases.add(old, layout.clusterSize, 'other');
+    if (old === 0) return;
+    image.metadata.remove(MetadataClass.activeL2, old, layout.clusterSize);
+    image.releases.add(old, layout.clusterSize, 'other');
   });
 }
 

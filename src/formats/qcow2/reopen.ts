@@ -3,6 +3,7 @@ import type { ReopenStep } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { startCleaning, stopCleaning } from './cache-cleaning.ts';
 import type { Qcow2Image } from './image.ts';
+import { indexInactiveTables } from './inactive-tables.ts';
 import { markClean } from './lazy.ts';
 import { type Qcow2Options, settingsFor } from './options.ts';
 import { requireDisk } from './snapshots.ts';
@@ -31,6 +32,7 @@ export async function prepareReopen(image: Qcow2Image, options: Qcow2Options, wr
     abort() {},
     async finish() {
       if (becomes) await becomeWritable(image, { checkOnly: false });
+      else if (image.writable) await indexInactiveTables(image);
     },
   };
 }

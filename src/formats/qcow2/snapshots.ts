@@ -1,14 +1,13 @@
 /** Snapshots inside the image: made, gone back to, deleted, each by one switch of states (Q-SNAP-4 to Q-SNAP-6). */
-import { alignUp } from '../../bytes/align.ts';
 import type { NewSnapshot, SnapshotWorkOptions } from '../../core/driver.ts';
 import { BlockError, errorText } from '../../core/errors.ts';
-import { checkTable } from './header-checks.ts';
 import type { Qcow2Image } from './image.ts';
 import { L1_ENTRY_BYTES, L1Table } from './l1-table.ts';
 import { L1_BYTES_MAX, l1EntriesFor, SNAPSHOTS_MAX } from './layout.ts';
 import { writeMetadata } from './metadata-io.ts';
 import { NextCounts } from './next-counts.ts';
 import { MetadataClass } from './overlap.ts';
+import { readSnapshotL1 } from './snapshot-l1.ts';
 import {
   completed,
   EXTRA_KNOWN,
@@ -93,7 +92,7 @@ export async function applySnapshot(
   { signal }: SnapshotWorkOptions,
 ): Promise<void> {
   prepare(image);
-  if (image.extensions.bitmaps !== undefined) {
+  if (image.bitmaps.any()) {
     throw new BlockError('EBUSY', 'Device has active dirty bitmaps', { node: image.node });
   }
   const kept = await readSnapshotL1(image, which);
@@ -173,20 +172,6 @@ async function placeSnapshotTable(
   const offset = await counts.take(Math.ceil(bytes.length / clusterSize));
   await writeMetadata(image, MetadataClass.snapshotTable, offset, bytes);
   return { snapshots, snapshotTableOffset: offset };
-}
-
-/** Throws BlockError where the table cannot be one (Q-HDR-6), or cannot be read. */
-async function readSnapshotL1(image: Qcow2Image, { l1Offset, l1Entries }: Snapshot): Promise<L1Table> {
-  const { clusterSize } = image.layout;
-  const length = l1Entries * L1_ENTRY_BYTES;
-  checkTable('Snapshot L1 table', l1Offset, length, L1_BYTES_MAX, clusterSize);
-  const offset = Number(l1Offset);
-  if (offset + length > alignUp(image.file.length(), clusterSize)) {
-    throw new BlockError('EIO', 'Failed to read l1 table for snapshot', { node: image.node });
-  }
-  const bytes = new Uint8Array(length);
-  if (length > 0) await image.file.read(offset, bytes);
-  return new L1Table(offset, bytes);
 }
 
 /** Bytes. Throws BlockError where the table says what no disk can have. */

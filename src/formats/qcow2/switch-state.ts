@@ -6,6 +6,7 @@ import { setU64, viewOf } from '../../bytes/big-endian.ts';
 import { BlockError } from '../../core/errors.ts';
 import { FIELD_AT, type Qcow2Header } from './header.ts';
 import type { Qcow2Image } from './image.ts';
+import { indexInactiveTables } from './inactive-tables.ts';
 import type { L1Table } from './l1-table.ts';
 import { writeHeaderField } from './metadata-io.ts';
 import type { NextCounts, NextTable } from './next-counts.ts';
@@ -40,6 +41,7 @@ export async function switchState(image: Qcow2Image, counts: NextCounts, next: N
     snapshotTableOffset: next.snapshotTableOffset,
   });
   await writeFields(image, header, () => adopt(image, header, refcountTable, next));
+  await indexInactiveTables(image);
   await giveBack(image, counts);
 }
 

@@ -2,6 +2,7 @@
 import { BlockError, codeOf, withErrno } from '../../core/errors.ts';
 import { Autoclear, Incompatible } from './header.ts';
 import type { Qcow2Image } from './image.ts';
+import { indexInactiveTables } from './inactive-tables.ts';
 import { repairDirty } from './repair.ts';
 import { rewriteHeader } from './write-header.ts';
 
@@ -11,6 +12,7 @@ export async function becomeWritable(image: Qcow2Image, { checkOnly }: { checkOn
   const { header } = image;
   image.writable = true;
   image.indexMetadata();
+  await indexInactiveTables(image);
   image.dirtyBitSet = (header.incompatible & Incompatible.dirty) !== 0n;
   const unknown = header.autoclear & ~KNOWN_AUTOCLEAR;
   if ((unknown !== 0n || image.bitmaps.stale) && !checkOnly) {

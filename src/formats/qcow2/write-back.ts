@@ -9,6 +9,9 @@ import { writeMetadata } from './metadata-io.ts';
 import { MetadataClass } from './overlap.ts';
 import type { Release } from './releases.ts';
 
+/** A compaction changes tables of snapshots too. */
+const L2_CLASSES = MetadataClass.activeL2 | MetadataClass.inactiveL2;
+
 /** Makes everything completed before the call durable. One runs at a time; those that wait share the next. */
 export function flush(image: Qcow2Image): Promise<void> {
   image.requireUsable();
@@ -64,7 +67,7 @@ async function writeSlices(image: Qcow2Image, taken: readonly TakenEntry[]): Pro
   for (const { entry, bytes } of taken) {
     try {
       await image.raise('l2_update');
-      await writeMetadata(image, MetadataClass.activeL2, entry.offset, bytes);
+      await writeMetadata(image, L2_CLASSES, entry.offset, bytes);
     } catch (error) {
       if (failure === undefined || codeOf(error) === 'ENOSPC') failure = error;
     }
