@@ -15,13 +15,15 @@ export function amendSchema(driver: DriverSpec): AnySchema {
 /** Throws BlockError EINVAL for the first option that there is not, or whose value cannot be. */
 export function checkAmendOptions(driver: DriverSpec, options: OptionTree): void {
   const schema = amendSchema(driver);
+  const forCreation: object = driver.create?.options ?? {};
   for (const [name, value] of Object.entries(options)) {
     const spec = Object.hasOwn(schema, name) ? schema[name] : undefined;
     if (spec !== undefined) {
       spec.parse(value, name);
       continue;
     }
-    const isForCreation = Object.hasOwn(driver.create?.options ?? {}, name);
+    // As qemu-img says it: of options that an image could be made with, all of them.
+    const isForCreation = Object.keys(options).every((each) => Object.hasOwn(forCreation, each));
     const hint = isForCreation ? 'This option is only supported for image creation' : undefined;
     throw new BlockError('EINVAL', `Invalid parameter '${name}'`, { hint });
   }
