@@ -56,7 +56,7 @@ describe('the crash lab', () => {
   });
 
   for (const [i, variant] of VARIANTS.entries()) {
-    test(`finds that ${variant.name}`, { timeout: 300_000 }, async () => {
+    test(`finds that ${variant.name}`, { timeout: 60_000 }, async () => {
       const broken = await kitWith(variant, `variant-${i}`);
       const failure = await vdiInTheLab(broken, PLAN).then(
         (report) => report,

@@ -34,6 +34,12 @@ export const VARIANTS: readonly Variant[] = [
     to: 'await writeHeader(image, image.slots.end - 1);',
   },
   {
+    name: 'the map is copied when it is written, not when the flush begins',
+    file: 'write-back.ts',
+    from: 'pieces.map(({ from, bytes }) => file.write(mapOffset + from * ENTRY_BYTES, bytes))',
+    to: 'ranges.map(({ from, to }) => file.write(mapOffset + from * ENTRY_BYTES, mapBytes(image.map, from, to)))',
+  },
+  {
     name: 'the map is written one entry too far',
     file: 'write-back.ts',
     from: 'file.write(mapOffset + from * ENTRY_BYTES, bytes)',
