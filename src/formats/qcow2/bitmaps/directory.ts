@@ -35,7 +35,7 @@ const NAME_MAX = 1023;
 const GRANULARITY_BITS = { min: 9, max: 31 } as const;
 const TABLE_MAX = 2 ** 27;
 /** Most bytes of one bitmap's data. */
-export const BITMAP_BYTES_MAX = 512 << 20;
+const BITMAP_BYTES_MAX = 512 << 20;
 export const DIRECTORY_BYTES_MAX = 67_107_840;
 export const BITMAPS_MAX = 65535;
 

@@ -47,6 +47,7 @@ export class BitmapSession {
   async load(): Promise<void> {
     const image = this.#image();
     const { bitmaps, file, layout } = image;
+    bitmaps.any = () => bitmaps.stored.length > 0 || this.list.all.length > 0;
     bitmaps.checkResize = (length) => this.#checkResize(length);
     bitmaps.dropAll = () => this.#dropAll();
     if (this.list.store === undefined || bitmaps.broken !== undefined) return this.arm();

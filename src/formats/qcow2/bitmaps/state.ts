@@ -13,6 +13,8 @@ export interface BitmapState {
   stale: boolean;
   /** What each takes up, by its table's offset; only of those that were read or written. */
   readonly places: Map<number, readonly FileRange[]>;
+  /** Whether there are any, in the file or in memory only. */
+  any: () => boolean;
   /** Throws BlockError where a bitmap could not be kept with a disk of `length` bytes (Q-SIZE-1). */
   checkResize: (length: number) => void;
   /** Drops all of them, in memory too, as version 2 has none (Q-AM-3); durable. Throws BlockError, EBUSY while one is in use. */
@@ -27,6 +29,7 @@ export function noBitmaps(): BitmapState {
     broken: undefined,
     stale: false,
     places: new Map(),
+    any: () => false,
     checkResize() {},
     async dropAll() {},
     lock: new Mutex(),

@@ -19,7 +19,7 @@ export const Word = { allZeroes: 0, allOnes: 1, bad: -1 } as const;
 const PIECE = 1 << 20;
 
 /** What a word says: an offset, or one of {@link Word}. */
-export function decodeWord(high: number, low: number, clusterSize: number): number {
+function decodeWord(high: number, low: number, clusterSize: number): number {
   const offset = offsetOf(high, low);
   const isReserved = (high & 0xff000000) !== 0 || (low & 0x1fe) !== 0;
   if (isReserved || offset % clusterSize !== 0 || (offset !== 0 && (low & 1) !== 0)) return Word.bad;
