@@ -3,7 +3,7 @@
  * A recorded disk notes in its host's log what it was asked and what was confirmed; the check reads the notes.
  */
 
-import type { WriteFlags, ZeroFlags } from '../core/driver.ts';
+import type { DataFlags, ZeroFlags } from '../core/driver.ts';
 import { differsAt } from './compare-bytes.ts';
 import type { DiskUnderTest } from './disk-under-test.ts';
 import type { SimHost } from './sim-host.ts';
@@ -22,7 +22,7 @@ type Note =
 /** The requests of a workload that are followed. */
 export interface RecordedDisk<D extends DiskUnderTest = DiskUnderTest> {
   readonly disk: D;
-  write(offset: number, data: Uint8Array, flags?: WriteFlags): Promise<void>;
+  write(offset: number, data: Uint8Array, flags?: DataFlags): Promise<void>;
   writeZeroes(offset: number, length: number, flags?: ZeroFlags): Promise<void>;
   discard(offset: number, length: number): Promise<void>;
   truncate(length: number): Promise<void>;

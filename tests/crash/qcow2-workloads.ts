@@ -258,6 +258,31 @@ export const WORKLOADS: readonly Workload[] = [
     },
   },
   {
+    name: 'compressed writes, over each other and over plain ones',
+    size: 30 * CLUSTER,
+    options: SMALL,
+    host: { seed: 7, latency: { min: 0, max: 4 } },
+    before: (disk) => fill(disk, 1, 2, 3),
+    async run(disk) {
+      const packed = (first: number, count: number, byte: number) => {
+        const bytes = new Uint8Array(count * CLUSTER).fill(byte);
+        bytes.set(data(byte, 150), CLUSTER >> 1);
+        return disk.write(first * CLUSTER, bytes, { compressed: true });
+      };
+      await packed(0, 6, 1);
+      await disk.flush();
+      await Promise.all([packed(3, 5, 2), packed(10, 4, 3)]);
+      await disk.write(4 * CLUSTER + 9, data(4, 100));
+      await disk.flush();
+      await disk.discard(5 * CLUSTER, 2 * CLUSTER);
+      await packed(11, 2, 5);
+      await Promise.all([disk.flush(), packed(20, 5, 6)]);
+      await disk.write(20 * CLUSTER, data(7, 2 * CLUSTER));
+      await packed(0, 2, 8);
+      await disk.flush();
+    },
+  },
+  {
     name: 'lazy refcounts',
     size: 100 * CLUSTER,
     options: { ...SMALL, lazy_refcounts: true },

@@ -335,6 +335,31 @@ export const REQUESTS: readonly IoGroup[] = [
       run(RAW, 'aio_write -P 6 8k 512', 'close', 'length', 'open -o driver=raw a.raw', 'read -P 6 8k 512'),
     ],
   },
+  {
+    name: 'compressed writes (T-WRITE-2, Q-WR-9)',
+    runs: [
+      run(
+        '-f qcow2 packed.qcow2',
+        'write -c -P 1 0 64k',
+        'write -c 64k 512',
+        'write -c 512 64k',
+        'write -c 0 0',
+        'write -c -P 2 640k 44k',
+        'write -c 640k 43k',
+        'write -c -z 512k 64k',
+        'write -c -s src 128k 192k',
+        'write -c 2M 64k',
+        'write -c -f 0 64k',
+        'aio_write -c 0 64k',
+        'read -P 1 0 64k',
+        'read -P 2 640k 44k',
+        'map',
+      ),
+      run('-f qcow2 packed.qcow2', 'read -P 1 0 64k', 'read -v 131070 20', 'read -P 2 655360 45056', 'map'),
+      run('-r -f qcow2 packed.qcow2', 'write -c 0 64k'),
+      run('-f raw a.raw', 'write -c 0 64k'),
+    ],
+  },
 ];
 
 export const IMAGES: readonly IoGroup[] = [

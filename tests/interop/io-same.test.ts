@@ -31,6 +31,7 @@ function prepareImages(pair: SideBySide): void {
   pair.prepare('qemu-img', 'create', '-q', '-f', 'raw', 'holes.raw', '64M');
   pair.prepare('qemu-io', '-f', 'raw', '-c', 'write -q 1M 64k', '-c', 'write -q 5000000 9000', 'holes.raw');
   pair.prepare('qemu-img', 'create', '-q', '-f', 'vdi', 'a.vdi', '8M');
+  pair.prepare('qemu-img', 'create', '-q', '-f', 'qcow2', 'packed.qcow2', '700000');
   pair.prepare('qemu-img', 'convert', '-O', 'vdi', 'holes.raw', 'data.vdi');
   const other = Buffer.alloc(MIB);
   other[4096] = 1;
