@@ -49,6 +49,7 @@ export { type CreateRequest, createImage } from './core/create.ts';
 export { isSuspended, removeBreakpoint, resumeBreakpoint, setBreakpoint } from './core/debug.ts';
 export type { Device, DeviceListener, DeviceOptions, Devices } from './core/device.ts';
 export { Disk, type OpenOptions } from './core/disk.ts';
+export type { CreateSnapshotOptions, DiskSnapshots, SnapshotChoice, VmState } from './core/disk-snapshots.ts';
 export * from './core/driver.ts';
 export {
   addContext,
@@ -84,6 +85,7 @@ export {
   type PermissionSet,
   type Permissions,
 } from './core/permissions.ts';
+export type { SnapshotRecord } from './core/snapshot-record.ts';
 export type { BlockStatus } from './core/status.ts';
 export { type SecretsById, secrets } from './crypto/secrets.ts';
 export { DRIVERS } from './drivers.ts';

@@ -54,6 +54,7 @@ const EXPECTED: Readonly<Record<string, RegExp>> = {
   'record-and-replay.ts':
     /^0 write 0\+512\n1 flush\n2 mark\n3 write 0\+512 fua\n4 discard 4096\+4096\n5 flush\nat the mark: 1\nat the end: 2\n$/,
   'serve.ts': /^over a socket\nclients: 1, bytes written: 13\nNBDMAGIC\n$/,
+  'snapshots.ts': /^before\n2: after the update\nafter \nafter \n$/,
   'contexts.ts': /^read in context remote\nread in the main context\n$/,
 };
 

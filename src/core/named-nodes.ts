@@ -1,12 +1,14 @@
 /** The listing of all open nodes (BL-INFO-14), with the members that QEMU's programs give it. */
 import { alignUp } from '../bytes/align.ts';
 import { backingDepth, backingImage } from './chain.ts';
+import { snapshotsIn } from './disk-snapshots.ts';
 import type { DriverInfo } from './driver.ts';
 import { BlockError } from './errors.ts';
 import type { Graph } from './graph.ts';
 import { allocatedSize, driverInfo } from './info.ts';
 import type { IoLimits } from './io-limiter.ts';
 import type { BlockNode } from './node.ts';
+import { type SnapshotRecord, snapshotRecord } from './snapshot-record.ts';
 
 const SECTOR = 512;
 
@@ -25,6 +27,7 @@ export interface ImageRecord {
   readonly 'full-backing-filename'?: string;
   readonly 'backing-filename-format'?: string;
   readonly 'format-specific'?: NonNullable<DriverInfo['specific']>;
+  readonly snapshots?: readonly SnapshotRecord[];
   readonly 'backing-image'?: ImageRecord;
 }
 
@@ -102,6 +105,7 @@ function limitsOf(graph: Graph, node: BlockNode) {
 function imageRecord(node: BlockNode, flat: boolean): ImageRecord {
   const info = driverInfo(node);
   const actual = allocatedSize(node);
+  const snapshots = snapshotsIn(node).map(snapshotRecord);
   const below = flat ? undefined : backingImage(node);
   return {
     filename: node.filename,
@@ -113,6 +117,7 @@ function imageRecord(node: BlockNode, flat: boolean): ImageRecord {
     ...(info !== undefined && { 'dirty-flag': info.dirty ?? false }),
     ...backingNames(node),
     ...(info?.specific !== undefined && { 'format-specific': info.specific }),
+    ...(snapshots.length > 0 && { snapshots }),
     ...(below !== undefined && { 'backing-image': imageRecord(below, flat) }),
   };
 }

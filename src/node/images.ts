@@ -6,7 +6,8 @@ import type { CacheMode } from '../core/cache.ts';
 import { findBackingImage } from '../core/chain.ts';
 import { createImage } from '../core/create.ts';
 import type { Disk, OpenOptions } from '../core/disk.ts';
-import type { CompactOptions, DriverInfo, Measurement } from '../core/driver.ts';
+import type { SnapshotChoice } from '../core/disk-snapshots.ts';
+import type { CompactOptions, DriverInfo, Measurement, SnapshotInfo } from '../core/driver.ts';
 import { BlockError } from '../core/errors.ts';
 import type { NestedOptions, OptionTree } from '../core/options.ts';
 import { DRIVERS } from '../drivers.ts';
@@ -82,6 +83,8 @@ export interface ConvertFileOptions extends Omit<ConvertOptions, 'graph' | 'sour
   readonly cache?: CacheMode;
   /** Base the target on this image, which has what lies below the source: only what that stores itself is copied. */
   readonly backing?: { readonly filename: string; readonly format: string };
+  /** What the source was at a snapshot inside it. */
+  readonly snapshot?: SnapshotChoice;
 }
 
 /** Copies a disk, or several put one behind another, into a new image, which gets its name when it is complete. */
@@ -96,12 +99,17 @@ export async function convert(
     createOptions = {},
     cache = 'unsafe',
     backing,
+    snapshot,
     ...rest
   } = options;
   const wanted: readonly Source[] = Array.isArray(source) ? source : [source];
   const sources: Disk[] = [];
   try {
-    for (const each of wanted) sources.push(await open(each, { format: sourceFormat, signal: options.signal }));
+    for (const each of wanted) {
+      const disk = await open(each, { format: sourceFormat, signal: options.signal });
+      sources.push(disk);
+      if (snapshot !== undefined) await disk.snapshots.show(snapshot);
+    }
     await convertDisks({
       ...rest,
       graph: defaultGraph(),
@@ -137,6 +145,8 @@ export interface ImageInfo extends DriverInfo {
   readonly allocated: number | undefined;
   /** The image that it is based on; undefined: none. */
   readonly backing: NamedBacking | undefined;
+  /** Inside the image, in the order in which they were made. */
+  readonly snapshots: readonly SnapshotInfo[];
 }
 
 type InfoOptions = SourceFormat & Pick<OpenOptions, 'forceShare' | 'signal'>;
@@ -165,6 +175,7 @@ function infoOf(disk: Disk): ImageInfo {
     length,
     allocated: disk.allocatedSize(),
     backing: namedBacking(disk.node),
+    snapshots: disk.snapshots.known(),
     ...disk.info(),
   };
 }

@@ -6,9 +6,10 @@ import type { SnapshotInfo, SpecificData } from '../../core/driver.ts';
 import { allocatedSize, driverInfo } from '../../core/info.ts';
 import { hashOrder } from '../../core/key-order.ts';
 import type { BlockNode } from '../../core/node.ts';
+import { snapshotRecord } from '../../core/snapshot-record.ts';
 import { type NamedBacking, namedBacking } from '../../jobs/backing-chain.ts';
 import type { JsonObject } from './json.ts';
-import { snapshotJson, snapshotLines } from './snapshot-list.ts';
+import { snapshotLines } from './snapshot-list.ts';
 
 export interface ImageInfo {
   readonly filename: string;
@@ -49,7 +50,7 @@ export function imageInfo(node: BlockNode): ImageInfo {
 export function infoJson(info: ImageInfo): JsonObject {
   const { snapshots = [] } = info;
   return {
-    snapshots: snapshots.length > 0 ? snapshots.map(snapshotJson) : undefined,
+    snapshots: snapshots.length > 0 ? snapshots.map((each) => ({ ...snapshotRecord(each) })) : undefined,
     'virtual-size': info.virtualSize,
     filename: info.filename,
     'cluster-size': info.clusterSize,

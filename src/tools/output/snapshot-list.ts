@@ -1,7 +1,6 @@
-/** Snapshots for people and for programs (T-SNAP-2, T-FMT-4). */
+/** Snapshots for people (T-SNAP-2). */
 import { formatSize } from '../../bytes/size.ts';
 import type { SnapshotInfo } from '../../core/driver.ts';
-import type { JsonObject } from './json.ts';
 
 const NANOSECONDS = 1_000_000_000n;
 
@@ -41,25 +40,4 @@ function clockText(nanoseconds: bigint): string {
 
 function two(value: number | bigint): string {
   return `${value}`.padStart(2, '0');
-}
-
-export function snapshotJson({
-  id,
-  name,
-  vmStateSize,
-  time,
-  nanoseconds,
-  vmClock,
-  instructionCount,
-}: SnapshotInfo): JsonObject {
-  return {
-    icount: instructionCount,
-    'vm-clock-nsec': vmClock % NANOSECONDS,
-    name,
-    'date-sec': Math.floor(time / 1000),
-    'date-nsec': nanoseconds,
-    'vm-clock-sec': vmClock / NANOSECONDS,
-    id,
-    'vm-state-size': vmStateSize,
-  };
 }
