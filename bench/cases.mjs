@@ -2,6 +2,7 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { compressCases } from './compress-cases.mjs';
 import { filterCases } from './filter-cases.mjs';
 import { convertByPeer, makeFullVdi, makeHalfSparse, makeHugeVdi } from './images.mjs';
 import { fileSystemOf } from './machine.mjs';
@@ -91,6 +92,11 @@ function copyCases(folder, fileSystem, megabytes) {
   ];
 }
 
+/** Both programs with the same arguments, at most `target` times the peer's time. */
+function sameArguments(target) {
+  return (args, out) => programs({ our: ours(...args), peers: [['qemu-img', ...args]], outputs: [out], target });
+}
+
 function metadataCases(folder) {
   const huge = () => makeHugeVdi(join(folder, 'huge.vdi'));
   const node = [process.execPath, '-e', '0'];
@@ -152,6 +158,9 @@ function requestCases(folder, place) {
   ];
 }
 
+/** Images that are compressed: encoders take a hundred times as long as copies do. */
+const PACKED_MEGABYTES = 256;
+
 /**
  * All cases: a name, what makes images and returns the two sides, and what is to be done afterwards. `folders` are on the
  * storage to measure, `sizes` are those of images that are copied, in MiB.
@@ -161,6 +170,7 @@ export function allCases(folders, sizes) {
   return [
     ...places.flatMap(([folder, place]) => sizes.flatMap((megabytes) => copyCases(folder, place, megabytes))),
     ...qcow2Cases(places, sizes, convertCase),
+    ...places.flatMap(([folder, place]) => compressCases(folder, place, PACKED_MEGABYTES, sameArguments(0.9))),
     ...metadataCases(folders[0]),
     ...places.flatMap(([folder, place]) => requestCases(folder, place)),
     ...filterCases(...places[0]),

@@ -1,7 +1,7 @@
 /** The images that are measured on. */
 
 import { randomFillSync } from 'node:crypto';
-import { closeSync, existsSync, fsyncSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { outputOf } from './measure.mjs';
 
 const MIB = 1024 * 1024;
@@ -20,6 +20,28 @@ export function makeHalfSparse(path, megabytes, run = 1) {
   fsyncSync(file);
   closeSync(file);
   return path;
+}
+
+/** A sparse file in which every other MiB is of Node's own program, over and over. */
+export function makeHalfProgram(path, megabytes) {
+  if (existsSync(path)) return path;
+  const program = readFileSync(process.execPath);
+  const file = openSync(path, 'w');
+  ftruncateSync(file, megabytes * MIB);
+  for (let at = 0; at < megabytes; at += 2) {
+    const from = (at * MIB) % (program.length - MIB);
+    writeSync(file, program, from, MIB, at * MIB);
+  }
+  fsyncSync(file);
+  closeSync(file);
+  return path;
+}
+
+/** The peer's compressed image of a raw one. */
+export function packedByPeer(from, to, type) {
+  const options = ['-c', '-f', 'raw', '-O', 'qcow2', '-o', `compression_type=${type}`];
+  if (!existsSync(to)) outputOf(['qemu-img', 'convert', ...options, from, to]);
+  return to;
 }
 
 /** The peer's conversion of an image. */
