@@ -35,7 +35,11 @@ function tellingMismatches(host: Host): Host {
 
 function programHost({ messages, out }: Context): Host {
   const host = nodeHost({
-    warn: (message) => messages.raw(`${message}\n`),
+    warn(message) {
+      const [first = '', ...hints] = message.split('\n');
+      if (!first.startsWith('warning: ')) messages.raw(`${message}\n`);
+      else messages.error(first, hints.length === 0 ? undefined : hints.join('\n'));
+    },
     // Whoever types a name may read the files in it.
     allowNamedKeys: true,
     ...(process.env.DISKWRIGHT_DEBUG === '1' ? { notice: (message: string) => messages.raw(`${message}\n`) } : {}),
