@@ -160,7 +160,7 @@ export class Qcow2Image {
         node: this.node,
       });
     }
-    await this.file.read(offset, bytes);
+    if (!this.file.tryReadNow(offset, bytes)) await this.file.read(offset, bytes);
   }
 
   /** Throws when the image cannot be used any more. */

@@ -39,7 +39,7 @@ export async function openImage(context: OpenContext<Qcow2Options>, writable: bo
   attachWriteBack(image);
   if (l1 !== undefined) image.l1 = l1;
   checkEncryption(context, header);
-  if (!noIO) await loadRefcounts(image, checkOnly);
+  if (!noIO) await loadRefcounts(image, { checkOnly, writable });
   image.extensions = readExtensions(read);
   await openDataFile(context, image);
   await openEncryption(context, image);
@@ -61,16 +61,23 @@ async function readL1(file: Child, header: Qcow2Header): Promise<L1Table> {
   try {
     if (length > 0 && offset + length > held) throw new BlockError('EIO', 'The table is past the end of the file');
     const bytes = new Uint8Array(length);
-    for (let done = 0; done < length; done += PIECE) await file.read(offset + done, bytes.subarray(done, done + PIECE));
+    for (let done = 0; done < length; done += PIECE) {
+      const piece = bytes.subarray(done, done + PIECE);
+      if (!file.tryReadNow(offset + done, piece)) await file.read(offset + done, piece);
+    }
     return new L1Table(offset, bytes);
   } catch (error) {
     throw withErrno(codeOf(error), 'Could not read L1 table', { cause: error });
   }
 }
 
-async function loadRefcounts(image: Qcow2Image, checkOnly: boolean): Promise<void> {
+async function loadRefcounts(
+  image: Qcow2Image,
+  { checkOnly, writable }: { readonly checkOnly: boolean; readonly writable: boolean },
+): Promise<void> {
   try {
-    await image.refcounts.load();
+    // Who only reads has no need of counts, and may open many images.
+    await image.refcounts.load(!writable && !checkOnly);
   } catch (error) {
     // A check says what is wrong, and can build them anew.
     if (checkOnly) return;

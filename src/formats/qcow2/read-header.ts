@@ -32,7 +32,7 @@ export async function readHeader(file: Child, checks: TableChecks): Promise<Head
 
 async function readOrTell(file: Child, target: Uint8Array): Promise<void> {
   try {
-    await file.read(0, target);
+    if (!file.tryReadNow(0, target)) await file.read(0, target);
   } catch (error) {
     throw withErrno(codeOf(error), 'Could not read qcow2 header', { cause: error });
   }

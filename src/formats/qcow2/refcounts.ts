@@ -33,6 +33,7 @@ export class Refcounts {
   packedEnd = 0;
   readonly lock = new Mutex();
   readonly #writeLock = new Mutex();
+  #isDeferred = false;
   /** Free clusters by block. */
   #free = new Int32Array(0);
 
@@ -45,8 +46,8 @@ export class Refcounts {
     });
   }
 
-  /** Reads the table. Throws BlockError. */
-  async load(): Promise<void> {
+  /** Reads the table. `deferred`: only sees that it is there, and leaves the rest to {@link ready}. Throws BlockError. */
+  async load(deferred = false): Promise<void> {
     const { image } = this;
     const { header, layout, file } = image;
     const bytes = header.refcountTableClusters * layout.clusterSize;
@@ -57,10 +58,24 @@ export class Refcounts {
     if (bytes > 0 && offset + bytes > held) {
       throw new BlockError('EIO', 'Input/output error', { node: image.node });
     }
+    this.#isDeferred = deferred;
+    if (!deferred) await this.#readTable();
+  }
+
+  /** Whoever looks at counts of an image that is only read waits for the table first. Throws BlockError. */
+  async ready(): Promise<void> {
+    if (this.#isDeferred) await this.#readTable();
+    this.#isDeferred = false;
+  }
+
+  async #readTable(): Promise<void> {
+    const { header, layout, file } = this.image;
+    const bytes = header.refcountTableClusters * layout.clusterSize;
+    const offset = Number(header.refcountTableOffset);
     const table = new Float64Array(bytes / REFCOUNT_ENTRY_BYTES);
     for (let done = 0; done < bytes; done += TABLE_PIECE) {
       const piece = new Uint8Array(Math.min(TABLE_PIECE, bytes - done));
-      await file.read(offset + done, piece);
+      if (!file.tryReadNow(offset + done, piece)) await file.read(offset + done, piece);
       const view = viewOf(piece);
       for (let at = 0; at < piece.length; at += REFCOUNT_ENTRY_BYTES) {
         const low = (view.getUint32(at + 4) & 0xfffffe00) >>> 0;

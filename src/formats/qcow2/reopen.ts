@@ -23,6 +23,8 @@ export async function prepareReopen(image: Qcow2Image, options: Qcow2Options, wr
     else await flushAll(image);
   }
   const becomes = writable && !image.writable;
+  // When it is writable it is too late to refuse.
+  if (becomes) await image.refcounts.ready();
   return {
     commit() {
       image.useSettings(settings);

@@ -21,6 +21,7 @@ const NO_FIXES = { leaks: false, errors: false };
 
 export async function check(image: Qcow2Image, options: CheckOptions): Promise<CheckReport> {
   requireDisk(image);
+  await image.refcounts.ready();
   if (image.writable && image.broken === undefined) await flushAll(image);
   const faults = await checkSnapshotTable(image, options);
   const mends = options.repair === 'all';

@@ -56,6 +56,12 @@ async function isPreallocated(image: Qcow2Image): Promise<boolean> {
   if (allocated === undefined || layout.hasDataFile) return false;
   const real = allocated / layout.clusterSize;
   const enough = Math.max(Math.floor((real * 10) / 9), real + 2);
+  // What cannot be told is not so.
+  const isKnown = await refcounts.ready().then(
+    () => true,
+    () => false,
+  );
+  if (!isKnown) return false;
   let used = 0;
   const clusters = Math.ceil(file.length() / layout.clusterSize);
   for (let index = 0; index < refcounts.table.length; index++) {

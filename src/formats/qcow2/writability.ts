@@ -10,6 +10,7 @@ const KNOWN_AUTOCLEAR = Autoclear.bitmaps | Autoclear.rawDataFile;
 
 export async function becomeWritable(image: Qcow2Image, { checkOnly }: { checkOnly: boolean }): Promise<void> {
   const { header } = image;
+  await image.refcounts.ready();
   image.writable = true;
   image.indexMetadata();
   await indexInactiveTables(image);
