@@ -1,0 +1,164 @@
+/** What a check finds and repairs, on images broken by hand (Q-CHK). */
+import { describe, expect, test } from 'vitest';
+import {
+  firstL2,
+  makeImage,
+  openDisk,
+  patchWords,
+  some,
+  useDisk,
+  viewImage,
+  wordsAt,
+} from '../../../tests/support/qcow2-image.ts';
+import type { CheckOptions } from '../../core/driver.ts';
+import { checkDisk } from '../../jobs/check.ts';
+import type { SimHost } from '../../testing/index.ts';
+
+const CLUSTER = 65536;
+const COPIED = 1n << 63n;
+
+/** Clusters 0 to 3 are stored side by side, behind header, refcounts, L1 and L2 table: at 5 and up in the file. */
+async function filled(): Promise<SimHost> {
+  const host = await makeImage();
+  await useDisk(host, (disk) => disk.write(0, some(1, 4 * CLUSTER)));
+  await patchEnd(host);
+  return host;
+}
+
+/** One cluster more, of nothing. */
+async function patchEnd(host: SimHost): Promise<void> {
+  await patchWords(host, 10 * CLUSTER - 8, 0n);
+}
+
+async function check(host: SimHost, options: Partial<CheckOptions> = {}) {
+  const lines: string[] = [];
+  const details: string[] = [];
+  const writable = (options.repair ?? 'none') !== 'none';
+  const disk = await openDisk(host, {}, { writable, checkOnly: true });
+  const report = await disk.check({
+    repair: 'none',
+    finding: (line) => void lines.push(line),
+    detail: (line) => void details.push(line),
+    ...options,
+  });
+  await disk.close();
+  return { lines, details, report };
+}
+
+const entry = (cluster: number) => COPIED | BigInt(cluster * CLUSTER);
+const at = (host: SimHost, index: number) => firstL2(host) + index * 8;
+const block = (host: SimHost) => Number(wordsAt(host, Number(wordsAt(host, 48)[0]))[0]);
+
+describe('counts (Q-CHK-1, Q-CHK-2)', () => {
+  test('a sound image', async () => {
+    const { lines, report } = await check(await filled());
+    expect(lines).toEqual([]);
+    expect(report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
+  });
+
+  test('counts that are too low and too high, told and mended', async () => {
+    const host = await filled();
+    // Clusters 4 to 7 of the file are the L2 table and data, 8 too; 9 is nothing.
+    await patchWords(host, block(host) + 8, 0x0001_0001_0000_0001n);
+    await patchWords(host, block(host) + 16, 0x0001_0003_0000_0000n);
+    expect(await check(host)).toMatchObject({
+      lines: ['ERROR cluster 6 refcount=0 reference=1', 'Leaked cluster 9 refcount=3 reference=0', expect.any(String)],
+      report: { corruptions: 2, leaks: 1 },
+    });
+    expect((await check(host, { repair: 'all' })).lines).toContain('Rebuilding refcount structure');
+    expect([viewImage(host).problems, viewImage(host).leaks]).toEqual([[], []]);
+    expect((await check(host)).report).toMatchObject({ corruptions: 0, leaks: 0 });
+  });
+
+  test('Q-CHK-4: of leaks alone, nothing else is touched', async () => {
+    const host = await filled();
+    await patchWords(host, block(host) + 16, 0x0001_0003_0000_0000n);
+    const { lines, report } = await check(host, { repair: 'leaks' });
+    expect(lines).toEqual(['Leaked cluster 9 refcount=3 reference=0', 'Repairing cluster 9 refcount=3 reference=0']);
+    expect(report).toMatchObject({ leaks: 0, leaksFixed: 1, corruptions: 0 });
+    expect(viewImage(host).leaks).toEqual([]);
+  });
+
+  test('dirty and corrupt marks are taken away when nothing is wrong any more, and only then', async () => {
+    const host = await filled();
+    await patchWords(host, 72, 3n);
+    await check(host);
+    expect(wordsAt(host, 72)).toEqual([3n]);
+    await check(host, { repair: 'leaks' });
+    expect(wordsAt(host, 72)).toEqual([0n]);
+  });
+
+  test('Q-CHK-5: fragments, allocation, the end', async () => {
+    const host = await filled();
+    await patchWords(host, at(host, 1), entry(8), entry(7), entry(6));
+    const { report } = await check(host);
+    expect(report).toMatchObject({
+      totalClusters: 16,
+      allocatedClusters: 4,
+      fragmentedClusters: 3,
+      compressedClusters: 0,
+      imageEndOffset: 9 * CLUSTER,
+    });
+  });
+
+  test('Q-CHK-7: counters of few bytes take more passes, and find the same', async () => {
+    const host = await filled();
+    await patchWords(host, block(host) + 8, 0x0001_0002_0000_0001n);
+    await patchWords(host, at(host, 3), entry(5));
+    const whole = await check(host);
+    const passes = await check(host, { memory: 3 });
+    expect(passes.lines).toEqual(whole.lines);
+    expect(passes.report).toEqual(whole.report);
+    expect(whole.report.corruptions).toBeGreaterThan(2);
+  });
+});
+
+describe('storage that two have (Q-CHK-6)', () => {
+  test('data of two guest clusters: who shares is told, and each gets its own', async () => {
+    const host = await filled();
+    await patchWords(host, at(host, 2), entry(5));
+    const before = viewImage(host).content();
+    const found = await check(host);
+    expect(found.details).toEqual(['cluster 5 holds data of guest offset 0x20000 and data of guest offset 0x0']);
+    expect(found.report).toMatchObject({ corruptions: 1, leaks: 1 });
+    const { repaired, report } = await repair(host);
+    expect(report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
+    expect(repaired?.corruptions).toBeGreaterThan(0);
+    await useDisk(host, (disk) => disk.write(2 * CLUSTER, some(9, CLUSTER)));
+    const { problems, leaks, content } = viewImage(host);
+    expect([problems, leaks]).toEqual([[], []]);
+    expect(content().subarray(0, CLUSTER)).toEqual(before.subarray(0, CLUSTER));
+    expect(content().subarray(2 * CLUSTER, 3 * CLUSTER)).toEqual(some(9, CLUSTER));
+  });
+
+  test.each([
+    ['L1 table', 3, 'active L1 table'],
+    ['L2 table', 4, 'active L2 table'],
+    ['refcount block', 2, 'refcount block'],
+  ])('data and the %s: the data go elsewhere, and metadata stay', async (_name, cluster, text) => {
+    const host = await filled();
+    await patchWords(host, at(host, 1), entry(cluster));
+    const found = await check(host);
+    expect(found.details).toEqual([`cluster ${cluster} holds data of guest offset 0x10000 and the ${text}`]);
+    const { report } = await repair(host);
+    expect(report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
+    await useDisk(host, (disk) => disk.write(CLUSTER, new Uint8Array(CLUSTER)));
+    expect([viewImage(host).problems, viewImage(host).leaks]).toEqual([[], []]);
+  });
+
+  test('where counts say that two have it, nothing is wrong about that', async () => {
+    const host = await filled();
+    await patchWords(host, at(host, 2), BigInt(5 * CLUSTER));
+    await patchWords(host, at(host, 0), BigInt(5 * CLUSTER));
+    await patchWords(host, block(host) + 8, 0x0001_0002_0001_0000n);
+    await patchWords(host, block(host) + 16, 0x0001_0000_0000_0000n);
+    expect(await check(host)).toMatchObject({ details: [], lines: [], report: { corruptions: 0, leaks: 0 } });
+  });
+});
+
+async function repair(host: SimHost) {
+  const disk = await openDisk(host, {}, { writable: true, checkOnly: true });
+  const result = await checkDisk(disk, { repair: 'all' });
+  await disk.close();
+  return result;
+}
