@@ -3,7 +3,7 @@ import { setTracked } from '../core/change-tracker.ts';
 import type { Disk } from '../core/disk.ts';
 import { BlockError } from '../core/errors.ts';
 import { driverInfo } from '../core/info.ts';
-import type { BlockNode } from '../core/node.ts';
+import { type BlockNode, nodeOf } from '../core/node.ts';
 import { BitmapList, type BitmapOwner } from './bitmap-list.ts';
 import { type BitmapInfo, mergeBitmaps, type UseMark } from './dirty-bitmap.ts';
 import type { ByteRange } from './hierarchical-bitmap.ts';
@@ -72,7 +72,7 @@ export function bitmaps(of: Disk | BlockNode): NodeBitmaps {
   return {
     list: () => list.query(),
     add: (name, options = {}) => add(list, name, options),
-    remove: (name) => remove(list, name),
+    remove: (name) => remove(nodeOf(of), list, name),
     clear: (name) => void usable(name).clear(),
     enable: (name) => list.enable(usable(name, 'readOnly')),
     disable: (name) => list.disable(usable(name, 'readOnly')),
@@ -104,14 +104,17 @@ async function add(list: BitmapList, name: string, options: AddBitmapOptions): P
 }
 
 /** First from the image: if that fails, the bitmap is as before. */
-async function remove(list: BitmapList, name: string): Promise<void> {
+async function remove(node: BlockNode, list: BitmapList, name: string): Promise<void> {
   const bitmap = list.require(name);
   bitmap.requireUsable('inconsistent');
   bitmap.requireUnpinned();
-  if (bitmap.persistent && list.store !== undefined) {
+  const { store } = list;
+  if (bitmap.persistent && store !== undefined) {
     bitmap.busy = true;
     try {
-      await list.store.remove(name);
+      // Like a request: work that has the node to itself is waited for, and waits for this.
+      await node.whenResumed();
+      await node.tracker.track(() => store.remove(name));
     } finally {
       bitmap.busy = false;
     }
@@ -126,7 +129,7 @@ const lists = new WeakMap<BlockNode, BitmapList>();
  * first bitmap and leaves them with its last.
  */
 export function bitmapListOf(of: Disk | BlockNode): BitmapList {
-  const node = 'node' in of ? of.node : of;
+  const node = nodeOf(of);
   const kept = node.isOpen ? node.impl.tracker : undefined;
   const list = lists.get(node) ?? (kept instanceof BitmapList ? kept : new BitmapList(ownerOf(node)));
   lists.set(node, list);

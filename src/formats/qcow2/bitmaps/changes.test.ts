@@ -55,6 +55,12 @@ describe('Q-SIZE-1: resizing', () => {
       "Bitmap 'b0' doesn't satisfy the constraints: Too much space will be occupied by the bitmap. Use larger granularity",
     );
     await disk.truncate(2 ** 41);
+    // No program could read it.
+    const empty = "Bitmap 'b0' doesn't satisfy the constraints: An empty disk has none";
+    await expect(disk.truncate(0, { shrink: true })).rejects.toThrow(empty);
+    await bitmaps(disk).remove('b0');
+    await disk.truncate(0, { shrink: true });
+    await expect(bitmaps(disk).add('b0', { persistent: true })).rejects.toThrow(/An empty disk has none$/);
   });
 });
 

@@ -153,8 +153,8 @@ export class BitmapSession {
       throw new BlockError('ENOTSUP', text, { node: image.node });
     }
     for (const { name, granularity } of this.#persistent()) {
-      if (fitsImage(length, granularity, image.layout.clusterSize)) continue;
-      const text = `Bitmap '${name}' doesn't satisfy the constraints: ${TOO_LARGE}`;
+      if (length > 0 && fitsImage(length, granularity, image.layout.clusterSize)) continue;
+      const text = `Bitmap '${name}' doesn't satisfy the constraints: ${length === 0 ? EMPTY : TOO_LARGE}`;
       throw new BlockError('EFBIG', text, { node: image.node });
     }
   }
@@ -200,6 +200,7 @@ export class BitmapSession {
     if (header.version < 3) throw refuse('EINVAL', 'Cannot store dirty bitmaps in qcow2 v2 files');
     if (bitmaps.broken !== undefined) throw refuse('EINVAL', bitmaps.broken.message);
     if (!image.writable) throw refuse('EPERM', 'Block node is read-only');
+    if (image.length === 0) throw refuse('EINVAL', EMPTY);
     if (!fitsImage(image.length, granularity, layout.clusterSize)) throw refuse('EFBIG', TOO_LARGE);
     const others = this.#persistent().filter((bitmap) => bitmap.name !== undefined);
     if (others.length >= BITMAPS_MAX) throw refuse('EINVAL', 'Maximum number of persistent bitmaps is already reached');
@@ -218,6 +219,8 @@ function requireApart(image: Qcow2Image): void {
   throw new BlockError('EINVAL', 'Broken bitmap directory', { node: image.node });
 }
 
+/** A table has an entry for each cluster of data, and has entries. */
+const EMPTY = 'An empty disk has none';
 const TOO_LARGE = 'Too much space will be occupied by the bitmap. Use larger granularity';
 
 /** Changes of guest data, once they may be made. */
