@@ -364,6 +364,15 @@ export const REQUESTS: readonly IoGroup[] = [
 
 export const IMAGES: readonly IoGroup[] = [
   {
+    name: 'the state of a machine (T-READ-1, T-WRITE-1, Q-SNAP-3)',
+    runs: [
+      run('-f qcow2 packed.qcow2', 'read -b 0 512', 'read -b -P 0 0 64k', 'read -b 1 512', 'read -b -v 0 512'),
+      run('-f qcow2 packed.qcow2', 'write -b -P 7 0 100k', 'read -b -P 7 0 100k', 'read -b -P 7 64k 64k', 'read 0 512'),
+      run('-f qcow2 packed.qcow2', 'write -b -P 8 100 512', 'write -b 0 100', 'write -b -C 512 512', 'info'),
+      run('-r -f qcow2 packed.qcow2', 'read -b -P 7 1k 1k', 'write -b 0 512'),
+    ],
+  },
+  {
     name: 'length, info, alloc, map, flush, truncate (T-LEN-1, T-INFO-IO, T-ALLOC-1, T-MAP-IO, T-TRUNC-1)',
     runs: [
       run(RAW, 'length', 'info', 'map', 'alloc 0', 'alloc 0 2M', 'alloc 1M', 'alloc 2M', 'alloc 1023k 4k', 'flush'),

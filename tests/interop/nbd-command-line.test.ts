@@ -73,6 +73,8 @@ describe.skipIf(peer !== '')(`refusals in qemu-nbd's words (N-117)${peer}`, () =
       ['--aio=foo', 'disk.img'],
       ['-f', 'foo', 'disk.img'],
       ['-f', 'raw', 'nonexist.img'],
+      ['-l', 'x', '-f', 'raw', 'disk.img'],
+      ['-l', 'snapshot.foo=1', '-f', 'raw', 'disk.img'],
       ['--fork', '-f', 'raw', 'nonexist.img'],
       ['-k', 'rel.sock', 'disk.img'],
       ['-x', long, 'disk.img'],
