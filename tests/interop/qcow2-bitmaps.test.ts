@@ -75,7 +75,7 @@ const LINES: readonly string[] = [
   'check stale.qcow2',
   'bitmap --add stale.qcow2 b0',
   'info stale.qcow2',
-  // T-CONV-7, T-MEAS-1.
+  // T-CONV-7, T-MEAS-1, Q-ME-2.
   'convert --bitmaps -O qcow2 a.qcow2 d.qcow2',
   'info d.qcow2',
   'check d.qcow2',
@@ -187,7 +187,7 @@ describe.skipIf(peerMissing !== undefined)(
     };
 
     test.each([512, 4096, 65536, 2097152])(
-      'Q-BMP-2, Q-BMP-6: by turns, with clusters of %i bytes',
+      'Q-BMP-1, Q-BMP-2, Q-BMP-6: by turns, with clusters of %i bytes',
       async (clusterSize) => {
         theirs('create', '-q', '-f', 'qcow2', '-o', `cluster_size=${clusterSize}`, 'x.qcow2', '8M');
         theirs('bitmap', '--add', '-g', '512', 'x.qcow2', 'fine');
@@ -234,6 +234,18 @@ describe.skipIf(peerMissing !== undefined)(
         theirIo('discard 0 16k');
       },
     );
+
+    test('Q-BMP-2: clusters that are dirty as a whole', async () => {
+      theirs('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=512', 'x.qcow2', '8M');
+      theirs('bitmap', '--add', '-g', '512', 'x.qcow2', 'fine');
+      {
+        await using disk = await graph().open(path, { format: 'qcow2', writable: true });
+        await disk.writeZeroes(MIB, 5 * MIB);
+      }
+      theirs('bitmap', '--add', '-g', '512', '--disable', '--merge', 'fine', 'x.qcow2', 'copy');
+      expect(await areas('copy')).toEqual([[MIB, 5 * MIB]]);
+      expect(theirs('check', 'x.qcow2')).toContain('No errors were found');
+    });
 
     test('Q-BMP-4: what we leave behind in a crash, they take for inconsistent, and the other way round', async () => {
       theirs('create', '-q', '-f', 'qcow2', 'x.qcow2', '8M');
