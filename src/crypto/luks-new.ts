@@ -5,7 +5,7 @@ import type { Host } from '../core/host.ts';
 import type { HostCrypto } from '../core/host-crypto.ts';
 import { algorithmsOf, sectorCipher, usableHash } from './algorithms.ts';
 import { ITERATIONS_MIN, iterationsFor } from './calibrate.ts';
-import { encodeMaterial, keyDigest, type LuksStorage, SLOT_ITERATIONS_MAX } from './luks.ts';
+import { encodeMaterial, keyDigest, type LuksStorage, requireWholeSectors, SLOT_ITERATIONS_MAX } from './luks.ts';
 import { encodeLuksHeader, KEY_SLOTS, LUKS_ALIGN, type LuksHeader, materialBytes, SALT_LENGTH } from './luks-header.ts';
 import { SECTOR } from './sector-cipher.ts';
 
@@ -81,7 +81,9 @@ export function planLuks(plan: LuksPlan): LuksHeader {
       materialOffset: (LUKS_ALIGN + index * room) / SECTOR,
     })),
   };
-  usableHash(algorithmsOf(header).hash);
+  const algorithms = algorithmsOf(header);
+  usableHash(algorithms.hash);
+  requireWholeSectors(algorithms, header);
   return header;
 }
 

@@ -46,6 +46,12 @@ export async function openLuks(storage: LuksStorage): Promise<LuksVolume> {
   return { header, algorithms: algorithmsOf(header), storage };
 }
 
+/** Material is encrypted by sectors. Throws BlockError ENOTSUP for keys whose material ends within one. */
+export function requireWholeSectors({ cipher, cipherKeyBytes }: Algorithms, { keyBytes }: LuksHeader): void {
+  if ((keyBytes * STRIPES) % SECTOR === 0) return;
+  throw new BlockError('ENOTSUP', `Algorithm '${cipher}' with key size ${cipherKeyBytes} bytes not supported`);
+}
+
 function readInside(storage: LuksStorage, offset: number, target: Uint8Array): Promise<void> {
   if (offset + target.length > storage.length) {
     throw new BlockError('EINVAL', 'Request for data outside of extension header');
@@ -83,6 +89,7 @@ export async function unlockSlot(
     const text = `Keyslot ${index} takes ${slot.iterations} iterations to try, the volume's key ${header.iterations}: too many`;
     throw new BlockError('EINVAL', text);
   }
+  requireWholeSectors(algorithms, header);
   const hash = usableHash(algorithms.hash);
   const slotKey = await slotKeyOf(crypto, header, slot, passphrase);
   const material = new Uint8Array(header.keyBytes * STRIPES);

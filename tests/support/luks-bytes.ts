@@ -47,7 +47,7 @@ function numbered(number: number): Uint8Array {
 function merge(material: Uint8Array, length: number): Uint8Array {
   let sum: Uint8Array = new Uint8Array(length);
   for (let stripe = 0; stripe < STRIPES; stripe++) {
-    sum = sum.map((byte, i) => byte ^ (material[stripe * length + i] ?? 0));
+    for (let i = 0; i < length; i++) sum[i] = (sum[i] ?? 0) ^ (material[stripe * length + i] ?? 0);
     if (stripe === STRIPES - 1) break;
     const digests: Uint8Array[] = [];
     for (let at = 0; at < length; at += 32) {
