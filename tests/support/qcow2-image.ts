@@ -101,7 +101,8 @@ export async function openTrail(host: SimHost, runtime: NestedOptions = {}): Pro
   const { engine } = control;
   const raise = engine.event.bind(engine);
   engine.event = (name) => {
-    trail.push(name);
+    // Those of the request path are not the driver's.
+    if (!/^(pwritev|flush_to)/.test(name)) trail.push(name);
     return raise(name);
   };
   control.setScenario(({ type }) => {
