@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { BLOCK_LAYER } from './rules/block-layer.ts';
 import { BLKDEBUG, BLKVERIFY } from './rules/faults.ts';
 import { NBD } from './rules/nbd.ts';
+import { QCOW2 } from './rules/qcow2.ts';
 import { citedRules } from './rules/rule-book.ts';
 import { VDI } from './rules/vdi.ts';
 import { isTest, textFiles } from './tidy/source-files.ts';
@@ -10,7 +11,7 @@ import { isTest, textFiles } from './tidy/source-files.ts';
 const tests = textFiles.filter(({ path }) => isTest(path) && path !== 'tests/rules.test.ts');
 const cited = new Set(tests.flatMap(({ text }) => citedRules(text)));
 
-const BOOKS = [BLOCK_LAYER, VDI, BLKDEBUG, BLKVERIFY, NBD];
+const BOOKS = [BLOCK_LAYER, VDI, BLKDEBUG, BLKVERIFY, NBD, QCOW2];
 
 describe.each(BOOKS)('rules: $name', ({ rules, exempt, pending }) => {
   const known = new Set(rules);

@@ -14,7 +14,7 @@ export function numbered(prefix: string, count: number): string[] {
   return Array.from({ length: count }, (_, index) => `${prefix}-${index + 1}`);
 }
 
-const CITED = /\b(?:BL-[A-Z]+|BD|BV|N|V)-\d+\b/g;
+const CITED = /\b(?:BL-[A-Z]+|Q-[A-Z]+|BD|BV|N|V)-\d+\b/g;
 
 /** The rules that a text names in full; a range names its ends only. */
 export function citedRules(text: string): string[] {

@@ -224,6 +224,38 @@ describe('headers that are refused (Q-HDR-5, Q-HDR-6, Q-FEAT-2, Q-FEAT-5)', () =
 });
 
 describe('what opening does', () => {
+  test('Q-HDR-2, Q-FEAT-1: fields are where they are to be', async () => {
+    const options = { cluster_size: 16384, extended_l2: true, compression_type: 'zstd', refcount_bits: 32 };
+    const bytes = await fresh({ ...options, lazy_refcounts: true }, 3 << 20);
+    const view = new DataView(bytes.buffer);
+    const field = (name: keyof Fields) => {
+      const [offset, width] = FIELDS[name];
+      if (width === 8) return Number(view.getBigUint64(offset));
+      return width === 4 ? view.getUint32(offset) : view.getUint8(offset);
+    };
+    expect(Object.keys(FIELDS).map((name) => field(name as keyof Fields))).toEqual([
+      ...[0x514649fb, 3, 0, 0, 14, 3 << 20, 0, 1, 3 * 16384, 16384, 1, 0, 0],
+      // Compression and extended L2 entries; the order of 32 bits; bytes of the header; zstd.
+      ...[8 | 16, 5, 112, 1],
+    ]);
+    expect([view.getBigUint64(80), view.getBigUint64(88)]).toEqual([1n, 0n]);
+  });
+
+  test('Q-EXT-1: records end with one of type 0, whatever comes behind it', async () => {
+    const host = patched(await fresh(), [
+      [112, 8, 0],
+      [120, 4, 0xe2792aca],
+      [124, 4, 0x7fffffff],
+    ]);
+    await (await open(host)).close();
+    const twice: Patch[] = [112, 128].flatMap((at): Patch[] => [
+      [at, 4, 0xe2792aca],
+      [at + 4, 4, 3],
+      [at + 8, 8, 0x7261770000000000n],
+    ]);
+    await expect(open(patched(await fresh(), twice))).rejects.toThrow('Header extension 0xe2792aca is there twice');
+  });
+
   test('Q-HDR-7: a size between sectors is kept exact', async () => {
     const disk = await open(patched(await fresh({}, 65536), [[24, 8, 1000]]));
     expect(disk.length).toBe(1000);
