@@ -1,6 +1,17 @@
 /** Which snapshot a command line means, and lists of them. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { createImage } from '../core/create.ts';
+import { Graph } from '../core/graph.ts';
+import { DRIVERS } from '../drivers.ts';
+import { nodeHost } from '../node/host.ts';
+import { ObjectList } from './command-line/objects.ts';
+import { readArguments } from './nbd/arguments.ts';
+import { closeExports, openExports } from './nbd/open-exports.ts';
 import { snapshotLines } from './output/snapshot-list.ts';
+import { Messages } from './output/stream.ts';
 import { snapshotChoice } from './snapshots.ts';
 
 const silent = () => {};
@@ -39,4 +50,33 @@ test('T-SNAP-2: nothing for no snapshots; columns, which long tags push', () => 
     '1         s1                    0 B 2026-11-20 19:33:05 00:00:00.000          0',
     '12        \u00fc and a name that is long  1.5 KiB 2026-11-20 19:33:05100:01:01.004           ',
   ]);
+});
+
+test('N-110: diskwright-nbd -l exports a snapshot, to be read only and with its size', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'diskwright-export-'));
+  const name = join(folder, 'disk.qcow2');
+  const graph = new Graph({ host: nodeHost(), drivers: DRIVERS });
+  const messages = new Messages('diskwright-nbd', 2);
+  const opened = (choice: string) => {
+    const args = readArguments(['-l', choice, '-f', 'qcow2', name], new ObjectList(), messages);
+    return openExports(graph, args, messages);
+  };
+  try {
+    await createImage(graph, { filename: name, format: 'qcow2', size: 1 << 20 });
+    const disk = await graph.open(name, { format: 'qcow2', writable: true });
+    await disk.write(0, new Uint8Array(512).fill(1));
+    await disk.snapshots.create('x');
+    await disk.resize(2 << 20);
+    await disk.write(0, new Uint8Array(512).fill(2));
+    await disk.close();
+    const exports = await opened('snapshot.name=x');
+    const [first] = exports;
+    expect([first?.disk.writable, first?.disk.length]).toEqual([false, 1 << 20]);
+    expect((await first?.disk.read(0, 512))?.every((byte) => byte === 1)).toBe(true);
+    await closeExports(exports);
+    await expect(opened('y')).rejects.toThrow("Failed to load snapshot: Can't find snapshot");
+    expect(graph.nodes()).toEqual([]);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
