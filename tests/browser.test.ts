@@ -5,7 +5,7 @@ import { expect, test } from 'vitest';
 import { root } from './tidy/source-files.ts';
 
 const PROGRAM = `
-import { compareDisks, convertDisks, createImage, checksumDisk, DRIVERS, Graph } from './src/index.ts';
+import { compareDisks, convertDisks, createImage, checksumDisk, DRIVERS, Graph, secrets } from './src/index.ts';
 import { SimHost } from './src/testing/index.ts';
 import { blobProtocol } from './examples/blob-driver.ts';
 
@@ -33,12 +33,21 @@ async function roundTrip() {
   const read = new TextDecoder().decode(await dropped.read(5 << 20, text.length));
   const { format } = dropped;
   await dropped.close();
-  return { kind, equal: sums[0].digest === sums[1].digest, format, read };
+
+  secrets(host).set('s', 'open sesame');
+  const options = { 'encrypt.format': 'luks', 'encrypt.key-secret': 's' };
+  await createImage(graph, { filename: 'c.qcow2', format: 'qcow2', size: 1 << 20, options });
+  const driverOptions = { 'encrypt.key-secret': 's' };
+  const locked = await graph.open('c.qcow2', { writable: true, driverOptions });
+  await locked.write(5000, text);
+  const secret = new TextDecoder().decode(await locked.read(5000, text.length));
+  await locked.close();
+  return { kind, equal: sums[0].digest === sums[1].digest, format, read, secret };
 }
 globalThis.result = roundTrip();
 `;
 
-test('a VDI is made, written, converted, and read from a Blob without Node.js', async () => {
+test('a VDI is made, written, converted, and read from a Blob, an encrypted qcow2 image too, without Node.js', async () => {
   const bundled = await build({
     stdin: { contents: PROGRAM, resolveDir: root, loader: 'ts' },
     alias: { diskwright: './src/index.ts' },
@@ -59,5 +68,6 @@ test('a VDI is made, written, converted, and read from a Blob without Node.js', 
     equal: true,
     format: 'vdi',
     read: 'written in a browser',
+    secret: 'written in a browser',
   });
 });

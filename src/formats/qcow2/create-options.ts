@@ -23,6 +23,10 @@ const unset = { fallback: undefined } as const;
 const text = (help: string) => option.text<string | undefined>({ help, ...unset });
 
 export const createOptions: OptionSchema<Qcow2CreateOptions> = {
+  encryption: option.boolean<boolean | undefined>({
+    help: "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)",
+    ...unset,
+  }),
   'encrypt.format': text("Encrypt the image, format choices: 'aes', 'luks'"),
   'encrypt.key-secret': text('ID of secret providing qcow AES key or LUKS passphrase'),
   'encrypt.cipher-alg': text('Name of encryption cipher algorithm'),
@@ -31,10 +35,6 @@ export const createOptions: OptionSchema<Qcow2CreateOptions> = {
   'encrypt.ivgen-hash-alg': text('Name of IV generator hash algorithm'),
   'encrypt.hash-alg': text('Name of encryption hash algorithm'),
   'encrypt.iter-time': option.number<number | undefined>({ help: 'Time to spend in PBKDF in milliseconds', ...unset }),
-  encryption: option.boolean<boolean | undefined>({
-    help: "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)",
-    ...unset,
-  }),
   cluster_size: option.size({ help: 'qcow2 cluster size', fallback: 65536, shown: true }),
   extended_l2: option.boolean({ help: 'Extended L2 tables', fallback: false, shown: true }),
   preallocation: option.text({

@@ -1,8 +1,12 @@
 import { describe, expect, test } from 'vitest';
+import { secrets } from '../../crypto/secrets.ts';
 import { throttleGroups } from '../../filters/throttle/groups.ts';
 import { SimHost } from '../../testing/index.ts';
 import { HelpRequest } from '../failure.ts';
 import { ObjectList } from './objects.ts';
+
+const KEY = 'A'.repeat(32);
+const IV = Buffer.from('B'.repeat(16)).toString('base64');
 
 describe('objects (T-GEN-13)', () => {
   const accepted = [
@@ -56,14 +60,49 @@ describe('objects (T-GEN-13)', () => {
 
   test('names are used once; a later one may name an earlier one as its key', () => {
     const objects = new ObjectList();
-    objects.add('secret,id=master,data=x');
-    objects.add('secret,id=s,data=x,keyid=master');
+    objects.add(`secret,id=master,data=${KEY}`);
+    objects.add(`secret,id=s,keyid=master,iv=${IV},data=5LMIqvqZvDF8UUkkR4Zung==,format=base64`);
     expect(() => objects.add('secret,id=s,data=y')).toThrow(
       "attempt to add duplicate property 's' to object (type 'container')",
     );
     expect(() => objects.add('throttle-group,id=s')).toThrow(
       "attempt to add duplicate property 's' to object (type 'container')",
     );
+  });
+
+  const secretOf = (...texts: readonly string[]) => {
+    const host = new SimHost();
+    const objects = new ObjectList();
+    for (const text of texts) objects.add(text);
+    objects.provideTo(host);
+    return Buffer.from(secrets(host).get('s') ?? '').toString('latin1');
+  };
+  const master = `secret,id=m,data=${KEY}`;
+  const encrypted = (rest: string) => `secret,id=s,keyid=m,iv=${IV},${rest}`;
+
+  test.each([
+    ['plain', ['secret,id=s,data=a,,b']],
+    ['Base64', ['secret,id=s,data=aHVudGVyMg==,format=base64']],
+    ['Base64 whose last group is not whole', ['secret,id=s,data=aHVudGVyMg,format=base64']],
+    ['encrypted', [master, encrypted('data=5LMIqvqZvDF8UUkkR4Zung==,format=base64')]],
+    ['nothing, encrypted', [master, encrypted('data=')]],
+  ] as const)('the content of a secret: %s', (name, texts) => {
+    const expected = { plain: 'a,b', Base64: 'hunter2', encrypted: 'hunter2' } as Record<string, string>;
+    expect(secretOf(...texts)).toBe(expected[name] ?? (name.startsWith('Base64') ? 'hunter' : ''));
+  });
+
+  test.each([
+    [`secret,id=s,keyid=m,data=AAAA,format=base64`, 'IV is required to decrypt secret'],
+    [`secret,id=s,keyid=m,iv=AAAA,data=,format=base64`, 'IV should be 16 bytes in length not 3'],
+    [`secret,id=s,keyid=m,iv=!,data=,format=base64`, 'Base64 data contains invalid characters'],
+    [encrypted('data=AAAA,format=base64'), 'Length 3 must be a multiple of block size 16'],
+    [
+      encrypted('data=AAAAAAAAAAAAAAAAAAAAAA==,format=base64'),
+      /^Incorrect number of padding bytes \(\d+\) found on decrypted data$/,
+    ],
+  ])('an encrypted secret is refused: %s: %s', (text, message) => {
+    expect(() => secretOf(master, text)).toThrow(message);
+    expect(() => secretOf('secret,id=m,data=short', text)).toThrow('Key should be 32 bytes in length');
   });
 
   test('throttle groups are there for what is opened on the host', () => {
