@@ -184,11 +184,12 @@ async function crashScenario(workload: Workload): Promise<CrashScenario> {
       }
       await disk.close();
     },
-    async check(host, { notes }) {
+    async check(host, { notes, cut }) {
       const done = notes.length;
       const step = workload.steps[done];
       const found = expectState(host, states.slice(done, done + 2), step, 'after the crash');
-      await expectUsable(host, found);
+      // Living on takes longest, and differs little from cut to cut.
+      if (longMode || cut % 4 === 0) await expectUsable(host, found);
     },
   };
 }
@@ -196,7 +197,7 @@ async function crashScenario(workload: Workload): Promise<CrashScenario> {
 describe('the power goes', () => {
   for (const workload of longMode ? [...WORKLOADS, LARGE] : WORKLOADS) {
     test(workload.name, async () => {
-      const statesPerCut = longMode ? 60 : 2;
+      const statesPerCut = longMode ? 60 : 6;
       const { cuts } = await exploreCrashes(await crashScenario(workload), { seed: testSeed, statesPerCut });
       expect(cuts).toBeGreaterThan(20);
     });
