@@ -73,14 +73,21 @@ describe.each([
   });
 });
 
-test('a stream is inflated as far as it is wanted', async () => {
-  const { inflateRaw, deflateRaw } = nodeCodecs(loadKoffi);
+test.each([
+  ['of a host', nodeCodecs(loadKoffi)],
+  ['of a host without the system', nodeCodecs(none)],
+])('inflate %s fills what is wanted, whatever follows', async (_name, { inflateRaw, deflateRaw }) => {
   const target = new Uint8Array(text.length);
   const stream = target.subarray(0, await deflateRaw(text, target));
   const whole = new Uint8Array(text.length);
   expect(await inflateRaw(stream, whole)).toBe(true);
   expect(differsAt(whole, text)).toBe(-1);
-  expect(await inflateRaw(stream, new Uint8Array(100))).toBe(true);
+  const part = new Uint8Array(100);
+  expect(await inflateRaw(stream, part)).toBe(true);
+  expect(differsAt(part, text.subarray(0, 100))).toBe(-1);
+  expect(await inflateRaw(new Uint8Array([...stream, 1, 2, 3]), whole)).toBe(true);
+  expect(await inflateRaw(stream.subarray(0, -4), new Uint8Array(text.length - 20_000))).toBe(true);
   expect(await inflateRaw(stream, new Uint8Array(text.length + 1))).toBe(false);
   expect(await inflateRaw(noise, whole)).toBe(false);
+  expect(await inflateRaw(new Uint8Array(0), whole)).toBe(false);
 });

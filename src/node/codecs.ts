@@ -2,7 +2,7 @@
 import { availableParallelism } from 'node:os';
 import type { Host, ZstdCodecs } from '../core/host.ts';
 import type { Koffi } from './koffi.ts';
-import { type Encoder, nativeDeflate, nativeZstd } from './native-codecs.ts';
+import { type Encoder, nativeDeflate, nativeInflate, nativeZstd } from './native-codecs.ts';
 import * as builtIn from './zlib-codecs.ts';
 import { threadedZstd } from './zstd-thread.ts';
 
@@ -18,10 +18,15 @@ export function nodeCodecs(koffi: () => Koffi): Codecs {
       return undefined;
     }
   };
+  let inflate: typeof builtIn.inflateRaw | undefined;
   let deflate: Encoder | undefined;
   let zstd: ZstdCodecs | undefined;
   return {
-    inflateRaw: (source, target) => slots.run(() => builtIn.inflateRaw(source, target)),
+    inflateRaw(source, target) {
+      inflate ??= system(nativeInflate) ?? builtIn.inflateRaw;
+      const decode = inflate;
+      return slots.run(() => decode(source, target));
+    },
     deflateRaw(source, target) {
       deflate ??= system(nativeDeflate) ?? builtIn.deflateRaw;
       const encode = deflate;

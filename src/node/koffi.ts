@@ -16,34 +16,15 @@ export interface Koffi {
   errno(): number;
 }
 
-/** What loading it needs besides. */
-interface KoffiPackage extends Koffi {
-  config(settings: { readonly resident_async_pools: number }): void;
-}
-
-/** Calls in the thread pool at a time that have memory ready for them: making it takes longer than a short call. */
-const READY_CALLS = 4;
-
-let loaded: KoffiPackage | undefined;
-
 /** Loading takes milliseconds, so it waits for the first system call. Throws when there is no build for this machine. */
 export function loadKoffi(): Koffi {
-  if (loaded === undefined) {
-    loaded = requireKoffi();
-    // Only before it is used.
-    loaded.config({ resident_async_pools: READY_CALLS });
-  }
-  return loaded;
-}
-
-function requireKoffi(): KoffiPackage {
   const require = createRequire(import.meta.url);
   const [direct, ...others] = koffiFiles();
   try {
-    return require(direct ?? 'koffi') as KoffiPackage;
+    return require(direct ?? 'koffi') as Koffi;
   } catch (error) {
     if (others[0] === undefined) throw error;
-    return require(others[0]) as KoffiPackage;
+    return require(others[0]) as Koffi;
   }
 }
 

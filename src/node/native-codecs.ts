@@ -14,8 +14,9 @@ const Z_FINISH = 4;
 const Z_STREAM_END = 1;
 const DEFAULT_LEVEL = -1;
 const DEFLATED = 8;
-/** Without a header, a window of 2^12 bytes (Q-MAP-6). */
-const WINDOW_BITS = -12;
+/** Windows of 2^12 bytes, and of all that deflate has (Q-MAP-6); below zero where they are told: without a header. */
+const WRITTEN_WINDOW_BITS = 12;
+const READ_WINDOW_BITS = 15;
 const MEMORY_LEVEL = 9;
 const ZSTD_LEVEL = 3;
 
@@ -59,7 +60,7 @@ class Contexts<H> {
   }
 
   /** `source` is copied: its owner may give it away meanwhile. */
-  async use(source: Uint8Array, work: (handle: H, input: Uint8Array) => Promise<number>): Promise<number> {
+  async use<T>(source: Uint8Array, work: (handle: H, input: Uint8Array) => Promise<T>): Promise<T> {
     const context = this.#idle.pop() ?? { handle: this.#make(), input: new Uint8Array(0) };
     if (context.input.length < source.length) context.input = new Uint8Array(source.length);
     context.input.set(source);
@@ -71,29 +72,60 @@ class Contexts<H> {
 
 /** Raw deflate as qcow2 has it. Undefined: there is no libz that can be used. */
 export function nativeDeflate(koffi: Koffi): Encoder | undefined {
+  const init =
+    'int deflateInit2_(void *stream, int level, int method, int bits, int memory, int strategy, const char *version, int size)';
+  const settings = [DEFAULT_LEVEL, DEFLATED, -WRITTEN_WINDOW_BITS, MEMORY_LEVEL, 0];
+  const run = streamCoder(koffi, { init, settings, reset: 'deflateReset', code: 'deflate' });
+  return (
+    run &&
+    (async (source, target) => {
+      const { result, filled } = await run(source, target);
+      return result === Z_STREAM_END ? filled : -1;
+    })
+  );
+}
+
+/** As `Host.inflateRaw`. Undefined: there is no libz that can be used. */
+export function nativeInflate(
+  koffi: Koffi,
+): ((source: Uint8Array, target: Uint8Array) => Promise<boolean>) | undefined {
+  const init = 'int inflateInit2_(void *stream, int bits, const char *version, int size)';
+  const settings = [-READ_WINDOW_BITS];
+  const run = streamCoder(koffi, { init, settings, reset: 'inflateReset', code: 'inflate' });
+  // Whatever comes after the bytes that are wanted, an error too, does not matter.
+  return run && (async (source, target) => (await run(source, target)).filled === target.length);
+}
+
+interface StreamFunctions {
+  readonly init: string;
+  readonly settings: readonly number[];
+  readonly reset: string;
+  readonly code: string;
+}
+
+/** One half of libz: codes all of a source at once. */
+function streamCoder(koffi: Koffi, { init, settings, reset, code }: StreamFunctions) {
   const libz = library(koffi, 'libz.so.1');
   if (libz === undefined) return undefined;
-  const init = libz.func(
-    'int deflateInit2_(void *stream, int level, int method, int bits, int memory, int strategy, const char *version, int size)',
-  );
-  const reset = libz.func('int deflateReset(void *stream)');
-  const deflate = libz.func('int deflate(uintptr_t stream, int flush)');
+  const initStream = libz.func(init);
+  const resetStream = libz.func(`int ${reset}(void *stream)`);
+  const codeStream = libz.func(`int ${code}(uintptr_t stream, int flush)`);
   const streams = new Contexts(() => {
     const stream = new Uint8Array(new ArrayBuffer(STREAM_BYTES));
-    const result = init(stream, DEFAULT_LEVEL, DEFLATED, WINDOW_BITS, MEMORY_LEVEL, 0, '1.2.11', STREAM_BYTES);
-    if (result !== 0) throw new RangeError(`deflateInit2: ${result}`);
+    const result = initStream(stream, ...settings, '1.2.11', STREAM_BYTES);
+    if (result !== 0) throw new RangeError(`${init}: ${result}`);
     return stream;
   });
-  return (source, target) =>
+  return (source: Uint8Array, target: Uint8Array) =>
     streams.use(source, async (stream, input) => {
       const view = new DataView(stream.buffer);
-      reset(stream);
+      resetStream(stream);
       view.setBigUint64(Field.nextIn, BigInt(koffi.address(input)), true);
       view.setUint32(Field.availableIn, input.length, true);
       view.setBigUint64(Field.nextOut, BigInt(koffi.address(target)), true);
       view.setUint32(Field.availableOut, target.length, true);
-      const result = await inPool(deflate, [stream, input, target], koffi.address(stream), Z_FINISH);
-      return result === Z_STREAM_END ? Number(view.getBigUint64(Field.totalOut, true)) : -1;
+      const result = await inPool(codeStream, [stream, input, target], koffi.address(stream), Z_FINISH);
+      return { result, filled: Number(view.getBigUint64(Field.totalOut, true)) };
     });
 }
 
