@@ -32,6 +32,7 @@ async function runExample(name: string): Promise<string> {
 }
 
 const EXPECTED: Readonly<Record<string, RegExp>> = {
+  'encrypted-image.ts': /^for your eyes only\nencrypted: true\n$/,
   'create-write-read.ts': /^Hello, disk\nvdi, 1073741824 bytes, \d+ of them in use on the host\n$/,
   'convert.ts': /^0 %\n[\s\S]*100 %\nidentical\n$/,
   'image-chain.ts': /^changes\.vdi is based on base\.vdi\nbase\.vdi stands alone\nHello, base\n1\n$/,
