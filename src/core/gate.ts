@@ -70,10 +70,20 @@ export class Gate {
 /** One after the other, in the order of asking. */
 export class Mutex {
   #last: Promise<unknown> = Promise.resolve();
+  #count = 0;
+  readonly #leave = () => {
+    this.#count--;
+  };
+
+  /** Someone has it, or waits for it. */
+  get busy(): boolean {
+    return this.#count > 0;
+  }
 
   run<T>(work: () => Promise<T>): Promise<T> {
+    this.#count++;
     const turn = this.#last.then(work);
-    this.#last = turn.catch(() => {});
+    this.#last = turn.then(this.#leave, this.#leave);
     return turn;
   }
 }

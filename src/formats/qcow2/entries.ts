@@ -39,6 +39,11 @@ export function writeEntry(image: Qcow2Image, slice: CacheEntry, guest: number, 
   slice.dirty = true;
 }
 
+/** Nothing is stored, and no part is known to be zero of its own: the whole reads as zeroes, or as what is below. */
+export function isEmptyEntry({ high, low }: EntryWords): boolean {
+  return high === 0 && low === 0;
+}
+
 export function sameEntry(a: EntryWords, b: EntryWords): boolean {
   return a.high === b.high && a.low === b.low && a.zero === b.zero && a.allocated === b.allocated;
 }

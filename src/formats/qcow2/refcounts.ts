@@ -6,6 +6,7 @@ import { alignUp } from '../../bytes/align.ts';
 import { viewOf } from '../../bytes/big-endian.ts';
 import { BlockError } from '../../core/errors.ts';
 import { Mutex } from '../../core/gate.ts';
+import { invariant } from '../../core/invariant.ts';
 import { type CacheEntry, MetadataCache } from './cache.ts';
 import { corruption } from './corruption.ts';
 import type { Qcow2Image } from './image.ts';
@@ -16,6 +17,8 @@ import { type RefcountWidth, refcountWidth } from './refcount-width.ts';
 import type { HostOffset } from './tables.ts';
 
 export const REFCOUNT_ENTRY_BYTES = 8;
+/** Clusters that are looked at for a free one at once. */
+const NEAR = 64;
 /** Free clusters of a block that nobody has counted yet. */
 const UNKNOWN = -1;
 /** Bytes of the refcount table that are read at a time. */
@@ -214,6 +217,31 @@ export class Refcounts {
     if (change > 0 && cluster < this.hint) this.hint = cluster;
     // What nothing uses any more may be taken for something else.
     if (change > 0 && cluster === Math.floor(this.packedEnd / this.image.layout.clusterSize)) this.packedEnd = 0;
+  }
+
+  /**
+   * The lowest free cluster, if that can be told at once: nobody is changing counts, its block is at hand, and it is near;
+   * else -1. To be taken before anything is waited for.
+   */
+  freeNow(): number {
+    if (this.lock.busy) return -1;
+    const { refcountsPerBlock } = this.image.layout;
+    const index = this.blockIndex(this.hint);
+    const block = this.cache.peek(this.table[index] ?? 0);
+    if (block === undefined) return -1;
+    const stop = Math.min(this.hint + NEAR, (index + 1) * refcountsPerBlock);
+    while (this.hint < stop && this.width.get(block.view, this.hint % refcountsPerBlock) !== 0) this.hint++;
+    return this.hint < stop ? this.hint : -1;
+  }
+
+  /** Counts the cluster that {@link freeNow} told. */
+  takeNow(cluster: number): void {
+    const block = this.cache.peek(this.table[this.blockIndex(cluster)] ?? 0);
+    invariant(block !== undefined, 'the block was at hand');
+    this.width.set(block.view, cluster % this.image.layout.refcountsPerBlock, 1);
+    block.dirty = true;
+    this.#noteFree(cluster, -1);
+    this.hint = cluster + 1;
   }
 
   /** Free clusters of a block that is there. */

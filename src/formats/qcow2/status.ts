@@ -43,7 +43,9 @@ function extentOf(image: Qcow2Image, { kind, host, length }: Run): Extent {
 export function place(image: Qcow2Image, offset: number, length: number): ExtentPlace | undefined {
   if (image.broken !== undefined || image.gate.closed || image.cipher !== undefined) return undefined;
   const run = findRun(image, offset, length);
-  if (run === undefined || run.kind !== Kind.normal || run.length < length || !run.copied) return undefined;
+  if (run === undefined || run.kind !== Kind.normal || run.length < length) return undefined;
+  // What a snapshot shares is not to be written.
+  if (!run.copied && image.writable && !image.layout.hasDataFile) return undefined;
   const { data, file } = image;
   if (data === file && run.host + length > file.length()) return undefined;
   return { child: data.name, offset: run.host };

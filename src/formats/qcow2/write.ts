@@ -1,6 +1,7 @@
 /** Writing (Q-WR): in place where storage is the image's alone, else into new storage that is linked afterwards. */
 import { settled } from '../../core/gate.ts';
 import { allocateAndWrite, planAllocation } from './allocate.ts';
+import { tryAllocateNow } from './allocate-now.ts';
 import { corruption } from './corruption.ts';
 import { writeEncrypted, writeEncryptedNow } from './encrypted-data.ts';
 import type { Qcow2Image } from './image.ts';
@@ -105,7 +106,9 @@ export async function writeInPlace(image: Qcow2Image, host: number, guest: numbe
 export function tryWriteNow(image: Qcow2Image, offset: number, source: Uint8Array): boolean {
   if (image.broken !== undefined || image.gate.closed) return false;
   const run = findRun(image, offset, source.length);
-  if (run === undefined || run.length < source.length || !isWritableRun(image, run)) return false;
+  if (run === undefined || run.length < source.length) return false;
+  if (run.kind === Kind.unallocated) return tryAllocateNow(image, offset, source);
+  if (!isWritableRun(image, run)) return false;
   const { data, file, allocations, cipher } = image;
   if (allocations.size > 0 && allocations.overlapping(offset, offset + source.length) !== undefined) return false;
   if (data === file && image.overlapIn(run.host, source.length, 0) !== 0) return false;
