@@ -5,8 +5,13 @@
 
 /** What is told of a stream; set by who uses it, before the first turn of the event loop. */
 export interface ByteStreamListener {
-  /** Bytes that stay as they are; or true, where they are not needed any more. Not called while the stream is paused. */
-  data(bytes: Uint8Array): unknown;
+  /**
+   * Bytes that stay as they are; or true, where they are not needed any more. Not called while the stream is paused.
+   * `more`: it is seen at once whether there is more, and answers may wait for that, or for {@link rest}.
+   */
+  data(bytes: Uint8Array, more?: boolean): unknown;
+  /** There is no more for now. Without it `more` is never told. */
+  rest?(): void;
   /** The other side sends no more, but may still receive. */
   end(): void;
   /** Nothing goes either way any more; called once. `error`: why, where it did not just end. */

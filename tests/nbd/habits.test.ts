@@ -64,6 +64,27 @@ describe('N-151: answers', () => {
   });
 });
 
+test('N-151: where the stream looks for more, answers wait until it has looked', async () => {
+  const { client, writes } = await watched();
+  const answered = () => writes.map((pieces) => pieces.map(({ length }) => length));
+  client.stream.offer(request(read, 0, 512), true);
+  client.stream.offer(request(read, 0, 1024), true);
+  expect(answered()).toEqual([]);
+  client.stream.rest();
+  expect(answered()).toEqual([[16 + 512 + 16 + 1024]]);
+  client.stream.rest();
+  client.stream.offer(request(read, 0, 1), false);
+  expect(answered().slice(1)).toEqual([[17]]);
+  // However long it looks: much is not held.
+  for (let each = 0; each < 40; each++) client.stream.offer(request(read, 0, 32_768), true);
+  expect(
+    answered()
+      .slice(2)
+      .flat()
+      .reduce((sum, length) => sum + length, 0),
+  ).toBeGreaterThan(MIB);
+});
+
 describe('N-152: payloads', () => {
   test('that came in one piece are handed down where they are', async () => {
     const { client, disk } = await watched();

@@ -109,8 +109,13 @@ class MemoryStream implements ByteStream {
   }
 
   /** Bytes for the server; what it answers, by which a stream knows whether it may use their memory again. */
-  offer(bytes: Uint8Array): unknown {
-    return this.#listener?.data(bytes);
+  offer(bytes: Uint8Array, more = false): unknown {
+    return this.#listener?.data(bytes, more);
+  }
+
+  /** There is no more for now. */
+  rest(): void {
+    this.#listener?.rest?.();
   }
 
   /** The connection is lost. */

@@ -65,6 +65,7 @@ export class Session {
   #waiting = false;
   #paused = false;
   #advancing = false;
+  #more = false;
   /** The client sends no more. */
   #inputEnded = false;
   #leaving = false;
@@ -135,7 +136,8 @@ export class Session {
 
   #listen(): void {
     this.#stream.listen({
-      data: (bytes) => this.#takeInput(bytes),
+      data: (bytes, more = false) => this.#takeInput(bytes, more),
+      rest: () => this.#transmission?.flush(),
       end: () => {
         this.#inputEnded = true;
         this.#advance();
@@ -144,12 +146,14 @@ export class Session {
     });
   }
 
-  /** True: `bytes` are not needed any more. */
-  #takeInput(bytes: Uint8Array): boolean {
+  /** True: `bytes` are not needed any more. `more`: answers may wait until it is seen whether more has come. */
+  #takeInput(bytes: Uint8Array, more: boolean): boolean {
     if (this.#over || this.#leaving) return true;
     if (this.#options.idleTimeoutMs > 0) this.#lastInput = this.#options.host.clock.now();
     this.#input.push(bytes);
+    this.#more = more;
     this.#advance();
+    this.#more = false;
     if (this.#input.length > AHEAD_MAX && (this.#waiting || this.#paused)) this.#pause();
     return this.#input.length === 0 && this.#transmission?.takeKept() === false;
   }
@@ -279,7 +283,7 @@ export class Session {
   }
 
   #transmit(transmission: Transmission): boolean {
-    const step = transmission.advance(this.#input);
+    const step = transmission.advance(this.#input, this.#more);
     if (step === 'broken') {
       this.#options.log('request parsing failed: invalid magic or length');
       this.destroy('the client does not speak the protocol');

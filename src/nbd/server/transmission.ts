@@ -121,8 +121,13 @@ export class Transmission {
     this.#output.flush();
   }
 
-  /** Takes requests from `input`, and answers those that it can. */
-  advance(input: ByteQueue): TransmissionStep {
+  /** Sends what `advance` held back. */
+  flush(): void {
+    this.#output.flush();
+  }
+
+  /** Takes requests from `input`, and answers those that it can. `hold`: the answers wait for {@link flush}, if they are few. */
+  advance(input: ByteQueue, hold = false): TransmissionStep {
     this.#advancing = true;
     this.#now = !this.#options.disk.graph.host.watched('diskwright:request');
     try {
@@ -133,7 +138,7 @@ export class Transmission {
       }
     } finally {
       this.#advancing = false;
-      this.#output.flush();
+      if (!hold) this.#output.flush();
     }
   }
 

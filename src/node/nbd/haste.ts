@@ -3,14 +3,15 @@
  * event loop, and a peer that answers within microseconds is waited for as long, since to sleep and be woken takes longer.
  */
 import type { Socket } from 'node:net';
+import type { ByteStreamListener } from '../../core/byte-stream.ts';
 import type { SocketCalls } from './socket-calls.ts';
 
 const BUFFER_BYTES = 64 * 1024;
 /** The event loop turns at least so often, milliseconds. */
 const TURN_MS = 1;
 /** So long the next request is waited for, milliseconds, where the last came that soon or little later. */
-const WAIT_MS = 0.03;
-const SOON_MS = 0.1;
+const WAIT_MS = 0.05;
+const SOON_MS = 0.15;
 /** Other streams that had something to say so recently are not kept waiting. */
 const ALONE_MS = 5;
 /** Waiting in vain is not tried again for 1, 2, 4, … and at most so many times that it could be. */
@@ -27,6 +28,8 @@ export class Haste {
   #buffer = new Uint8Array(BUFFER_BYTES);
   /** When there was nothing to receive, milliseconds. */
   #idleAt = Number.NEGATIVE_INFINITY;
+  /** There was more at once after the last bytes: answers wait until it is seen whether there is again. */
+  #holds = false;
   /** How often waiting is left out, and how often it will be after the next time in vain. */
   #skips = 0;
   #nextSkips = 1;
@@ -43,13 +46,19 @@ export class Haste {
     return writable && writableLength === 0 ? Math.max(0, this.#calls.send(this.#fd, pieces)) : 0;
   }
 
-  /** Takes what there is, after some came by the event loop. `take` answers whether the bytes are not needed any more. */
-  receive(take: (bytes: Uint8Array) => boolean): void {
+  /** Hands over `first`, which came by the event loop, and what there is besides. */
+  receive(listener: ByteStreamListener, first: Uint8Array): void {
     const began = performance.now();
     if (latest !== this) {
       latest = this;
       latestSince = began;
     }
+    listener.data(first, this.#holds);
+    this.#receiveMore(listener, began);
+    if (this.#holds) listener.rest?.();
+  }
+
+  #receiveMore(listener: ByteStreamListener, began: number): void {
     const patience = this.#patience(began);
     let waited = false;
     for (let at = began; this.#mayReceive(); ) {
@@ -57,6 +66,8 @@ export class Haste {
       // The end is told by the event loop.
       if (count === 0) return;
       if (count < 0) {
+        if (this.#holds) listener.rest?.();
+        this.#holds = false;
         waited = true;
         const now = performance.now();
         if (now - at < patience) continue;
@@ -65,10 +76,11 @@ export class Haste {
         return;
       }
       if (waited) this.#nextSkips = 1;
+      // Of a client that sends many requests, one after the other, the answers are sent together.
+      this.#holds = !waited && listener.rest !== undefined;
       waited = false;
-      if (!take(count < BUFFER_BYTES ? this.#buffer.subarray(0, count) : this.#buffer)) {
-        this.#buffer = new Uint8Array(BUFFER_BYTES);
-      }
+      const bytes = count < BUFFER_BYTES ? this.#buffer.subarray(0, count) : this.#buffer;
+      if (listener.data(bytes, this.#holds) !== true) this.#buffer = new Uint8Array(BUFFER_BYTES);
       at = performance.now();
       if (at - began > TURN_MS) {
         this.#idleAt = at;

@@ -13,8 +13,8 @@ export function socketStream(socket: Socket, peer: string): ByteStream {
   let haste: Haste | undefined;
   const handlers = {
     data: (bytes: Uint8Array) => {
-      listener?.data(bytes);
-      haste?.receive((more) => listener?.data(more) === true);
+      if (listener !== undefined && haste !== undefined) haste.receive(listener, bytes);
+      else listener?.data(bytes);
     },
     end: () => listener?.end(),
     error: (error: Error) => {

@@ -161,6 +161,43 @@ describe.skipIf(process.platform !== 'linux')('the short way (N-151)', () => {
     expect(received.equals(sent)).toBe(true);
   });
 
+  test('where more is looked for, it is told when there is none, before the event loop turns', async () => {
+    const { stream, client } = await pair();
+    const told: string[] = [];
+    let held = 0;
+    let heldOver = 0;
+    const ended = new Promise<void>((resolve) => {
+      stream.listen({
+        data(_bytes, more = false) {
+          told.push(more ? 'more' : 'data');
+          if (more) held++;
+          setImmediate(() => {
+            if (held > 0) heldOver++;
+          });
+          // Another piece is there by the time it is looked for.
+          if (told.length < 20) client.write(new Uint8Array(100));
+          else client.end();
+          return true;
+        },
+        rest() {
+          told.push('rest');
+          held = 0;
+        },
+        end: resolve,
+        close() {},
+      });
+    });
+    stream.hasten?.();
+    client.write(new Uint8Array(100));
+    await ended;
+    expect([heldOver, held]).toEqual([0, 0]);
+    expect(told[0]).toBe('data');
+    expect(told).toContain('more');
+    expect(told.filter((each) => each === 'more').length).toBeGreaterThanOrEqual(
+      told.filter((each) => each === 'rest').length,
+    );
+  });
+
   test('a stream that is paused gets nothing, and all of it afterwards', async () => {
     const { stream, client, socket } = await pair();
     let received = 0;
