@@ -17,7 +17,7 @@ import type {
 import { BlockError } from './errors.ts';
 import type { HostContext } from './host.ts';
 import * as information from './info.ts';
-import { invariant } from './invariant.ts';
+import { InvariantError } from './invariant.ts';
 import type { OptionTree } from './options.ts';
 import { ALL_PERMISSIONS, type ChildRole, NO_PERMISSIONS, Permission, type Permissions } from './permissions.ts';
 import * as request from './request.ts';
@@ -123,8 +123,12 @@ export class BlockNode {
 
   /** The opened driver. */
   get impl(): DriverNode {
-    invariant(this.#impl, `node '${this.name}' is not open`);
-    return this.#impl;
+    return this.#impl ?? this.#notOpen();
+  }
+
+  /** Apart, since the driver is asked for in every request. */
+  #notOpen(): never {
+    throw new InvariantError(`node '${this.name}' is not open`);
   }
 
   set impl(opened: DriverNode) {
