@@ -11,7 +11,8 @@ export const ioCommand: Command = {
   usage: '[--object objectdef] [--image-opts] [-f fmt] [-rsnCU] [-t cache] [-d discard] [-c command]... [filename]',
   operands: '[FILENAME]',
   description: `The commands are those of qemu-io, and two more: 'fault' changes what blkdebug does while the image is open, 'mark'
-puts a name into a log of writes. 'help' lists them, 'help COMMAND' tells more. A command that fails makes the exit status 1; the others still run.`,
+puts a name into a log of writes. 'help' lists them, 'help COMMAND' tells more. A command that fails makes the exit
+status 1; the others still run.`,
   options: IO_OPTIONS,
   examples: [
     'io disk.vdi',
