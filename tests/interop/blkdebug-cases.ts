@@ -7,6 +7,8 @@ export interface FaultRun {
   readonly options?: string;
   /** The image's driver; default raw. */
   readonly format?: 'raw' | 'vdi';
+  /** Options of what is below it, in place of the image. */
+  readonly below?: string;
   /** Words of the `open` command. */
   readonly words?: string;
   readonly commands: readonly string[];
@@ -67,7 +69,18 @@ const numbers = [
   '1.5',
 ];
 
+/** Whether a durable write comes down as one, or as a write and a flush, which then fails. */
+function durable(below?: string): FaultRun {
+  return {
+    ...(below !== undefined && { below }),
+    options: 'inject-error.event=none,inject-error.iotype=flush',
+    words: '-t writeback',
+    commands: ['write -f 0 512', 'write -f 0 512', 'write -f 100 10', 'write -z -f 0 4k', 'write -z -f 0 4k', 'flush'],
+  };
+}
+
 export const FAULTS: readonly FaultGroup[] = [
+  { name: 'force unit access (BD-8)', runs: [durable(), durable('driver=null-co,size=1M')] },
   {
     name: 'config files (BD-10, BD-20, BD-21)',
     runs: [

@@ -17,12 +17,11 @@ afterAll(() => pair?.remove());
 
 /** One process opens the image of each run in turn. */
 function wordsOf(runs: readonly FaultRun[]): string[] {
-  const commands = runs.flatMap(({ options, format = 'raw', words = '', commands: own, config }, index) => {
+  const commands = runs.flatMap(({ options, format = 'raw', below, words = '', commands: own, config }, index) => {
     const list = config === undefined ? options : `config=conf${index}`;
-    const nested = list?.replaceAll(/(^|,)(?=.)/g, '$1file.');
-    const image = [`driver=${format},file.driver=blkdebug,file.image.filename=a.${format}`, nested].filter(
-      (part) => part,
-    );
+    const under = (prefix: string, text: string) => text.replaceAll(/(^|,)(?=.)/g, `$1${prefix}`);
+    const child = under('file.image.', below ?? `filename=a.${format}`);
+    const image = [`driver=${format},file.driver=blkdebug`, child, under('file.', list ?? '')].filter((part) => part);
     return [`open ${words} -o ${image.join()}`, ...own, 'close'];
   });
   return commands.flatMap((command) => ['-c', command]);
