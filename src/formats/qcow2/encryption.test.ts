@@ -10,6 +10,7 @@ import type { OptionTree } from '../../core/options.ts';
 import { parseOptions } from '../../core/options.ts';
 import { ALL_PERMISSIONS, Permission } from '../../core/permissions.ts';
 import { secrets } from '../../crypto/secrets.ts';
+import { convert } from '../../jobs/convert.ts';
 import { nodeCrypto } from '../../node/crypto.ts';
 import { differsAt } from '../../testing/compare-bytes.ts';
 import { operationData } from '../../testing/disk-operations.ts';
@@ -199,6 +200,29 @@ describe('opening', () => {
     await expect(graphOn(host).open(PATH, { format: 'qcow2', noIO: true })).rejects.toMatchObject(text);
   });
 
+  test('Q-OPT-6: a reopen may change other options, not the secret', async () => {
+    const host = withBytes((await image).slice());
+    const disk = await open(host);
+    const reopen = (options: OptionTree) => disk.graph.reopen([{ node: disk.node, options }]);
+    await expect(reopen({ 'encrypt.key-secret': 'n' })).rejects.toThrow(
+      "Cannot change the option 'encrypt.key-secret'",
+    );
+    await reopen({ 'lazy-refcounts': true });
+    await disk.write(0, operationData(1, 1000));
+    await disk.close();
+  });
+
+  test('what is converted into a new image is encrypted by the secret that it is made with', async () => {
+    const host = newHost();
+    host.put('/source', operationData(4, 100_352));
+    const graph = graphOn(host);
+    const source = await graph.open('/source', { format: 'raw' });
+    const target = { filename: PATH, format: 'qcow2', createOptions: LUKS };
+    await convert({ graph, sources: [source], target });
+    await source.close();
+    expect(differsAt(content(host), operationData(4, 100_352))).toBe(-1);
+  });
+
   test('Q-OPT-5, Q-INFO-1: what an image is can be told without a secret', async () => {
     const host = withBytes((await image).slice());
     const disk = await graphOn(host).open(PATH, { format: 'qcow2', noIO: true });
@@ -304,6 +328,24 @@ describe.each([
     const expected = new Uint8Array(SIZE);
     expected.set(operationData(2, 3000), 5000);
     expect(differsAt(content(host), expected)).toBe(-1);
+  });
+
+  test('Q-SNAP-4, Q-SNAP-5: are kept by snapshots, and copied to other places when they change', async () => {
+    const host = await makeImage({ cluster_size: 4096 }, SIZE);
+    const old = operationData(1, 50_000);
+    await use(host, async (disk) => {
+      await disk.write(4096, old);
+      await disk.snapshots.create('old');
+      await disk.write(5000, operationData(2, 9000));
+    });
+    const changed = new Uint8Array(SIZE);
+    changed.set(old, 4096);
+    changed.set(operationData(2, 9000), 5000);
+    expect(differsAt(content(host), changed)).toBe(-1);
+    await use(host, (disk) => disk.snapshots.apply('old'));
+    const before = new Uint8Array(SIZE);
+    before.set(old, 4096);
+    expect(differsAt(content(host), before)).toBe(-1);
   });
 
   test('Q-SNAP-3: machine state comes in pieces of any length', async () => {
