@@ -32,6 +32,7 @@ async function runExample(name: string): Promise<string> {
 }
 
 const EXPECTED: Readonly<Record<string, RegExp>> = {
+  'compressed.ts': /^31 of 128 clusters are stored, compressed\n$/,
   'encrypted-image.ts': /^for your eyes only\nencrypted: true\n$/,
   'create-write-read.ts': /^Hello, disk\nvdi, 1073741824 bytes, \d+ of them in use on the host\n$/,
   'convert.ts': /^0 %\n[\s\S]*100 %\nidentical\n$/,

@@ -121,6 +121,32 @@ export const changeCases: CaseTable = {
     }
   },
 
+  'stores what is written compressed, or says that it cannot and harms nothing': async (context) => {
+    const { disk, reopen, blockSize, length, subject } = context;
+    const model = await filled(context);
+    const data = new Uint8Array(2 * blockSize).fill(6);
+    data.set(operationData(44, blockSize / 2), blockSize);
+    const supported = await isSupported(disk.write(blockSize, data, { compressed: true }));
+    if (supported) model.write(blockSize, data);
+    await expectContent(disk, model.bytes, 'after a compressed write');
+    if (!supported) return;
+    const last = length - (length % blockSize);
+    const tail = new Uint8Array(length - last).fill(9);
+    await disk.write(last, tail, { compressed: true });
+    model.write(last, tail);
+    await expectCode(disk.write(10, new Uint8Array(blockSize), { compressed: true }), ['EINVAL'], 'part of a block');
+    const small = operationData(45, 100);
+    await disk.write(2 * blockSize - 50, small);
+    model.write(2 * blockSize - 50, small);
+    await disk.writeZeroes(blockSize, 100);
+    model.writeZeroes(blockSize, 100);
+    await expectContent(disk, model.bytes, 'over compressed blocks');
+    await disk.flush();
+    await expectStatus(context, model.bytes);
+    if (subject.persistent === false) return;
+    await expectContent(await reopen(), model.bytes, 'after opening again');
+  },
+
   'discards to zeroes or to the old bytes, and nothing beside': async (context) => {
     const { disk } = context;
     const model = await filled(context);
