@@ -195,6 +195,17 @@ describe('standard input and output', () => {
     });
   }
 
+  test('a pipe into a compressed image, up to its last cluster', () => {
+    for (const extra of [0, 700]) {
+      good('convert -c - packed.qcow2', Buffer.concat([disk(), Buffer.alloc(extra, 5)]));
+      const run = spawnSync('qemu-img', ['check', 'packed.qcow2'], { cwd: pair.ours, encoding: 'utf8' });
+      expect(run.stdout).toMatch(/No errors were found on the image[\s\S]* [1-9][\d.]*% compressed clusters/);
+      good('convert -O raw packed.qcow2 unpacked.raw');
+      const unpacked = readFileSync(join(pair.ours, 'unpacked.raw'));
+      expect(unpacked.equals(Buffer.concat([disk(), Buffer.alloc(extra, 5), Buffer.alloc(extra && 324)]))).toBe(true);
+    }
+  });
+
   test('odd sizes are completed with zeroes', () => {
     good('convert - odd.vdi', Buffer.alloc(1000, 7));
     expect(JSON.parse(good('info --output=json odd.vdi'))['virtual-size']).toBe(1024);

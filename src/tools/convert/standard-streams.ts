@@ -69,30 +69,46 @@ export function stdinSize(): number | undefined {
   return info.isFile() ? info.size : undefined;
 }
 
+export interface StdinRule {
+  /** Zero runs of at least so many bytes are left out; 0: none are. */
+  readonly sparseSize: number;
+  /** Whole clusters are written, compressed; those of zeroes are left out. */
+  readonly compressed: boolean;
+}
+
 /**
  * Fills `target`, which reads as zeroes, from standard input, and gives it the size of what came, rounded up to 512
- * bytes. Zero runs of at least `sparseSize` bytes are left out. Resolves with the bytes read.
+ * bytes. Resolves with the bytes read.
  */
-export async function readStdin(target: Disk, sparseSize: number, options: StreamOptions): Promise<number> {
+export async function readStdin(
+  target: Disk,
+  { sparseSize, compressed }: StdinRule,
+  options: StreamOptions,
+): Promise<number> {
   const { clock, signal, progress } = options;
   const expected = stdinSize();
-  const rule = sparseSize === 0 ? undefined : sparseRule(sparseSize, target.limits.requestAlign);
-  const buffer = new Uint8Array(CHUNK);
+  const { requestAlign, compressUnit: unit } = target.limits;
+  const ruleOf = () => (compressed ? { minimum: unit, granularity: unit } : sparseRule(sparseSize, requestAlign));
+  const rule = sparseSize === 0 ? undefined : ruleOf();
+  const buffer = new Uint8Array(compressed ? Math.max(CHUNK, unit) : CHUNK);
   let offset = 0;
   for (;;) {
     signal.throwIfAborted();
     const length = await fillFromStdin(buffer, offset, clock);
     const padded = Math.ceil(length / SECTOR) * SECTOR;
+    const isLast = length < buffer.length;
+    // Only at the disk's end may a cluster be written in part.
+    if (isLast && compressed) await target.truncate(offset + padded, { shrink: true });
     if (offset + padded > target.length) await grow(target, offset + padded, expected);
     const piece = buffer.subarray(0, padded).fill(0, length);
     const runs = rule === undefined ? [{ offset: 0, length: padded, zero: false }] : sparseRuns(piece, offset, rule);
     for (const run of runs) {
       if (run.zero || run.length === 0) continue;
-      await put(target, offset + run.offset, piece.subarray(run.offset, run.offset + run.length));
+      await put(target, offset + run.offset, piece.subarray(run.offset, run.offset + run.length), compressed);
     }
     offset += length;
     progress(offset, Math.max(offset, expected ?? 0));
-    if (length < CHUNK) break;
+    if (isLast) break;
   }
   const size = Math.ceil(offset / SECTOR) * SECTOR;
   if (target.length > size) await target.truncate(size, { shrink: true });
@@ -118,9 +134,9 @@ async function grow(target: Disk, needed: number, expected: number | undefined):
   await target.truncate(Math.ceil(Math.max(needed, wanted) / SECTOR) * SECTOR);
 }
 
-async function put(target: Disk, offset: number, bytes: Uint8Array): Promise<void> {
+async function put(target: Disk, offset: number, bytes: Uint8Array, compressed: boolean): Promise<void> {
   try {
-    await target.write(offset, bytes);
+    await target.write(offset, bytes, { compressed });
   } catch (error) {
     throw withErrno(asBlockError(error).code, `error while writing at byte ${offset}`, { cause: error });
   }

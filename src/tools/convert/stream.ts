@@ -94,7 +94,8 @@ async function fromStdin(
     const size = stdinSize() ?? 0;
     await createImage(graph, { filename: workName, format, options: { ...createOptions, size } });
     const disk = await graph.open(workName, { format, writable: true, ...(cache && { cache }) });
-    await withDisks([disk], () => readStdin(disk, settings.sparseSize, options));
+    const rule = { sparseSize: settings.sparseSize, compressed: settings.given.has('c') };
+    await withDisks([disk], () => readStdin(disk, rule, options));
     await destination.commit();
   } catch (error) {
     await destination.abandon();
