@@ -51,7 +51,7 @@ export interface LanePiece {
 interface LaneWrite {
   readonly place: number;
   readonly start: number;
-  readonly length: number;
+  length: number;
 }
 
 export function newLaneWork(
@@ -131,51 +131,46 @@ export class Lane {
 
   /** What to write of a piece that is in `bytes`; in its turn. Undefined: there is no more storage. */
   writes(piece: LanePiece, bytes: Uint8Array): LaneWrite[] | undefined {
-    const { control, target } = this.#work;
+    const { control, target, units } = this.#work;
     if (target === undefined) return undefined;
     const data = sparseRuns(bytes, piece.at, target.sparse).filter((run) => !run.zero);
     if (target.unit === 0) {
       return data.map(({ offset, length }) => ({ place: target.base + piece.at + offset, start: offset, length }));
     }
+    const { unit, base, limit } = target;
+    const firstUnit = Math.floor(piece.at / unit);
     const writes: LaneWrite[] = [];
+    // Nobody else takes storage before the next turn.
+    let next = Atomics.load(control, Control.units);
     for (const { offset, length } of data) {
       for (let done = 0; done < length; ) {
         const start = offset + done;
-        const within = (piece.at + start) % target.unit;
-        const part = Math.min(target.unit - within, length - done);
-        const number = this.#storage(piece, start);
-        if (number < 0) return undefined;
-        append(writes, { place: target.base + number * target.unit + within, start, length: part });
+        const index = piece.other + Math.floor((piece.at + start) / unit) - firstUnit;
+        let number = units[index] ?? -1;
+        if (number < 0) {
+          if (next >= limit) return undefined;
+          number = next++;
+          units[index] = number;
+        }
+        const within = (piece.at + start) % unit;
+        const part = Math.min(unit - within, length - done);
+        append(writes, base + number * unit + within, start, part);
         done += part;
       }
     }
+    Atomics.store(control, Control.units, next);
     Atomics.add(control, Control.turn, 1);
     Atomics.notify(control, Control.turn);
     return writes;
   }
-
-  /** Number of the storage for what is at `start` of a piece; -1: there is none. */
-  #storage(piece: LanePiece, start: number): number {
-    const { control, units, target } = this.#work;
-    const unit = target?.unit ?? 1;
-    const index = piece.other + Math.floor((piece.at + start) / unit) - Math.floor(piece.at / unit);
-    const known = units[index] ?? -1;
-    if (known >= 0) return known;
-    const number = Atomics.load(control, Control.units);
-    if (number >= (target?.limit ?? 0)) return -1;
-    Atomics.store(control, Control.units, number + 1);
-    units[index] = number;
-    return number;
-  }
 }
 
 /** Joins what lies side by side in the buffer and in the file. */
-function append(writes: LaneWrite[], next: LaneWrite): void {
+function append(writes: LaneWrite[], place: number, start: number, length: number): void {
   const last = writes.at(-1);
-  const joins =
-    last !== undefined && last.start + last.length === next.start && last.place + last.length === next.place;
-  if (joins) writes[writes.length - 1] = { ...last, length: last.length + next.length };
-  else writes.push(next);
+  const joins = last !== undefined && last.start + last.length === start && last.place + last.length === place;
+  if (joins) last.length += length;
+  else writes.push({ place, start, length });
 }
 
 /** Reads all of `target`, or false: an error, or the file ends before. */
