@@ -22,39 +22,61 @@ export async function compareCounts(walk: Walk, fixes: CountFixes): Promise<numb
     const stop = Math.min(references.to, (index + 1) * refcountsPerBlock);
     const block = await readableBlock(walk, index);
     const first = index * refcountsPerBlock;
+    for (; block === UNREADABLE && cluster < stop; cluster++) {
+      walk.tell(`Can't get refcount for cluster ${cluster}: Input/output error`);
+      walk.report.checkErrors++;
+    }
     for (; cluster < stop; cluster++) {
-      const stored = block === undefined ? 0 : refcounts.width.get(block.view, cluster - first);
+      const stored = block instanceof DataView ? refcounts.width.get(block, cluster - first) : 0;
       const counted = references.get(cluster);
       if (stored > 0 || counted > 0) usedEnd = cluster + 1;
-      if (stored !== counted) await differ(walk, fixes, cluster, stored, counted);
+      if (stored === counted) continue;
+      const text = block instanceof DataView && stored > EXACT_MAX ? block.getBigUint64((cluster - first) * 8) : stored;
+      await differ(walk, fixes, { cluster, stored, counted, text: String(text) });
     }
   }
-  return usedEnd;
+  return Math.max(1, usedEnd);
 }
 
-async function readableBlock(walk: Walk, index: number) {
-  const { refcounts } = walk.image;
+const UNREADABLE = 'unreadable';
+/** No file has bytes from here on; before that there are zeroes. */
+export const OFFSET_END = 2 ** 63;
+/** Larger counts, of 64 bits, are more than a number holds. */
+const EXACT_MAX = Number.MAX_SAFE_INTEGER - 1;
+
+/** The counts of a block; undefined: all are zero. */
+async function readableBlock(walk: Walk, index: number): Promise<DataView | typeof UNREADABLE | undefined> {
+  const { image } = walk;
+  const { refcounts, layout, file } = image;
   const offset = refcounts.table[index] ?? 0;
-  // What cannot be a block has been told of.
-  if (offset % walk.image.layout.clusterSize !== 0 || offset >= walk.image.file.length()) return undefined;
+  if (offset >= OFFSET_END) return UNREADABLE;
+  // Who repairs makes a new structure, and must not be kept from it by damage that is told of.
+  if (offset % layout.clusterSize !== 0 && image.writable) return UNREADABLE;
+  if (offset % layout.clusterSize === 0 && offset >= file.length()) return undefined;
   try {
-    return await refcounts.block(index);
+    return (await refcounts.block(index))?.view;
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
-    walk.tell(`Can't get refcount block ${index}: ${error.message}`);
-    walk.report.checkErrors++;
-    return undefined;
+    return UNREADABLE;
   }
 }
 
-async function differ(walk: Walk, fixes: CountFixes, cluster: number, stored: number, counted: number): Promise<void> {
+interface Difference {
+  readonly cluster: number;
+  readonly stored: number;
+  readonly counted: number;
+  /** What is stored, exactly. */
+  readonly text: string;
+}
+
+async function differ(walk: Walk, fixes: CountFixes, { cluster, stored, counted, text }: Difference): Promise<void> {
   const { image, report } = walk;
   const { clusterSize } = image.layout;
   const isLeak = stored > counted;
   if (stored === 0) walk.rebuild = true;
   const fixing = isLeak ? fixes.leaks : fixes.errors;
   const what = fixing ? 'Repairing' : isLeak ? 'Leaked' : 'ERROR';
-  walk.tell(`${what} cluster ${cluster} refcount=${stored} reference=${counted}`);
+  walk.tell(`${what} cluster ${cluster} refcount=${text} reference=${counted}`);
   if (fixing) {
     await image.refcounts.change(cluster * clusterSize, clusterSize, counted - stored);
     if (isLeak) report.leaksFixed++;

@@ -1,6 +1,7 @@
 /** Copied bits against counts (Q-MAP-2, Q-MAP-3): a bit must be set where, and only where, the count is exactly 1. */
 import { viewOf } from '../../bytes/big-endian.ts';
 import { BlockError } from '../../core/errors.ts';
+import { OFFSET_END } from './check-compare.ts';
 import type { Walk } from './check-walk.ts';
 import { L1_ENTRY_BYTES } from './l1-table.ts';
 import { writeMetadata } from './metadata-io.ts';
@@ -28,7 +29,8 @@ export async function checkCopied(walk: Walk, fixing: boolean): Promise<void> {
       if (fixing) await writeL1Bit(walk, index, count === 1);
       noteFound(walk, fixing);
     }
-    if (l2 % clusterSize !== 0 || l2 >= file.length()) continue;
+    // Where tables are not aligned nothing is mended.
+    if (l2 >= file.length() || (fixing && l2 % clusterSize !== 0)) continue;
     try {
       await checkTable(walk, l2, table, fixing);
     } catch (error) {
@@ -105,7 +107,8 @@ async function countsAround({ image }: Walk, cluster: number): Promise<BlockCoun
   const from = number * layout.refcountsPerBlock;
   const range = { from, to: from + layout.refcountsPerBlock };
   const offset = refcounts.table[number] ?? 0;
-  const isBlock = offset !== 0 && offset % layout.clusterSize === 0 && offset < image.file.length();
+  if (offset % layout.clusterSize !== 0 || offset >= OFFSET_END) return { ...range, get: () => undefined };
+  const isBlock = offset !== 0 && offset < image.file.length();
   try {
     const block = isBlock ? await refcounts.block(number) : undefined;
     if (block === undefined) return { ...range, get: () => 0 };

@@ -79,8 +79,10 @@ async function eachStored(
         continue;
       }
       const kind = clusterKind(high, low, false);
-      if (kind === Kind.normal || kind === Kind.zeroAllocated) {
-        await visit(guest, Math.floor(offsetOf(high, low) / clusterSize), true);
+      const offset = offsetOf(high, low);
+      // What lies between clusters is told of, and cannot be read.
+      if ((kind === Kind.normal || kind === Kind.zeroAllocated) && offset % clusterSize === 0) {
+        await visit(guest, offset / clusterSize, true);
       }
     }
   }

@@ -68,21 +68,37 @@ export async function walkImage(walk: Walk): Promise<void> {
 /** Counts the clusters of a range once each. `mayShare`: others may use them too. */
 export function use(walk: Walk, offset: number, length: number, mayShare = false): void {
   if (length <= 0) return;
-  const { image, references, report } = walk;
+  const { image, references } = walk;
   const { clusterSize } = image.layout;
   const start = Math.floor(offset / clusterSize);
   const last = Math.floor((offset + length - 1) / clusterSize);
   if (start * clusterSize >= image.file.length() || last > clustersOf(image)) {
-    walk.tell(
-      'ERROR: counting reference for region exceeding the end of the file by one cluster or more: ' +
-        `offset 0x${offset.toString(16)} size 0x${length.toString(16)}`,
-    );
-    report.corruptions++;
+    pastEnd(walk, offset.toString(16), length.toString(16));
     return;
   }
   for (let cluster = start; cluster <= last; cluster++) {
-    if (references.add(cluster) > 1 && !mayShare) walk.doubtful = true;
+    const count = references.add(cluster);
+    if (count > 1 && !mayShare) walk.doubtful = true;
+    if (count > image.refcounts.width.max) overflow(walk, cluster);
   }
+}
+
+/** Both in hexadecimal. */
+function pastEnd(walk: Walk, offset: string, length: string): void {
+  corrupt(
+    walk,
+    'ERROR: counting reference for region exceeding the end of the file by one cluster or more: ' +
+      `offset 0x${offset} size 0x${length}`,
+  );
+}
+
+/** More uses than a count can hold. */
+function overflow(walk: Walk, cluster: number): void {
+  walk.references.undo(cluster);
+  corrupt(walk, `ERROR: overflow cluster offset=0x${(cluster * walk.image.layout.clusterSize).toString(16)}`);
+  walk.tell(
+    'Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a clean copy if the image cannot be opened for writing',
+  );
 }
 
 interface L1 {
@@ -126,8 +142,8 @@ async function walkL1(walk: Walk, { offset, entries, bytes }: L1, isActive: bool
     if (high === 0 && low === 0) continue;
     walk.signal?.throwIfAborted();
     if (l1Reserved(high, low)) corrupt(walk, `ERROR found L1 entry with reserved bits set: ${entryHex(high, low)}`);
+    // An entry of nothing but flags names what is at 0.
     const l2 = offsetOf(high, low);
-    if (l2 === 0) continue;
     use(walk, l2, clusterSize, !isActive);
     if (l2 % clusterSize !== 0) {
       const hex = l2.toString(16);
@@ -185,6 +201,7 @@ function walkOrdinary(
   const inCluster = clusterSize - 1;
   const perHigh = 2 ** (32 - clusterBits);
   const { byteLength } = view;
+  const { max } = image.refcounts.width;
   // By cluster numbers, and signed words, which are quicker than offsets.
   let next = expected / clusterSize;
   let allocated = 0;
@@ -199,6 +216,7 @@ function walkOrdinary(
     const cluster = (high & 0x00ffffff) * perHigh + (low >>> clusterBits);
     if (cluster === 0 || cluster >= held) break;
     const count = references.add(cluster);
+    if (count > max) overflow(walk, cluster);
     if (!isActive) continue;
     if (count > 1) walk.doubtful = true;
     allocated++;
@@ -226,7 +244,7 @@ function walkEntry(walk: Walk, entry: Entry, isActive: boolean, expected: number
     walkCompressed(walk, entry, isActive);
     return expected;
   }
-  if (l2Reserved(high, low, layout.extended)) {
+  if (l2Reserved(high, low)) {
     corrupt(walk, `ERROR found l2 entry with reserved bits set: ${entryHex(high, low)}`);
   }
   const offset = offsetOf(high, low);
@@ -247,7 +265,8 @@ function walkEntry(walk: Walk, entry: Entry, isActive: boolean, expected: number
     next = offset + layout.clusterSize;
   }
   if (offset % layout.clusterSize !== 0) {
-    const what = kind === Kind.zeroAllocated ? 'Preallocated' : 'Data';
+    const holdsData = layout.extended ? entry.allocated !== 0 : kind !== Kind.zeroAllocated;
+    const what = holdsData ? 'Data' : 'Preallocated';
     corrupt(walk, `ERROR offset=${offset.toString(16)}: ${what} cluster is not properly aligned; L2 entry corrupted.`);
   }
   if (!layout.hasDataFile) use(walk, offset, layout.clusterSize, !isActive);
@@ -259,7 +278,8 @@ function walkCompressed(walk: Walk, { high, low }: Entry, isActive: boolean): vo
   const { clusterBits, hasDataFile } = image.layout;
   const { offset, length } = compressedPlace(high, low, clusterBits);
   if (isCopied(high)) {
-    corrupt(walk, `ERROR: coffset=0x${offset.toString(16)}: copied flag must never be set for compressed clusters`);
+    const exact = exactPlace(high, low, clusterBits).offset;
+    corrupt(walk, `ERROR: coffset=0x${exact}: copied flag must never be set for compressed clusters`);
   }
   if (hasDataFile) {
     corrupt(walk, `ERROR compressed cluster with data file, entry=0x${entryHex(high, low)}`);
@@ -270,8 +290,22 @@ function walkCompressed(walk: Walk, { high, low }: Entry, isActive: boolean): vo
     report.compressedClusters = (report.compressedClusters ?? 0) + 1;
     report.fragmentedClusters = (report.fragmentedClusters ?? 0) + 1;
   }
-  use(walk, offset, length, true);
-  if (isActive) notePacked(walk, offset, length);
+  if (Number.isSafeInteger(offset)) {
+    use(walk, offset, length, true);
+    if (isActive) notePacked(walk, offset, length);
+  } else {
+    const exact = exactPlace(high, low, clusterBits);
+    pastEnd(walk, exact.offset, exact.length);
+  }
+}
+
+/** As text, since there may be more digits than a number holds. */
+function exactPlace(high: number, low: number, clusterBits: number): { offset: string; length: string } {
+  const bits = BigInt(62 - (clusterBits - 8));
+  const entry = (BigInt(high & 0x3fffffff) << 32n) | BigInt(low >>> 0);
+  const offset = entry & ((1n << bits) - 1n);
+  const length = ((entry >> bits) + 1n) * 512n - (offset & 511n);
+  return { offset: offset.toString(16), length: length.toString(16) };
 }
 
 /** Compressed data share clusters with one another only. */

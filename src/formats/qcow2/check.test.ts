@@ -101,6 +101,33 @@ describe('counts (Q-CHK-1, Q-CHK-2)', () => {
     });
   });
 
+  test('Q-CHK-4, Q-CHK-6: bits that must be zero are cleared, and preallocated storage that cannot be is given up', async () => {
+    const host = await filled();
+    const [first = 0n] = wordsAt(host, at(host, 0));
+    await patchWords(host, at(host, 0), first | (1n << 58n), COPIED | 0x12345601n);
+    const { lines, report } = await check(host, { repair: 'all' });
+    expect(lines.slice(0, 2)).toEqual([
+      'Repairing found l2 entry with reserved bits set: 8400000000050000',
+      'Repairing offset=12345600: Preallocated cluster is not properly aligned; L2 entry corrupted.',
+    ]);
+    expect(report).toMatchObject({ corruptions: 0, leaks: 0, corruptionsFixed: 2, leaksFixed: 1 });
+    expect(wordsAt(host, at(host, 0), 2)).toEqual([first, 1n]);
+    expect([viewImage(host).problems, viewImage(host).leaks]).toEqual([[], []]);
+  });
+
+  test('Q-CHK-3: more uses than a count can hold', async () => {
+    const host = await makeImage({ refcount_bits: 1 });
+    await useDisk(host, (disk) => disk.write(0, some(1, 2 * CLUSTER)));
+    await patchWords(host, at(host, 1), entry(5));
+    const { lines, report } = await check(host);
+    expect(lines).toEqual([
+      'ERROR: overflow cluster offset=0x50000',
+      'Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a clean copy if the image cannot be opened for writing',
+      'Leaked cluster 6 refcount=1 reference=0',
+    ]);
+    expect(report).toMatchObject({ corruptions: 1, leaks: 1 });
+  });
+
   test('Q-CHK-7: counters of few bytes take more passes, and find the same', async () => {
     const host = await filled();
     await patchWords(host, block(host) + 8, 0x0001_0002_0000_0001n);

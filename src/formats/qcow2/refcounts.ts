@@ -14,7 +14,7 @@ import { writeMetadata } from './metadata-io.ts';
 import { MetadataClass } from './overlap.ts';
 import { createBlock } from './refcount-growth.ts';
 import { type RefcountWidth, refcountWidth } from './refcount-width.ts';
-import type { HostOffset } from './tables.ts';
+import { type HostOffset, hexOffset } from './tables.ts';
 
 export const REFCOUNT_ENTRY_BYTES = 8;
 /** Clusters that are looked at for a free one at once. */
@@ -122,7 +122,7 @@ export class Refcounts {
     const cached = this.cache.peek(offset);
     if (cached !== undefined) return cached;
     if (offset % this.image.layout.clusterSize !== 0) {
-      const text = `Refblock offset 0x${offset.toString(16)} unaligned (reftable index: 0x${index.toString(16)})`;
+      const text = `Refblock offset 0x${offset.toString(16)} unaligned (reftable index: ${hexOffset(index)})`;
       throw await corruption(this.image, { fatal: true, text });
     }
     return this.cache.get(offset);

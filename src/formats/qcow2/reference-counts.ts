@@ -29,6 +29,14 @@ export class ReferenceCounts {
     return count;
   }
 
+  /** One use less, of one that {@link add} has counted. */
+  undo(cluster: number): void {
+    const count = this.get(cluster) - 1;
+    this.#more.delete(cluster);
+    if (count >= BYTE_MAX) this.#more.set(cluster, count);
+    this.#bytes[cluster - this.from] = Math.min(count, BYTE_MAX);
+  }
+
   #addMany(cluster: number, index: number): number {
     if (cluster < this.from || cluster >= this.to) return 0;
     const count = this.get(cluster) + 1;

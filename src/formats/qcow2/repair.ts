@@ -4,6 +4,7 @@ import { BlockError } from '../../core/errors.ts';
 import { mendBitmaps } from './bitmaps/check.ts';
 import { compareCounts } from './check-compare.ts';
 import { checkCopied } from './check-copied.ts';
+import { mendTables } from './check-mend.ts';
 import { findShared, separate } from './check-shared.ts';
 import { checkSnapshotTable, rewriteSnapshotTable } from './check-snapshots.ts';
 import { clustersOf, type Walk, walkImage } from './check-walk.ts';
@@ -78,7 +79,10 @@ async function run(image: Qcow2Image, options: CheckOptions, faults = 0): Promis
   report.corruptions = faults;
   const { memory = MEMORY } = options;
   if (clusters > memory && options.repair === 'none') return inPasses(image, options, report, clusters);
-  if (options.repair === 'all') await mendBitmaps(image, report, options);
+  if (options.repair === 'all') {
+    await mendTables(image, report, options);
+    await mendBitmaps(image, report, options);
+  }
   const walk = await countAll(image, options, report, options.repair === 'all', { from: 0, to: clusters });
   // What a table that cannot be read refers to looks like leaks.
   const isCounted = report.checkErrors === 0;
@@ -86,8 +90,11 @@ async function run(image: Qcow2Image, options: CheckOptions, faults = 0): Promis
   const before = { ...report };
   let usedEnd = await compareCounts(walk, NO_FIXES);
   if (options.repair !== 'none' && isCounted) {
-    if (walk.rebuild && options.repair === 'all') usedEnd = await rebuild(walk, options);
-    else if (walk.rebuild) {
+    if (walk.rebuild && options.repair === 'all') {
+      // What could not be read of the old structure is none of the new one's errors.
+      report.checkErrors = before.checkErrors;
+      usedEnd = await rebuild(walk, options);
+    } else if (walk.rebuild) {
       options.finding('ERROR need to rebuild refcount structures');
       throw new BlockError('EIO', 'Input/output error', { node: image.node });
     } else if (report.leaks > 0 || report.corruptions > 0) {

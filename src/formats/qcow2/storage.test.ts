@@ -89,9 +89,7 @@ describe('refcounts', () => {
     const table = Number(wordsAt(host, 48)[0]);
     await patchWords(host, table, 0x20200n);
     const disk = await openDisk(host);
-    await expect(disk.write(0, some(1, 512))).rejects.toThrow(
-      'Refblock offset 0x20200 unaligned (reftable index: 0x0)',
-    );
+    await expect(disk.write(0, some(1, 512))).rejects.toThrow('Refblock offset 0x20200 unaligned (reftable index: 0)');
     await disk.close();
   });
 });

@@ -52,9 +52,9 @@ export function l1Reserved(high: number, low: number): boolean {
   return (high & 0x7f000000) !== 0 || (low & 0x1ff) !== 0;
 }
 
-/** Bits of a standard L2 entry that must be zero: 1 to 8 and 56 to 61; with subclusters bit 0 too. */
-export function l2Reserved(high: number, low: number, extended: boolean): boolean {
-  return (high & 0x3f000000) !== 0 || (low & (extended ? 0x1ff : 0x1fe)) !== 0;
+/** Bits of a standard L2 entry that must be zero: 1 to 8 and 56 to 61. Bit 0, which is one with subclusters, is let pass. */
+export function l2Reserved(high: number, low: number): boolean {
+  return (high & 0x3f000000) !== 0 || (low & 0x1fe) !== 0;
 }
 
 /** High and low word of an entry that names `offset`. */
