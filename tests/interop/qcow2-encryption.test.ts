@@ -22,6 +22,8 @@ const SIZE = 1024 * 1024;
 const PASSPHRASE = 'öpen sesame';
 const QUICK = { 'encrypt.format': 'luks', 'encrypt.key-secret': 's', 'encrypt.iter-time': 1 };
 
+const ERASE = 'encrypt.state=inactive,encrypt.keyslot=6';
+
 /** Beside the usual cipher, others that were usual once. */
 const PLANS: readonly OptionTree[] = [
   {},
@@ -170,6 +172,39 @@ describe.skipIf(peerMissing !== undefined)(`encrypted qcow2 and QEMU${peerMissin
     await createImage(on, { filename: theirs, format: 'qcow2', size: SIZE, options: QUICK });
     qemu('qemu-img', 'convert', '-n', '--target-image-opts', ...secret(), '-f', 'raw', raw, opts(theirs));
     await expectContent(theirs, content);
+  });
+
+  test('Q-AM-5: passphrases that we give and take away count for both', async () => {
+    const path = join(folder, 'slots.qcow2');
+    await createImage(graph(), { filename: path, format: 'qcow2', size: SIZE, options: QUICK });
+    const on = graph();
+    secrets(on.host).set('n', 'another');
+    const disk = await open(path, true, on);
+    await disk.amend({
+      'encrypt.state': 'active',
+      'encrypt.new-secret': 'n',
+      'encrypt.keyslot': 6,
+      'encrypt.iter-time': 1,
+    });
+    const check = (passphrase: string) =>
+      spawnSync('qemu-img', ['check', '-U', '--object', `secret,id=s,data=${passphrase}`, '--image-opts', opts(path)]);
+    await disk.flush();
+    expect([check(PASSPHRASE).status, check('another').status, check('neither').status]).toEqual([0, 0, 1]);
+    await disk.amend({ 'encrypt.state': 'inactive', 'encrypt.old-secret': 's' });
+    await disk.close();
+    expect([check(PASSPHRASE).status, check('another').status]).toEqual([1, 0]);
+    qemu(
+      'qemu-img',
+      'amend',
+      '--object',
+      'secret,id=s,data=another',
+      '--force',
+      '--image-opts',
+      '-o',
+      ERASE,
+      opts(path),
+    );
+    await expect(open(path, false, on)).rejects.toThrow('Invalid password, cannot unlock any keyslot');
   });
 
   /** Their message, without program and name. */
