@@ -1,0 +1,88 @@
+/** Q-CHK-2, Q-CHK-3, Q-CHK-5: of images damaged at random, check tells what qemu-img's check tells, to the letter. */
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { SeededRandom } from '../../src/testing/index.ts';
+import { peerMissing, SideBySide } from '../interop/cli-programs.ts';
+import { longMode, testSeed } from '../set-up/seed.ts';
+
+const KINDS = [
+  'cluster_size=512',
+  'cluster_size=4096',
+  'cluster_size=65536',
+  'cluster_size=16384,extended_l2=on',
+  'cluster_size=4096,refcount_bits=1',
+  'cluster_size=512,compat=0.10',
+  'cluster_size=4096,refcount_bits=32',
+];
+
+const COPIED = 1n << 63n;
+const OFFSET = 0x00fffffffffffe00n;
+
+/** Changes some words of tables and counts; returns what was changed. */
+function damage(bytes: Buffer, random: SeededRandom): string[] {
+  const word = (at: number) => (at + 8 <= bytes.length ? bytes.readBigUInt64BE(at) : 0n);
+  const clusterSize = 2 ** bytes.readUInt32BE(20);
+  const l1 = Number(word(40));
+  const entries = bytes.readUInt32BE(36);
+  const counts = Number(word(Number(word(48))));
+  const tables = Array.from({ length: entries }, (_, i) => Number(word(l1 + i * 8) & OFFSET)).filter((at) => at > 0);
+  const place = () =>
+    random.pick([
+      random.pick(tables) + 8 * random.below(Math.min(64, clusterSize / 8)),
+      random.pick(tables) + 8 * random.below(Math.min(64, clusterSize / 8)),
+      l1 + 8 * random.below(entries),
+      counts + 8 * random.below(6),
+    ]);
+  const cluster = () => BigInt(random.below(bytes.length / clusterSize + 3) * clusterSize);
+  return Array.from({ length: random.between(1, 3) }, () => {
+    const at = place();
+    const old = word(at);
+    const next = random.pick([
+      old ^ COPIED,
+      old ^ (1n << BigInt(random.below(63))),
+      old + BigInt(clusterSize),
+      old ^ 512n,
+      old | 1n,
+      old | (1n << 58n),
+      0n,
+      COPIED | cluster(),
+      (1n << 62n) | BigInt(random.below(bytes.length)),
+      old ^ BigInt(random.below(65536)),
+    ]);
+    if (at + 8 <= bytes.length) bytes.writeBigUInt64BE(next & (2n ** 64n - 1n), at);
+    return `${at.toString(16)}: ${old.toString(16)} to ${next.toString(16)}`;
+  });
+}
+
+describe.skipIf(peerMissing !== undefined)(`checks beside qemu-img's${peerMissing ? ` (${peerMissing})` : ''}`, () => {
+  let pair: SideBySide;
+  beforeAll(async () => {
+    pair = await SideBySide.make();
+    for (const [number, kind] of KINDS.entries()) {
+      const name = `${number}.qcow2`;
+      pair.prepareTheirs('qemu-img', 'create', '-q', '-f', 'qcow2', '-o', kind, name, '2M');
+      const writes = ['write -P 3 0 70k', 'write -P 4 512k 300k', 'write -z 520k 64k', 'write -c -P 5 1M 64k'];
+      pair.prepareTheirs('qemu-io', '-f', 'qcow2', ...writes.flatMap((each) => ['-c', each]), name);
+      if (number % 3 !== 0 || kind.includes('extended')) continue;
+      pair.prepareTheirs('qemu-img', 'snapshot', '-c', 's', name);
+      pair.prepareTheirs('qemu-io', '-f', 'qcow2', '-c', 'write -P 6 10k 9000', name);
+    }
+  });
+  afterAll(() => pair?.remove());
+
+  const cases = longMode ? 2000 : 35;
+  test(`${cases} images`, async () => {
+    for (let seed = testSeed; seed < testSeed + cases; seed++) {
+      const random = new SeededRandom(seed);
+      const number = random.below(KINDS.length);
+      const bytes = readFileSync(join(pair.theirs, `${number}.qcow2`));
+      const changes = damage(bytes, random);
+      writeFileSync(join(pair.theirs, 'damaged.qcow2'), bytes);
+      copyFileSync(join(pair.theirs, 'damaged.qcow2'), join(pair.ours, 'damaged.qcow2'));
+      const args = ['check', '-f', 'qcow2', 'damaged.qcow2'];
+      const ours = await pair.runOursHere(args);
+      expect(ours, `seed ${seed}, ${KINDS[number]}, ${changes.join(', ')}`).toEqual(pair.runTheirs(args));
+    }
+  }, 600_000);
+});
