@@ -1,8 +1,9 @@
 /** Moving guest data into holes, for a compaction: each L2 table is walked once, whoever uses it. The caller is alone. */
+import { alignDown, alignUp } from '../../bytes/align.ts';
 import { viewOf } from '../../bytes/big-endian.ts';
 import type { CompactWatch } from './compact.ts';
 import { CompressedPacker } from './compact-compressed.ts';
-import { type Copy, copyBytes, type Holes } from './compact-holes.ts';
+import { type Copy, copyBytes, giveUp, type Holes, type Originals } from './compact-holes.ts';
 import { type L2Use, l2Tables } from './compact-tables.ts';
 import type { Qcow2Image } from './image.ts';
 import { writeMetadata } from './metadata-io.ts';
@@ -20,7 +21,6 @@ import {
   lowWord,
   offsetOf,
 } from './tables.ts';
-import { flush } from './write-back.ts';
 
 /** Bytes that are copied, and entries that change, between two write-backs. */
 const BATCH_BYTES = 64 << 20;
@@ -206,7 +206,10 @@ class DataMover {
       throw error;
     }
     for (const table of tables) await redirect(image, table);
-    await flush(image);
+    await giveUp(
+      image,
+      tables.flatMap(({ redirects }) => redirects.map((each) => originals(image, each))),
+    );
     this.moved += copies.length + packed.length;
     this.#watch.step(copies.length + packed.length);
   }
@@ -221,7 +224,6 @@ async function redirect(image: Qcow2Image, { offset, use, redirects }: Table): P
       slice.view.setUint32(within, each.high);
       slice.view.setUint32(within + 4, each.low);
       slice.dirty = true;
-      giveUp(image, each);
     }
     return;
   }
@@ -233,13 +235,9 @@ async function redirect(image: Qcow2Image, { offset, use, redirects }: Table): P
     view.setUint32(at + 4, low);
   }
   await writeMetadata(image, MetadataClass.inactiveL2, offset, bytes);
-  await image.file.flush();
-  for (const each of redirects) giveUp(image, each);
 }
 
-function giveUp(image: Qcow2Image, { from, length, uses }: Redirect): void {
-  const { clusterSize } = image.layout;
-  const start = from - (from % clusterSize);
-  const end = Math.ceil((from + length) / clusterSize) * clusterSize;
-  for (let use = 0; use < uses; use++) image.releases.add(start, end - start, 'other');
+function originals({ layout }: Qcow2Image, { from, length, uses }: Redirect): Originals {
+  const offset = alignDown(from, layout.clusterSize);
+  return { offset, length: alignUp(from + length, layout.clusterSize) - offset, uses };
 }

@@ -3,6 +3,7 @@ import { settled } from '../../core/gate.ts';
 import type { Qcow2Image } from './image.ts';
 import type { Refcounts } from './refcounts.ts';
 import type { HostOffset } from './tables.ts';
+import { flush } from './write-back.ts';
 
 /** Bytes that are copied at a time, and copies under way. */
 const PIECE = 1 << 20;
@@ -55,6 +56,24 @@ export async function usedClusters({ refcounts, layout }: Qcow2Image): Promise<n
     if (block !== undefined) used += layout.refcountsPerBlock - refcounts.freeIn(index, block);
   }
   return used;
+}
+
+/** Whole clusters that so many references do not name any more. */
+export interface Originals {
+  readonly offset: HostOffset;
+  readonly length: number;
+  readonly uses: number;
+}
+
+/** Makes durable what was redirected, and takes those references off the originals. Nobody else uses the image. */
+export async function giveUp(image: Qcow2Image, originals: readonly Originals[]): Promise<void> {
+  for (const { offset, length, uses } of originals) if (uses === 1) image.releases.add(offset, length, 'other');
+  await flush(image);
+  image.decompressed.forget();
+  // With many snapshots there would be too many releases to keep.
+  for (const { offset, length, uses } of originals) {
+    if (uses > 1) await image.refcounts.change(offset, length, -uses);
+  }
 }
 
 /** Bytes of the image file that go elsewhere in it. */

@@ -1,7 +1,7 @@
 /** Moving refcount blocks and L2 tables into holes, for a compaction. The caller is alone with the image. */
 import { setU64, viewOf } from '../../bytes/big-endian.ts';
 import type { CompactWatch } from './compact.ts';
-import { type Copy, copyBytes, type Holes } from './compact-holes.ts';
+import { type Copy, copyBytes, giveUp, type Holes, type Originals } from './compact-holes.ts';
 import type { Qcow2Image } from './image.ts';
 import { L1_ENTRY_BYTES, L1Table } from './l1-table.ts';
 import { writeMetadata } from './metadata-io.ts';
@@ -48,8 +48,8 @@ async function copyClusters(image: Qcow2Image, moves: readonly Move[]): Promise<
   }
 }
 
-function giveUp(image: Qcow2Image, { from, uses }: Move): void {
-  for (let use = 0; use < uses; use++) image.releases.add(from, image.layout.clusterSize, 'other');
+function originals({ layout }: Qcow2Image, moves: Iterable<Move>): Originals[] {
+  return Array.from(moves, ({ from, uses }) => ({ offset: from, length: layout.clusterSize, uses }));
 }
 
 /** Refcount blocks from the limit on. Resolves with how many were moved. */
@@ -92,8 +92,13 @@ async function carryBlocks(
     metadata.add(MetadataClass.refcountBlock, move.to, layout.clusterSize);
   }
   await image.file.flush();
-  for (const { move } of batch) giveUp(image, move);
-  await flush(image);
+  await giveUp(
+    image,
+    originals(
+      image,
+      batch.map(({ move }) => move),
+    ),
+  );
 }
 
 async function writeTableEntry(image: Qcow2Image, index: number, block: HostOffset): Promise<void> {
@@ -200,9 +205,8 @@ async function carryL2Tables(image: Qcow2Image, batch: ReadonlyMap<HostOffset, M
   for (const move of batch.values()) {
     for (let at = 0; at < clusterSize; at += l2.entryBytes) l2.drop(move.from + at);
     for (const each of L2_CLASSES) metadata.remove(each, move.from, clusterSize);
-    giveUp(image, move);
   }
-  await flush(image);
+  await giveUp(image, originals(image, batch.values()));
 }
 
 /** Lets entries name the copies. */
