@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { compressCases } from './compress-cases.mjs';
 import { filterCases } from './filter-cases.mjs';
-import { convertByPeer, makeFullVdi, makeHalfSparse, makeHugeVdi } from './images.mjs';
+import { convertByPeer, makeFull, makeHalfSparse, makeHugeVdi } from './images.mjs';
 import { fileSystemOf } from './machine.mjs';
 import { outputOf, peakMemory, timeProgram, touchMemory } from './measure.mjs';
 import { nbdCases } from './nbd-cases.mjs';
@@ -139,7 +139,7 @@ function requests({ kind, path, count, depth, target, prepare = () => {} }) {
 }
 
 function requestCases(folder, place) {
-  const full = () => makeFullVdi(join(folder, 'full.vdi'), 512);
+  const full = () => makeFull(join(folder, 'full.vdi'), 512, 'vdi');
   const fresh = join(folder, 'fresh.vdi');
   const makeFresh = () => {
     rmSync(fresh, { force: true });

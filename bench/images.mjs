@@ -66,10 +66,10 @@ export function makeHugeVdi(path) {
   return path;
 }
 
-/** A VDI whose first `megabytes` are all stored. */
-export function makeFullVdi(path, megabytes) {
+/** An image of `megabytes` that are all stored. */
+export function makeFull(path, megabytes, format) {
   if (existsSync(path)) return path;
-  outputOf(['qemu-img', 'create', '-q', '-f', 'vdi', path, `${megabytes}M`]);
-  outputOf(['qemu-io', '-t', 'writeback', '-f', 'vdi', '-c', `write -P 7 0 ${megabytes}M`, path]);
+  outputOf(['qemu-img', 'create', '-q', '-f', format, path, `${megabytes}M`]);
+  outputOf(['qemu-io', '-t', 'writeback', '-f', format, '-c', `write -P 7 0 ${megabytes}M`, path]);
   return path;
 }

@@ -4,7 +4,7 @@ import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { makeFullVdi, makeHalfSparse } from './images.mjs';
+import { makeFull, makeHalfSparse } from './images.mjs';
 import { outputOf, timeProgram } from './measure.mjs';
 
 const NBD = fileURLToPath(new URL('../bin/diskwright-nbd', import.meta.url));
@@ -57,7 +57,6 @@ function requests(folder, peer, image, { format = 'raw', peerFormat = format, pe
 /** All cases: as in cases.mjs. */
 export function nbdCases(folder, place) {
   const raw = () => makeHalfSparse(join(folder, 'nbd.raw'), 512, 1024);
-  const vdi = () => makeFullVdi(join(folder, 'nbd.vdi'), 512);
   const half = () => makeHalfSparse(join(folder, 'nbd-half.raw'), 4096);
   const against = (peer, name, settings) => ({
     name: `nbd ${name}, beside ${peer}, ${place}`,
@@ -75,17 +74,17 @@ export function nbdCases(folder, place) {
     ]),
     against('qemu-nbd', 'reads of 256 KiB, depth 32', { ...sequential, target: 1.2 }),
     against('nbdkit', 'reads of 256 KiB, depth 32', { ...sequential, target: 1.2 }),
-    {
-      name: `nbd reads of 4 KiB from a VDI, beside a raw file by ours, ${place}`,
+    ...['vdi', 'qcow2'].map((format) => ({
+      name: `nbd reads of 4 KiB from ${format}, beside a raw file by ours, ${place}`,
       make: () =>
-        requests(folder, 'ours', vdi, {
+        requests(folder, 'ours', () => makeFull(join(folder, `nbd.${format}`), 512, format), {
           ...read(32),
-          format: 'vdi',
+          format,
           peerImage: raw,
           peerFormat: 'raw',
           target: 1 / 1.3,
         }),
-    },
+    })),
     {
       name: `nbd nbdcopy of 4 GiB, half of it holes, beside qemu-nbd, ${place}`,
       make: () => ({ unit: 'ms', target: 0.9, ours: copy('ours'), peer: copy('qemu-nbd') }),
