@@ -132,22 +132,29 @@ export class NextCounts {
       const stop = Math.min(end, (index + 1) * this.#perBlock);
       if (!isNew && (this.#table[index] ?? 0) === 0) throw this.#uncounted(cluster);
       const block = await this.#copyOf(index);
-      for (; cluster < stop; cluster++) this.#changeOne(block, cluster, delta, isNew);
-      block.dirty = true;
+      this.#changeIn(block, cluster, stop, delta, isNew);
+      cluster = stop;
     }
   }
 
-  #changeOne({ view }: CacheEntry, cluster: number, delta: 1 | -1, isNew: boolean): void {
+  /** Clusters [from, to) of one block. */
+  #changeIn(block: CacheEntry, from: number, to: number, delta: 1 | -1, isNew: boolean): void {
     const { refcounts, layout, node } = this.image;
-    const at = cluster % this.#perBlock;
-    const before = refcounts.width.get(view, at);
-    if (before === 0 && !isNew) throw this.#uncounted(cluster);
-    if (before + delta > refcounts.width.max) {
-      const text = `refcount width of ${layout.refcountBits} bits cannot hold another reference`;
-      throw new BlockError('EINVAL', text, { node });
+    const { width } = refcounts;
+    const { view } = block;
+    const start = from - (from % this.#perBlock);
+    block.dirty = true;
+    for (let cluster = from; cluster < to; cluster++) {
+      const before = width.get(view, cluster - start);
+      if (before === 0 && !isNew) throw this.#uncounted(cluster);
+      const count = before + delta;
+      if (count > width.max) {
+        const text = `refcount width of ${layout.refcountBits} bits cannot hold another reference`;
+        throw new BlockError('EINVAL', text, { node });
+      }
+      width.set(view, cluster - start, count);
+      if (count === 0) this.#noteFreed(cluster * layout.clusterSize);
     }
-    refcounts.width.set(view, at, before + delta);
-    if (before + delta === 0) this.#noteFreed(cluster * layout.clusterSize);
   }
 
   #uncounted(cluster: number): BlockError {

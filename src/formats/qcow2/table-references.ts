@@ -57,6 +57,8 @@ interface Range {
 function* namedRanges(image: Qcow2Image, table: Uint8Array, l2Offset: HostOffset): Generator<Range> {
   const { clusterSize, clusterBits, entryBytes } = image.layout;
   const view = viewOf(table);
+  /** Bits of an offset inside of a cluster; those of the lowest sector are flags. */
+  const inCluster = clusterSize - 512;
   let start = 0;
   let end = 0;
   for (let at = 0; at < table.length; at += entryBytes) {
@@ -68,7 +70,8 @@ function* namedRanges(image: Qcow2Image, table: Uint8Array, l2Offset: HostOffset
     }
     const offset = offsetOf(high, low);
     if (offset === 0) continue;
-    if (offset % clusterSize !== 0) {
+    // Clusters are far smaller than what the low word counts.
+    if ((low & inCluster) !== 0) {
       const place = `L2 offset: ${hexOffset(l2Offset)}, L2 index: ${hexOffset(at / entryBytes)}`;
       throw damaged(image, `Cluster allocation offset ${hexOffset(offset)} unaligned (${place})`);
     }
@@ -113,21 +116,23 @@ export async function settleCopiedBits(
 async function correctBits(counts: NextCounts, table: Uint8Array): Promise<boolean> {
   const { layout, refcounts } = counts.image;
   const { clusterSize, entryBytes, refcountsPerBlock } = layout;
+  const { width } = refcounts;
   const view = viewOf(table);
   let changed = false;
   let block: DataView | undefined;
-  let blockIndex = -1;
+  /** The clusters that the block counts begin here. */
+  let first = -refcountsPerBlock;
   for (let at = 0; at < table.length; at += entryBytes) {
     const high = view.getUint32(at);
     const offset = offsetOf(high, view.getUint32(at + 4));
     if (offset === 0 || isCompressed(high)) continue;
     const cluster = offset / clusterSize;
-    const index = refcounts.blockIndex(cluster);
-    if (index !== blockIndex) {
+    if (cluster < first || cluster >= first + refcountsPerBlock) {
+      const index = refcounts.blockIndex(cluster);
       block = await counts.block(index);
-      blockIndex = index;
+      first = index * refcountsPerBlock;
     }
-    const copied = block !== undefined && refcounts.width.get(block, cluster % refcountsPerBlock) === 1;
+    const copied = block !== undefined && width.get(block, cluster - first) === 1;
     if (copied === isCopied(high)) continue;
     view.setUint32(at, withCopied(high, copied));
     changed = true;
