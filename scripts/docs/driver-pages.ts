@@ -26,6 +26,12 @@ function optionTable(title: string, schema: AnySchema | undefined, none: string)
   return [`## ${title}`, '', '| option | value | default | meaning |', '| --- | --- | --- | --- |', ...rows, ''];
 }
 
+/** What `amend` can change. */
+function amendTable(driver: DriverSpec): string[] {
+  const schema = driver.kind === 'format' ? driver.amendOptions : undefined;
+  return schema === undefined ? [] : optionTable('Amending', schema, '');
+}
+
 function driverPage(driver: DriverSpec): string {
   const abilities = [
     driver.kind === 'format' && driver.probe !== undefined ? 'recognised by content' : undefined,
@@ -44,6 +50,7 @@ function driverPage(driver: DriverSpec): string {
     ...optionTable('Creating', driver.create?.options as AnySchema | undefined, 'Nothing to choose.').filter(
       () => driver.create !== undefined,
     ),
+    ...amendTable(driver),
   ];
   return lines.join('\n');
 }

@@ -7,6 +7,8 @@ export interface CheckDiskOptions {
   readonly repair?: RepairMode;
   /** Gets each finding or repair of the first run, as a line for people. */
   readonly finding?: (line: string) => void;
+  /** Gets what else is to be said of the first run, which the programs of QEMU do not say. */
+  readonly detail?: (line: string) => void;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -22,8 +24,8 @@ export interface CheckResult {
  * Throws BlockError ENOTSUP where the format has no check.
  */
 export async function checkDisk(disk: Disk, options: CheckDiskOptions = {}): Promise<CheckResult> {
-  const { repair = 'none', finding = () => {}, signal } = options;
-  const first = await disk.check({ repair, finding, ...(signal && { signal }) });
+  const { repair = 'none', finding = () => {}, detail, signal } = options;
+  const first = await disk.check({ repair, finding, ...(detail && { detail }), ...(signal && { signal }) });
   if (first.leaksFixed === 0 && first.corruptionsFixed === 0) return { report: first };
   await disk.flush();
   const second = await disk.check({ repair: 'none', finding, ...(signal && { signal }) });

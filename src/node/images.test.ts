@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import {
+  amend,
   BlockError,
   check,
   checksum,
@@ -102,6 +103,14 @@ test('map, measure, resize, compact, check', async () => {
   await disk.close();
   await compact(name);
   expect(await check(name)).toMatchObject({ report: { corruptions: 0, leaks: 0, allocatedClusters: 0 } });
+});
+
+test('amend', async () => {
+  const name = at('a.qcow2');
+  await create(name, { size: MIB });
+  await amend(name, { compat: '0.10', size: '2M' });
+  expect(await info(name)).toMatchObject({ length: 2 * MIB, specific: { data: { compat: '0.10' } } });
+  await expect(amend(await made('a.vdi'), { size: 1 })).rejects.toMatchObject({ code: 'ENOTSUP' });
 });
 
 test('failures are BlockErrors, an abort is its own reason', async () => {

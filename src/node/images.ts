@@ -7,7 +7,7 @@ import { findBackingImage } from '../core/chain.ts';
 import { createImage } from '../core/create.ts';
 import type { Disk, OpenOptions } from '../core/disk.ts';
 import type { SnapshotChoice } from '../core/disk-snapshots.ts';
-import type { CompactOptions, DriverInfo, Measurement, SnapshotInfo } from '../core/driver.ts';
+import type { AmendOptions, CompactOptions, DriverInfo, Measurement, SnapshotInfo } from '../core/driver.ts';
 import { BlockError } from '../core/errors.ts';
 import type { NestedOptions, OptionTree } from '../core/options.ts';
 import { DRIVERS } from '../drivers.ts';
@@ -240,6 +240,17 @@ export async function compact(source: Source, options: CompactOptions & SourceFo
   const { format, ...rest } = options;
   await using disk = await open(source, { format, writable: true, ...(rest.signal && { signal: rest.signal }) });
   return await compactDisk(disk, rest);
+}
+
+/** Changes options of the image's format, in place: `amend('disk.qcow2', { compat: '1.1', lazy_refcounts: true })`. */
+export async function amend(
+  source: Source,
+  options: NestedOptions,
+  how: AmendOptions & SourceFormat = {},
+): Promise<void> {
+  const { format, ...rest } = how;
+  await using disk = await open(source, { format, writable: true, ...(rest.signal && { signal: rest.signal }) });
+  await disk.amend(options, rest);
 }
 
 export interface CommitFileOptions extends Omit<CommitOptions, 'base'>, SourceFormat {

@@ -2,6 +2,7 @@
 export * from '../index.ts';
 export { type NodeHostOptions, nodeHost } from './host.ts';
 export {
+  amend,
   type CommitFileOptions,
   type CompareFileOptions,
   type ConvertFileOptions,

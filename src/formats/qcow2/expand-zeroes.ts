@@ -22,7 +22,7 @@ export async function expandZeroes(image: Qcow2Image, progress: Progress | undef
 }
 
 /** Byte of each entry with the zero flag. */
-export function zeroEntries({ bytes }: L2Visit): number[] {
+function zeroEntries({ bytes }: L2Visit): number[] {
   const view = viewOf(bytes);
   const found: number[] = [];
   for (let at = 0; at < bytes.length; at += 8) {

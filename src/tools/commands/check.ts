@@ -74,7 +74,8 @@ async function run(context: Context): Promise<number> {
     let result: CheckResult;
     try {
       const finding = (line: string) => context.messages.raw(`${line}\n`);
-      result = await checkDisk(disk, { repair, finding, signal: context.signal });
+      const detail = context.dialect.qemu ? {} : { detail: finding };
+      result = await checkDisk(disk, { repair, finding, ...detail, signal: context.signal });
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
       if (error.code === 'ENOTSUP') {
