@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { compressCases } from './compress-cases.mjs';
 import { filterCases } from './filter-cases.mjs';
-import { convertByPeer, makeFull, makeHalfSparse, makeHugeVdi } from './images.mjs';
+import { convertByPeer, makeFull, makeHalfSparse, makeHugeQcow2, makeHugeVdi } from './images.mjs';
 import { fileSystemOf } from './machine.mjs';
 import { outputOf, peakMemory, timeProgram, touchMemory } from './measure.mjs';
 import { nbdCases } from './nbd-cases.mjs';
@@ -116,6 +116,13 @@ function metadataCases(folder) {
     map('map of 1 TiB, table'),
     beside('check of 1 TiB, beside `node -e 0`', own('check')),
     beside('info of 1 TiB, beside `node -e 0`', ours('info')),
+    {
+      name: 'check of 1 TiB, qcow2 with all clusters mapped',
+      make() {
+        const args = ['check', '-f', 'qcow2', makeHugeQcow2(join(folder, 'huge.qcow2'))];
+        return programs({ our: ours(...args), peers: [['qemu-img', ...args]], target: 1 });
+      },
+    },
   ];
 }
 

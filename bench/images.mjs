@@ -50,6 +50,13 @@ export function convertByPeer(from, fromFormat, to, toFormat) {
   return to;
 }
 
+/** A qcow2 image of 1 TiB, every cluster of it mapped to a hole of the file. */
+export function makeHugeQcow2(path) {
+  if (!existsSync(path))
+    outputOf(['qemu-img', 'create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata', path, '1T']);
+  return path;
+}
+
 /** A VDI of 1 TiB, every other block of it allocated; the blocks' content is a hole in the file. */
 export function makeHugeVdi(path) {
   if (existsSync(path)) return path;
