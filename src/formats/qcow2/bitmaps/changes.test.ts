@@ -1,5 +1,6 @@
 /** Images that change otherwise while they keep bitmaps (Q-SIZE-1, Q-OPT-6, Q-BMP-7, Q-ORD-10). */
 import { describe, expect, test } from 'vitest';
+import { DRIVERS } from '../../../../tests/support/drivers.ts';
 import {
   flags,
   KIB,
@@ -14,7 +15,11 @@ import {
 import { graphOn, PATH } from '../../../../tests/support/sim-disks.ts';
 import { bitmapListOf, bitmaps } from '../../../bitmaps/bitmaps.ts';
 import { activate, inactivate } from '../../../core/activation.ts';
-import { setReadOnly } from '../../../core/reopen.ts';
+import { defineFormat } from '../../../core/driver.ts';
+import { BlockError } from '../../../core/errors.ts';
+import { Graph } from '../../../core/graph.ts';
+import { reopen, setReadOnly } from '../../../core/reopen.ts';
+
 import { SimHost } from '../../../testing/index.ts';
 
 describe('Q-SIZE-1: resizing', () => {
@@ -145,6 +150,38 @@ describe('Q-OPT-6, Q-BMP-7: reopening', () => {
     expect(flags(host)).toEqual(['ia']);
   });
 
+  test('a reopen that is taken back leaves bitmaps that are marked again before the next write', async () => {
+    const host = await keeping(['b0']);
+    const stubborn = defineFormat({
+      name: 'stubborn',
+      summary: 'Stays as it is',
+      options: {},
+      async open({ file }) {
+        return {
+          length: () => file.length(),
+          read: (offset, target) => file.read(offset, target),
+          async prepareReopen() {
+            throw new BlockError('EIO', 'not now');
+          },
+        };
+      },
+    });
+    const graph = new Graph({ host, drivers: [...DRIVERS, stubborn] });
+    const node = await graph.add({ driver: 'qcow2', 'node-name': 'n', file: { driver: 'file', filename: PATH } });
+    const other = await graph.add({ driver: 'stubborn', file: { driver: 'memory', size: 512 } });
+    {
+      await using writer = await graph.openReference('n', { writable: true });
+      await writer.write(8192, new Uint8Array(1));
+    }
+    const options = { 'read-only': true };
+    const both = [other, node].map((each) => ({ node: each, options }));
+    await expect(reopen(graph, both)).rejects.toThrow('not now');
+    expect(onDisk(host).bitmaps).toMatchObject([{ inUse: false, dirty: [0, 1, 16] }]);
+    await using writer = await graph.openReference('n', { writable: true });
+    await writer.write(16384, new Uint8Array(1));
+    expect(flags(host)).toEqual(['ia']);
+  });
+
   test('Q-ORD-9, Q-ORD-10: given up to another program, stored; taken back, read anew', async () => {
     const host = await keeping(['b0', 'b1']);
     const graph = graphOn(host);
@@ -158,6 +195,7 @@ describe('Q-OPT-6, Q-BMP-7: reopening', () => {
     const list = bitmapListOf(node);
     list.require('b0').busy = true;
     await expect(inactivate(graph)).rejects.toThrow("Bitmap 'b0' is currently in use by another operation");
+    await device.write(8192, new Uint8Array(1).fill(1));
     list.require('b0').busy = false;
     await inactivate(graph);
     expect(bitmaps(node).list()).toEqual([]);

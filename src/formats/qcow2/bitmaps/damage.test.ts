@@ -136,6 +136,8 @@ describe('Q-EXT-5, Q-BMP-3: what cannot be', () => {
       const bad = patched(host, places(host)[place] + at, bytes);
       const found = await report(bad);
       if (found.corruptions + found.checkErrors === 0) throw new Error(`nothing found: ${place} ${at} ${bytes}`);
+      // What a directory that cannot be read names is not known.
+      if (place === 'ext') expect(found.checkErrors).toBe(1);
       const before = bad.contents(PATH);
       await report(bad, 'leaks').catch(() => {});
       if (found.checkErrors > 0) expect(bad.contents(PATH)).toEqual(before);
@@ -144,6 +146,19 @@ describe('Q-EXT-5, Q-BMP-3: what cannot be', () => {
       await using disk = await open(bad);
       await disk.write(0, new Uint8Array(1));
     }
+  });
+
+  test('what other metadata use too is not freed with a bitmap', async () => {
+    const host = await keeping(['b0']);
+    const { dir, table } = places(host);
+    // The refcount table, by a bitmap that is in use, and so is not read.
+    const bad = patched(patched(host, dir + 15, [3]), table, bytesOf(512n, 8));
+    {
+      await using disk = await open(bad);
+      await bitmaps(disk).remove('b0');
+      await disk.write(0, new Uint8Array(64 * KIB).fill(1));
+    }
+    expect(await report(bad)).toMatchObject({ corruptions: 0 });
   });
 
   test('memory is bounded: bitmaps cannot share what they take up', async () => {

@@ -236,6 +236,20 @@ describe('what may go wrong', () => {
     expect(await again.read(9000, 10)).toEqual(new Uint8Array(10));
   });
 
+  test.each([1, 2, 3])(
+    'Q-BMP-6: what was taken for bitmaps that could not be stored is free again (write %i)',
+    async (nth) => {
+      const host = await keeping(['b0']);
+      const disk = await open(host);
+      await disk.write(9000, new Uint8Array(10));
+      await disk.flush();
+      host.faults.inject({ operation: 'write', code: 'EIO', path: PATH, skip: nth - 1, times: 1 });
+      await expect(disk.close()).rejects.toThrow(/^Lost persistent bitmaps/);
+      expect(flags(host)).toEqual(['ia']);
+      expect(await report(host)).toMatchObject({ corruptions: 0, leaks: 0 });
+    },
+  );
+
   test('Q-CORR-2, Q-CORR-3: nothing is written over bitmaps', async () => {
     const host = await keeping(['b0']);
     const { bitmaps: found, directoryAt } = onDisk(host);
