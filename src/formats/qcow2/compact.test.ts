@@ -217,7 +217,7 @@ describe('Q-BEY-1: compaction', () => {
   );
 
   test.each(PLANS)('%j of %i bytes', async (options, size) => {
-    for (let seed = 1; seed <= 3; seed++) {
+    for (let seed = 1; seed <= 2; seed++) {
       const host = await newImage(size, options);
       const before = await withDisk(host, async (disk) => {
         await scatter(disk, seed * 100);
@@ -233,6 +233,25 @@ describe('Q-BEY-1: compaction', () => {
       await withDisk(host, (disk) => disk.compact());
       expect(differsAt(host.contents(PATH).subarray(112), once.subarray(112))).toBe(-1);
     }
+  });
+
+  test.each(QCOW2_KINDS)('$name: all is there afterwards, and written to as before', async (kind) => {
+    const host = new SimHost({ record: false });
+    const length = 30 * kind.blockSize;
+    await kind.make(host, length);
+    const disk = await openKind(graphOn(host), kind, length, { writable: true, discard: 'unmap' });
+    await scatter(disk, 41);
+    const before = await content(disk);
+    await disk.compact();
+    expect(differsAt(await content(disk), before)).toBe(-1);
+    await disk.write(100, data(9));
+    before.set(data(9), 100);
+    await disk.close();
+    const again = await openKind(graphOn(host), kind, length, { writable: false });
+    expect(differsAt(await content(again), before)).toBe(-1);
+    const report = await again.check({ repair: 'none', finding: () => {} });
+    expect(report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
+    await again.close();
   });
 
   test('over an image below, which shows where it showed before', async () => {
