@@ -160,6 +160,21 @@ describe('snapshots are kept', () => {
     }
   });
 
+  test('Q-REF-4: what two snapshots and the disk share is counted as often afterwards, and never more often between', async () => {
+    const host = await newImage({ ...SMALL, refcount_bits: 2 });
+    const disk = await open(host);
+    await disk.write(0, data(1, 4000));
+    const kept = await all(disk);
+    await disk.snapshots.create('a');
+    await disk.snapshots.create('b');
+    await disk.snapshots.apply('a');
+    await expect(disk.snapshots.create('c')).rejects.toThrow('refcount width of 2 bits cannot hold another reference');
+    await disk.snapshots.delete('b');
+    expect(differsAt(await all(disk), kept)).toBe(-1);
+    await disk.close();
+    await expectSound(host);
+  });
+
   test('Q-REF-6: more refcount blocks than the refcount table has room for', async () => {
     const host = await newImage({ ...SMALL, refcount_bits: 64 }, 4000 * CLUSTER);
     const disk = await open(host);
