@@ -47,25 +47,39 @@ function numberOf(image: Qcow2Image, part: number): number | undefined {
   return run.kind === Kind.normal && run.copied ? run.host / clusterSize : undefined;
 }
 
-/** Counts the clusters first, since a table that is made for them takes what is free. */
+/** Counts the clusters first, since a table that is made for them takes what is free. What cannot be linked is free again. */
 async function adopt(image: Qcow2Image, { first, end }: FreeRange, parts: readonly number[]): Promise<void> {
   if (parts.length === 0) return;
-  const { clusterSize, extended, entryBytes } = image.layout;
+  const { refcounts, layout } = image;
+  const { clusterSize } = layout;
   if (first + parts.length > end) throw new BlockError('ENOSPC', 'More storage was used than was given out');
-  await image.refcounts.change(first * clusterSize, parts.length * clusterSize, 1);
+  await refcounts.change(first * clusterSize, parts.length * clusterSize, 1);
   image.preallocated = undefined;
-  const allocated = extended ? 0xffffffff : 0;
-  for (let index = 0; index < parts.length; ) {
-    // One slice for all parts in it, which come in ascending order.
-    const slice = await sliceToChange(image, (parts[index] ?? 0) * clusterSize);
-    const reach = image.l2.entryBytes / entryBytes;
-    const sliceEnd = (Math.floor((parts[index] ?? 0) / reach) + 1) * reach;
-    for (let part = parts[index]; part !== undefined && part < sliceEnd; part = parts[++index]) {
-      const guest = part * clusterSize;
-      const host = (first + index) * clusterSize;
-      const old = readEntry(image, slice, guest);
-      writeEntry(image, slice, guest, { high: highWord(host, true), low: lowWord(host), zero: 0, allocated });
-      releaseEntry(image, old, 'never');
-    }
+  let linked = 0;
+  try {
+    while (linked < parts.length) linked = await linkSlice(image, first, parts, linked);
+  } catch (error) {
+    const rest = (parts.length - linked) * clusterSize;
+    await refcounts.change((first + linked) * clusterSize, rest, -1).catch(() => {});
+    throw error;
   }
+}
+
+/** Links all parts in one slice of an L2 table; they come in ascending order. Resolves with the index of the next. */
+async function linkSlice(image: Qcow2Image, first: number, parts: readonly number[], from: number): Promise<number> {
+  const { clusterSize, extended, entryBytes } = image.layout;
+  const start = parts[from] ?? 0;
+  const slice = await sliceToChange(image, start * clusterSize);
+  const reach = image.l2.entryBytes / entryBytes;
+  const sliceEnd = (Math.floor(start / reach) + 1) * reach;
+  const allocated = extended ? 0xffffffff : 0;
+  let index = from;
+  for (let part = parts[index]; part !== undefined && part < sliceEnd; part = parts[++index]) {
+    const guest = part * clusterSize;
+    const host = (first + index) * clusterSize;
+    const old = readEntry(image, slice, guest);
+    writeEntry(image, slice, guest, { high: highWord(host, true), low: lowWord(host), zero: 0, allocated });
+    releaseEntry(image, old, 'never');
+  }
+  return index;
 }

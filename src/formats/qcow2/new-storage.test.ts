@@ -1,0 +1,82 @@
+/** Clusters that are given out for others to fill. */
+import { expect, test } from 'vitest';
+import { readQcow2 } from '../../../tests/support/qcow2-bytes.ts';
+import { graphOn, PATH } from '../../../tests/support/sim-disks.ts';
+import { createImage } from '../../core/create.ts';
+import type { Disk } from '../../core/disk.ts';
+import type { NewStorage } from '../../core/new-storage.ts';
+import type { OptionTree } from '../../core/options.ts';
+import { SimHost } from '../../testing/index.ts';
+
+const CLUSTER = 4096;
+
+async function opened(options: OptionTree = {}): Promise<{ host: SimHost; disk: Disk }> {
+  const host = new SimHost({ record: false });
+  host.put('/below', 50 * CLUSTER);
+  const all = { cluster_size: CLUSTER, ...options };
+  await createImage(graphOn(host), { filename: PATH, format: 'qcow2', size: 2000 * CLUSTER, options: all });
+  return { host, disk: await graphOn(host).open(PATH, { format: 'qcow2', writable: true }) };
+}
+
+const storageOf = (disk: Disk) => disk.node.impl.newStorage?.() ?? Promise.resolve(undefined);
+
+/** As whoever is given storage does: one byte value for each cluster. */
+async function fill(host: SimHost, storage: NewStorage, values: readonly number[]): Promise<void> {
+  const file = await host.files.open(PATH, { write: true });
+  for (const [index, byte] of values.entries()) {
+    await file.write((storage.next + index) * CLUSTER, new Uint8Array(CLUSTER).fill(byte));
+  }
+  await file.close();
+}
+
+test('they lie behind the end of the file, and are those of the parts that were given them', async () => {
+  const { host, disk } = await opened();
+  await disk.write(0, new Uint8Array(3 * CLUSTER).fill(1));
+  const storage = await storageOf(disk);
+  if (storage === undefined) throw new Error('there is none');
+  expect(storage.unit).toBe(CLUSTER);
+  expect(storage.at.offset + storage.next * CLUSTER).toBeGreaterThanOrEqual(host.contents(PATH).length);
+  expect([storage.numberOf(1), storage.numberOf(7), storage.numberOf(1500)]).toEqual([expect.any(Number), -1, -1]);
+  await fill(host, storage, [7, 8, 9]);
+  await storage.adopt([4, 700, 1500]);
+  for (const [part, byte] of [
+    [2, 1],
+    [4, 7],
+    [700, 8],
+    [1500, 9],
+  ] as const) {
+    expect((await disk.read(part * CLUSTER, CLUSTER)).every((each) => each === byte)).toBe(true);
+  }
+  // What is filled and not adopted is left behind.
+  const next = await storageOf(disk);
+  if (next !== undefined) await fill(host, next, [5]);
+  expect((await storageOf(disk))?.next).toBeGreaterThan(next?.next ?? 0);
+  await disk.close();
+  const view = readQcow2(host.contents(PATH));
+  expect([view.problems, view.leaks]).toEqual([[], []]);
+});
+
+test('Q-WR-7: what cannot be linked is free again', async () => {
+  const { host, disk } = await opened();
+  await disk.write(0, new Uint8Array(CLUSTER).fill(1));
+  const storage = await storageOf(disk);
+  if (storage === undefined) throw new Error('there is none');
+  await fill(host, storage, [7, 8, 9]);
+  // A new L2 table cannot be written.
+  const away = host.faults.inject({ operation: 'write', code: 'ENOSPC', times: 1 });
+  await expect(storage.adopt([1, 2, 1500])).rejects.toMatchObject({ code: 'ENOSPC' });
+  away();
+  await disk.close();
+  const view = readQcow2(host.contents(PATH));
+  expect([view.problems, view.leaks]).toEqual([[], []]);
+  expect([1, 2, 1500].map((part) => view.entries.has(part))).toEqual([true, true, false]);
+});
+
+test.each([{ backing_file: '/below', backing_fmt: 'raw' }, { data_file: '/data' }, { cluster_size: 512 }])(
+  'there are none with %j',
+  async (options) => {
+    const { disk } = await opened(options);
+    expect(await storageOf(disk)).toBeUndefined();
+    await disk.close();
+  },
+);
