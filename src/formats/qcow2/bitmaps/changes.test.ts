@@ -196,6 +196,7 @@ describe('Q-OPT-6, Q-BMP-7: reopening', () => {
     list.require('b0').busy = true;
     await expect(inactivate(graph)).rejects.toThrow("Bitmap 'b0' is currently in use by another operation");
     await device.write(8192, new Uint8Array(1).fill(1));
+    expect(flags(host)).toEqual(['ia', 'ia']);
     list.require('b0').busy = false;
     await inactivate(graph);
     expect(bitmaps(node).list()).toEqual([]);
