@@ -27,24 +27,23 @@ export interface FileNodeOptions {
   reopen(next: ReopenTarget, context: HostContext | undefined): Promise<HostFile>;
 }
 
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
 /** The file as it is now: a reopen replaces it. */
 interface State {
   file: HostFile;
   storage: FileStorage;
   context: HostContext | undefined;
-  /** Opened only for reading though writing was asked. */
-  degraded: boolean;
 }
 
 /** A node over an open file, which it closes. */
 export function fileNode(host: Host, opened: HostFile, options: FileNodeOptions): DriverNode {
   const { filename, readOnly, context } = options;
-  const state: State = { file: opened, storage: new FileStorage(host, opened, filename), context, degraded: readOnly };
+  const state: State = { file: opened, storage: new FileStorage(host, opened, filename), context };
   const regular = opened.kind === 'regular';
-  const node: DriverNode = {
-    get readOnly() {
-      return state.degraded;
-    },
+  const node: Mutable<DriverNode> = {
+    // No accessor: an object with one looks up all of its methods slowly.
+    readOnly,
     length: () => state.file.size(),
     async read(offset, target) {
       const count = await state.file.read(offset, target);
@@ -91,7 +90,10 @@ export function fileNode(host: Host, opened: HostFile, options: FileNodeOptions)
       return { dirty: false, specific: { type: 'file', data: hint > 0 ? { 'extent-size-hint': hint } : {} } };
     },
     zeroInit: () => regular,
-    ...changes(host, state, options, (file) => files.set(node, file)),
+    ...changes(host, state, options, (file, writable) => {
+      files.set(node, file);
+      node.readOnly = node.readOnly === true && !writable;
+    }),
     close: () => state.file.close(),
   };
   files.set(node, opened);
@@ -107,7 +109,7 @@ function changes(
   host: Host,
   state: State,
   { filename, locking, reopen }: FileNodeOptions,
-  replaced: (file: HostFile) => void,
+  replaced: (file: HostFile, writable: boolean) => void,
 ): Pick<DriverNode, 'prepareReopen' | 'prepareContext' | 'preparePermissions'> {
   const locks = new FileLocks(state.file, filename, host, locking);
   return {
@@ -117,11 +119,10 @@ function changes(
       return {
         commit() {
           state.file = replacement;
-          state.degraded &&= !next.writable;
           state.storage = new FileStorage(host, replacement, filename);
           replacement.setContext?.(state.context);
           locks.moveTo(replacement);
-          replaced(replacement);
+          replaced(replacement, next.writable);
         },
         abort: () => void replacement.close().catch((error) => host.notice(`'${filename}': ${error.message}`)),
         finish: () => before.close(),
