@@ -17,7 +17,7 @@ import {
   TABLE_MAX,
 } from './snapshot-table.ts';
 import { switchState } from './switch-state.ts';
-import { countTables, settleCopiedBits } from './table-references.ts';
+import { countTables, exchangeTables, settleCopiedBits } from './table-references.ts';
 import type { HostOffset } from './tables.ts';
 import { flushAll } from './write-back.ts';
 
@@ -103,10 +103,7 @@ export async function applySnapshot(
   l1Bytes.set(kept.bytes);
   await flushAll(image);
   const counts = new NextCounts(image);
-  // What both have is counted as often afterwards.
-  const differs = (index: number) => kept.l2Offset(index) !== l1.l2Offset(index);
-  await countTables(counts, kept, 'add', differs, signal);
-  await countTables(counts, l1, 'drop', differs, signal);
+  await exchangeTables(counts, { to: kept, from: l1 }, signal);
   await switchTo(image, counts, { l1Bytes, size, snapshots: image.snapshots }, signal, true);
 }
 

@@ -16,31 +16,80 @@ export async function countTables(
   isChosen: (index: number) => boolean,
   signal: AbortSignal | undefined,
 ): Promise<void> {
+  requireDistinct(counts.image, l1);
+  for (let index = 0; index < l1.entries; index++) {
+    const offset = l1.l2Offset(index);
+    if (offset === 0 || !isChosen(index)) continue;
+    signal?.throwIfAborted();
+    await countTable(counts, change, offset, await readTable(counts.image, offset, index));
+  }
+}
+
+/**
+ * Adds references to what one L1 table leads to and takes away those of another, but for what both have at the same place: that
+ * is counted as often afterwards, and narrow counts have no room for more between.
+ */
+export async function exchangeTables(
+  counts: NextCounts,
+  { to, from }: { readonly to: L1Table; readonly from: L1Table },
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const { image } = counts;
-  const { clusterSize } = image.layout;
+  requireDistinct(image, to);
+  requireDistinct(image, from);
+  for (let index = 0; index < Math.max(to.entries, from.entries); index++) {
+    const [added, dropped] = [to.l2Offset(index), from.l2Offset(index)];
+    if (added === dropped) continue;
+    signal?.throwIfAborted();
+    const [next, before] = [await readTable(image, added, index), await readTable(image, dropped, index)];
+    blankCommon(image, next, before);
+    if (added !== 0) await countTable(counts, 'add', added, next);
+    if (dropped !== 0) await countTable(counts, 'drop', dropped, before);
+  }
+}
+
+async function countTable(counts: NextCounts, change: 'add' | 'drop', offset: HostOffset, table: Uint8Array) {
+  await counts[change](offset, counts.image.layout.clusterSize);
+  for (const range of namedRanges(counts.image, table, offset)) await counts[change](range.offset, range.length);
+}
+
+/** Takes entries out of both tables that name the same storage. */
+function blankCommon({ layout }: Qcow2Image, a: Uint8Array, b: Uint8Array): void {
+  const [first, second] = [viewOf(a), viewOf(b)];
+  for (let at = 0; at < a.length; at += layout.entryBytes) {
+    const [high, low] = [first.getUint32(at), first.getUint32(at + 4)];
+    const [otherHigh, otherLow] = [second.getUint32(at), second.getUint32(at + 4)];
+    const isPacked = isCompressed(high) || isCompressed(otherHigh);
+    const same = isPacked
+      ? withCopied(high, false) === withCopied(otherHigh, false) && low === otherLow
+      : offsetOf(high, low) === offsetOf(otherHigh, otherLow);
+    if (!same) continue;
+    for (const view of [first, second]) {
+      view.setUint32(at, 0);
+      view.setUint32(at + 4, 0);
+    }
+  }
+}
+
+/** A table that is named twice would be walked as often as the L1 table is long. */
+function requireDistinct(image: Qcow2Image, l1: L1Table): void {
   const seen = new Set<HostOffset>();
   for (let index = 0; index < l1.entries; index++) {
     const offset = l1.l2Offset(index);
     if (offset === 0) continue;
-    // A table that is named twice would be walked as often as the L1 table is long.
     if (seen.has(offset)) throw damaged(image, `L2 table offset ${hexOffset(offset)} is named twice by one L1 table`);
     seen.add(offset);
-    if (!isChosen(index)) continue;
-    signal?.throwIfAborted();
-    const table = await readTable(image, offset, index);
-    await counts[change](offset, clusterSize);
-    for (const range of namedRanges(image, table, offset)) await counts[change](range.offset, range.length);
   }
 }
 
-/** The L2 table of an L1 entry as it is in the file. Throws BlockError EIO where there cannot be one. */
+/** The L2 table of an L1 entry as it is in the file; zeroes where there is none. Throws BlockError EIO where there cannot be one. */
 async function readTable(image: Qcow2Image, offset: HostOffset, l1Index: number): Promise<Uint8Array> {
   const { clusterSize } = image.layout;
   if (offset % clusterSize !== 0) {
     throw damaged(image, `L2 table offset ${hexOffset(offset)} unaligned (L1 index: ${hexOffset(l1Index)})`);
   }
   const table = new Uint8Array(clusterSize);
-  await image.loadMetadata('l2_load', offset, table);
+  if (offset !== 0) await image.loadMetadata('l2_load', offset, table);
   return table;
 }
 
