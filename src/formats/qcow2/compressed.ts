@@ -11,6 +11,9 @@ const KEPT_BYTES = 4 << 20;
 /** Most bytes of one read, and of what lies between those that are wanted. */
 const FETCH_MAX = 2 << 20;
 const GAP_MAX = 4096;
+/** Longer reads go into buffers that are used again, of which so many are kept. */
+const POOLED_MIN = 128 << 10;
+const KEPT_BUFFERS = 4;
 /** Stored lengths are rounded up by less than this, so that neighbours may overlap. */
 const SECTOR = 512;
 
@@ -19,6 +22,7 @@ export class DecompressedClusters {
   readonly #image: Qcow2Image;
   readonly #ready = new Map<number, Uint8Array>();
   readonly #underway = new Map<number, Promise<Uint8Array>>();
+  readonly #buffers: Uint8Array[] = [];
   readonly #max: number;
   /** Guest offset behind the clusters that were read last. */
   nextGuest = -1;
@@ -58,8 +62,12 @@ export class DecompressedClusters {
   #begin(group: readonly CompressedPlace[]): void {
     const era = this.#era;
     const fetching = this.#fetch(group);
-    for (const place of group) {
-      const underway = this.#load(place, fetching).then((bytes) => {
+    const loads = group.map((place) => this.#load(place, fetching));
+    Promise.allSettled([fetching, ...loads]).then(([fetched]) => {
+      if (fetched.status === 'fulfilled' && fetched.value !== undefined) this.#giveBack(fetched.value.buffer);
+    });
+    for (const [index, place] of group.entries()) {
+      const underway = (loads[index] ?? this.#load(place)).then((bytes) => {
         if (era === this.#era) this.#keep(place.offset, bytes);
         return bytes;
       });
@@ -93,7 +101,9 @@ export class DecompressedClusters {
     try {
       for (const _place of group) await this.#image.raise('read_compressed');
       const { offset } = first;
-      return { offset, bytes: await this.#read({ offset, length: last.offset + last.length - offset }) };
+      const length = last.offset + last.length - offset;
+      const buffer = length < POOLED_MIN ? new Uint8Array(length) : (this.#buffers.pop() ?? new Uint8Array(FETCH_MAX));
+      return { offset, buffer, bytes: await this.#read({ offset, length }, buffer) };
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
       // Read one by one, they show which of them is damaged.
@@ -101,10 +111,15 @@ export class DecompressedClusters {
     }
   }
 
-  async #read({ offset, length }: CompressedPlace): Promise<Uint8Array> {
+  /** Memory that nothing reads any more. */
+  #giveBack(buffer: Uint8Array): void {
+    if (buffer.length === FETCH_MAX && this.#buffers.length < KEPT_BUFFERS) this.#buffers.push(buffer);
+  }
+
+  async #read({ offset, length }: CompressedPlace, buffer: Uint8Array = new Uint8Array(length)): Promise<Uint8Array> {
     const { file } = this.#image;
     // The length is an upper bound, and the file may end before it.
-    const stored = new Uint8Array(Math.max(0, Math.min(length, file.length() - offset)));
+    const stored = buffer.subarray(0, Math.max(0, Math.min(length, file.length() - offset)));
     if (stored.length > 0 && !file.tryReadNow(offset, stored)) await file.read(offset, stored);
     return stored;
   }
@@ -132,6 +147,7 @@ export class DecompressedClusters {
 
 interface Fetched {
   readonly offset: number;
+  readonly buffer: Uint8Array;
   readonly bytes: Uint8Array;
 }
 
