@@ -37,6 +37,8 @@ export interface Walk {
   rebuild: boolean;
   /** Something is used more often than it may be, so that it is worth a look at what (Q-CHK-6). */
   doubtful: boolean;
+  /** Entries of the active tables that name storage without saying that it is theirs alone. */
+  uncopied: number;
   /** Clusters that compressed data were seen in, as bits; made when there are such. */
   packed: Uint8Array | undefined;
 }
@@ -145,6 +147,7 @@ async function walkL1(walk: Walk, { offset, entries, bytes }: L1, isActive: bool
     // An entry of nothing but flags names what is at 0.
     const l2 = offsetOf(high, low);
     use(walk, l2, clusterSize, !isActive);
+    if (isActive && !isCopied(high)) walk.uncopied++;
     if (l2 % clusterSize !== 0) {
       const hex = l2.toString(16);
       corrupt(walk, `ERROR l2_offset=${hex}: Table is not cluster aligned; L1 entry corrupted`);
@@ -206,6 +209,7 @@ function walkOrdinary(
   let next = expected / clusterSize;
   let allocated = 0;
   let fragmented = 0;
+  let uncopied = 0;
   let place = at;
   for (; !hasDataFile && place < byteLength; place += 8) {
     const high = view.getInt32(place);
@@ -219,10 +223,13 @@ function walkOrdinary(
     if (count > max) overflow(walk, cluster);
     if (!isActive) continue;
     if (count > 1) walk.doubtful = true;
+    // The copied bit is the sign.
+    if (high >= 0) uncopied++;
     allocated++;
     if (next !== cluster && next !== 0) fragmented++;
     next = cluster + 1;
   }
+  walk.uncopied += uncopied;
   report.allocatedClusters = (report.allocatedClusters ?? 0) + allocated;
   report.fragmentedClusters = (report.fragmentedClusters ?? 0) + fragmented;
   return { at: place, expected: next * clusterSize };
@@ -263,6 +270,7 @@ function walkEntry(walk: Walk, entry: Entry, isActive: boolean, expected: number
     report.allocatedClusters = (report.allocatedClusters ?? 0) + 1;
     if (expected !== 0 && expected !== offset) report.fragmentedClusters = (report.fragmentedClusters ?? 0) + 1;
     next = offset + layout.clusterSize;
+    if (!isCopied(high)) walk.uncopied++;
   }
   if (offset % layout.clusterSize !== 0) {
     const holdsData = layout.extended ? entry.allocated !== 0 : kind !== Kind.zeroAllocated;

@@ -104,7 +104,9 @@ async function run(image: Qcow2Image, options: CheckOptions, faults = 0): Promis
     }
   }
   const isElseSound = report.corruptions + report.leaks + report.checkErrors === 0;
-  await checkCopied(walk, options.repair === 'all' || (options.repair === 'leaks' && isElseSound));
+  if (!isElseSound || !isAllAlone(walk)) {
+    await checkCopied(walk, options.repair === 'all' || (options.repair === 'leaks' && isElseSound));
+  }
   if (options.repair === 'all' && shared.length > 0) {
     const mended = await separate(walk, shared);
     report.corruptions = Math.max(0, report.corruptions - mended);
@@ -114,6 +116,11 @@ async function run(image: Qcow2Image, options: CheckOptions, faults = 0): Promis
   }
   report.imageEndOffset = usedEnd * image.layout.clusterSize;
   return report;
+}
+
+/** Where counts are right, and nothing is used twice, all copied bits must be set: there is no need to look at each. */
+function isAllAlone({ image, doubtful, uncopied }: Walk): boolean {
+  return !doubtful && uncopied === 0 && image.snapshots.length === 0;
 }
 
 async function countAll(
@@ -133,6 +140,7 @@ async function countAll(
     detail: (line) => options.detail?.(line),
     rebuild: false,
     doubtful: false,
+    uncopied: 0,
     packed: undefined,
   };
   await walkImage(walk);
