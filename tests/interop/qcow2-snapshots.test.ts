@@ -18,11 +18,9 @@ const SIZE = 1 << 20;
 
 const PLANS: readonly string[] = [
   'cluster_size=65536',
-  'cluster_size=512,refcount_bits=64',
-  'cluster_size=4096,refcount_bits=4,lazy_refcounts=on',
-  'compat=0.10',
-  'cluster_size=16384,extended_l2=on',
-  'cluster_size=4096,backing_file=base.raw,backing_fmt=raw',
+  'cluster_size=512,refcount_bits=64,lazy_refcounts=on',
+  'compat=0.10,backing_file=base.raw,backing_fmt=raw',
+  'cluster_size=16384,extended_l2=on,refcount_bits=4,backing_file=base.raw,backing_fmt=raw',
 ];
 
 /** On an image with the snapshots `s1`, `s2` (empty name) and `big` (another size). */
