@@ -11,6 +11,8 @@ import type { Replies } from './replies.ts';
 /** Shorter reads are answered as data, holes or not. */
 const HOLES_MIN = 64 * 1024;
 const SECTOR = 512;
+/** Longer reads are copied by the host's threads, where there are others to be sent meanwhile. */
+const ALONE_MAX = 128 * 1024;
 
 export interface ReadContext {
   readonly disk: Disk;
@@ -19,8 +21,16 @@ export interface ReadContext {
   readonly inFlight: InFlight;
 }
 
-/** `at`: the request's place on the disk. `now`: nobody watches requests, which may then go the short way. */
-export function readRequest(context: ReadContext, request: Request, at: number, now: boolean): void {
+/**
+ * `at`: the request's place on the disk. `now`: nobody watches requests, which may then go the short way. `others`: there are
+ * more requests, waiting or under way.
+ */
+export function readRequest(
+  context: ReadContext,
+  request: Request,
+  at: number,
+  { now, others }: { readonly now: boolean; readonly others: boolean },
+): void {
   const { disk, replies, pool, inFlight } = context;
   const { length } = request;
   if (replies.structured && length >= HOLES_MIN && (request.flags & CommandFlag.df) === 0 && readsAsTold(disk.node)) {
@@ -39,7 +49,8 @@ export function readRequest(context: ReadContext, request: Request, at: number, 
   }
   const lent = pool.take(length);
   const data = lent.subarray(0, length);
-  if (now && length > INLINE_MAX && disk.tryReadNow(at, data)) {
+  const atOnce = now && length > INLINE_MAX && (length < ALONE_MAX || !others);
+  if (atOnce && disk.tryReadNow(at, data)) {
     replies.data(request, request.offset, data, { lent, done: true });
     return;
   }

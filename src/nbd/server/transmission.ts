@@ -185,7 +185,7 @@ export class Transmission {
       return undefined;
     }
     if (command === Command.write || withPayload) this.#takePayload(input, request);
-    else this.#perform(request);
+    else this.#perform(request, input.length > 0 || this.#inFlight.requests > 0);
     return undefined;
   }
 
@@ -240,13 +240,14 @@ export class Transmission {
     });
   }
 
-  #perform(request: Request): void {
+  /** `others`: it is not the only one. */
+  #perform(request: Request, others: boolean): void {
     const { command, length } = request;
     const at = this.#options.offset + request.offset;
     if (length === 0 && command !== Command.flush) this.#replies.empty(request);
     else if (command === Command.read) {
       this.counts.bytesRead += length;
-      readRequest(this.#reads, request, at, this.#now);
+      readRequest(this.#reads, request, at, { now: this.#now, others });
     } else if (command === Command.blockStatus) this.#status(request, at, length, this.#options.contexts);
     else {
       this.#run(request, 0, async () => {

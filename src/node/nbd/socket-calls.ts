@@ -3,6 +3,10 @@ import { type Koffi, loadKoffi, type NativeFunction } from '../koffi.ts';
 
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
+const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
+/** What a unix socket may hold for a peer that is slower, bytes; the system may allow less. */
+const SEND_BUFFER = 2 * 1024 * 1024;
 /** Pieces that one call sends at most. */
 const PIECES_MAX = 64;
 
@@ -11,6 +15,8 @@ export interface SocketCalls {
   send(fd: number, pieces: readonly Uint8Array[]): number;
   /** 0: the other side has ended. */
   receive(fd: number, target: Uint8Array): number;
+  /** Lets a unix socket hold several large answers: by itself not even one of 256 KiB fits, and both sides take turns at sleeping. */
+  enlarge(fd: number): void;
 }
 
 let found: SocketCalls | null | undefined;
@@ -31,6 +37,7 @@ function bind(koffi: Koffi): SocketCalls {
   const library = koffi.load(null);
   const send = library.func('int64_t send(int fd, void *data, size_t length, int flags)');
   const receive = library.func('int64_t recv(int fd, void *target, size_t length, int flags)');
+  const setOption = library.func('int setsockopt(int fd, int level, int name, void *value, uint length)');
   const sendMessage = gathering(koffi, library.func('int64_t sendmsg(int fd, void *message, int flags)'));
   return {
     send(fd, pieces) {
@@ -39,6 +46,7 @@ function bind(koffi: Koffi): SocketCalls {
       return Number(send(fd, first, first.length, MSG_DONTWAIT | MSG_NOSIGNAL));
     },
     receive: (fd, target) => Number(receive(fd, target, target.length, MSG_DONTWAIT)),
+    enlarge: (fd) => void setOption(fd, SOL_SOCKET, SO_SNDBUF, Int32Array.of(SEND_BUFFER), 4),
   };
 }
 

@@ -47,7 +47,10 @@ export function socketStream(socket: Socket, peer: string): ByteStream {
     hasten() {
       const calls = socketCalls();
       const fd = descriptorOf(socket);
-      if (calls !== undefined && fd !== undefined) haste = new Haste(socket, fd, calls);
+      if (calls === undefined || fd === undefined) return;
+      haste = new Haste(socket, fd, calls);
+      // TCP sees to it by itself.
+      if (socket.remoteAddress === undefined) calls.enlarge(fd);
     },
     end: () => void socket.end(),
     destroy: () => void socket.destroy(),
