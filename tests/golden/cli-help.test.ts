@@ -34,7 +34,7 @@ describe('help', () => {
     for (const { name, load } of commands) {
       const command = await load();
       const sources = [`src/tools/commands/${name}.ts`, ...(MORE_SOURCES[name] ?? [])]
-        .concat(['src/tools/open-image.ts', 'src/tools/command.ts'])
+        .concat(['src/tools/open-image.ts', 'src/tools/command.ts', 'src/tools/output/progress.ts'])
         .map((path) => readFileSync(path, 'utf8'))
         .join('\n');
       for (const { long, short, unavailable } of command.options) {

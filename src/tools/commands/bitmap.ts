@@ -28,7 +28,7 @@ export const bitmapCommand: Command = {
       short: 'g',
       long: 'granularity',
       argument: 'SIZE',
-      help: 'of --add: bytes that one bit stands for; default: the cluster size, at least 4k and at most 64k',
+      help: 'of --add: bytes that one bit stands for; default: the cluster size, 4k to 64k',
     },
     { short: 'b', long: 'source-file', argument: 'FILE', help: 'of --merge: the image that has SOURCE' },
     { short: 'F', long: 'source-format', argument: 'FMT', help: 'the format of that image' },
