@@ -4,6 +4,7 @@ import { createImage } from '../../src/core/create.ts';
 import type { Disk } from '../../src/core/disk.ts';
 import { BlockError } from '../../src/core/errors.ts';
 import type { OptionTree } from '../../src/core/options.ts';
+import { differsAt } from '../../src/testing/compare-bytes.ts';
 import { SeededRandom, SimHost } from '../../src/testing/index.ts';
 import { longMode, testSeed } from '../set-up/seed.ts';
 import { graphOn, PATH } from '../support/sim-disks.ts';
@@ -81,7 +82,18 @@ async function use(disk: Disk, random: SeededRandom): Promise<void> {
     await mayRefuse(() => disk.writeZeroes(offset, 1500, { unmap: true }));
   }
   await mayRefuse(() => disk.flush());
+  if (random.chance(0.4)) await compact(disk, length);
   await mayRefuse(() => disk.truncate(SIZE + 512));
+}
+
+/** What is said to be sound, and is compacted, holds what it held. */
+async function compact(disk: Disk, length: number): Promise<void> {
+  const before = await mayRefuse(() => disk.read(0, length));
+  const compacted = await mayRefuse(async () => {
+    await disk.compact();
+    return disk.read(0, length);
+  });
+  if (before !== undefined && compacted !== undefined) expect(differsAt(compacted, before)).toBe(-1);
 }
 
 const rounds = longMode ? 20_000 : 600;
