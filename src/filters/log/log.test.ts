@@ -8,6 +8,7 @@ import { logEntries, replay } from '../../jobs/replay.ts';
 import { SimHost } from '../../testing/index.ts';
 import type { LogEntry } from './format.ts';
 import { mark } from './log.ts';
+import { readEntries } from './reader.ts';
 
 const SIZE = 1 << 20;
 
@@ -128,4 +129,41 @@ test("blklogwrites records neither FUA nor lengths: its logs are QEMU's", async 
   await disk.close();
   await using log = await raw('/log');
   expect(await entriesOf(log)).toEqual(['write 512+512', 'flush']);
+});
+
+test('what is written at once is in the log at once; what is not done leaves no entry', async () => {
+  const host = new SimHost();
+  const graph = new Graph({ host, drivers: DRIVERS });
+  const disk = await graph.open(
+    {
+      driver: 'log',
+      'log-super-update-interval': 3,
+      file: { driver: 'memory', size: SIZE },
+      log: { driver: 'memory', 'node-name': 'kept' },
+    },
+    { writable: true, cache: 'writeback' },
+  );
+  const sector = (value: number) => new Uint8Array(512).fill(value);
+  expect(disk.tryWriteNow(0, sector(1))).toBe(true);
+  const below = disk.node.filtered?.node.impl;
+  if (below?.tryWriteNow === undefined) throw new Error('memory is written at once');
+  const { tryWriteNow } = below;
+  below.tryWriteNow = () => false;
+  expect(disk.tryWriteNow(512, sector(9))).toBe(false);
+  below.tryWriteNow = tryWriteNow;
+  expect(disk.tryWriteNow(1024, sector(2))).toBe(true);
+  // The superblock is due.
+  expect(disk.tryWriteNow(1536, sector(3))).toBe(false);
+  await disk.write(1536, sector(3));
+  const kept = graph.lookUp('kept');
+  const bytes = new Uint8Array(kept.impl.length());
+  await kept.impl.read(0, bytes);
+  const entries: string[] = [];
+  const source = {
+    length: () => bytes.length,
+    read: async (offset: number, target: Uint8Array) => target.set(bytes.subarray(offset, offset + target.length)),
+  };
+  for await (const { entry, dataAt } of readEntries(source)) entries.push(`${describe(entry)}: ${bytes[dataAt]}`);
+  expect(entries).toEqual(['write 0+512: 1', 'write 1024+512: 2', 'write 1536+512: 3']);
+  await disk.close();
 });

@@ -153,6 +153,12 @@ function logMethods(file: Child, log: Child, writer: LogWriter): Partial<DriverN
         await file.write(offset, source, flags);
         await notes.write(offset, source.length, flags, source);
       }),
+    tryWriteNow(offset, source) {
+      const entry = { kind: 'write', offset, length: source.length, fua: false, flush: false } as const;
+      const done = writer.tryAppend(entry, source, () => file.tryWriteNow(offset, source));
+      if (done) unflushed = true;
+      return done;
+    },
     writeZeroes: (offset, length, flags) =>
       changing(async () => {
         await file.writeZeroes(offset, length, flags);

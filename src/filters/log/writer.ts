@@ -41,6 +41,24 @@ export class LogWriter {
     if (this.#entries - this.#counted >= this.#superInterval) await this.writeSuper();
   }
 
+  /**
+   * An entry of a write at once, or false. It is behind the log's end until `done` is true of the write itself; where that
+   * is not done, the next entry takes its place.
+   */
+  tryAppend(entry: LogEntry, data: Uint8Array, done: () => boolean): boolean {
+    // The superblock is to be written behind it.
+    if (this.#entries + 1 - this.#counted >= this.#superInterval) return false;
+    const place = this.#end;
+    const bytes = new Uint8Array(this.sectorSize + data.length);
+    if (!Number.isSafeInteger(place + bytes.length)) return false;
+    bytes.set(encodeEntry(entry, this.sectorSize));
+    bytes.set(data, this.sectorSize);
+    if (!this.#log.tryWriteNow(place, bytes) || !done()) return false;
+    this.#end = place + bytes.length;
+    this.#entries++;
+    return true;
+  }
+
   async #write(place: number, head: Uint8Array, data: Uint8Array | number | undefined): Promise<void> {
     const behind = place + head.length;
     if (data === undefined) return this.#log.write(place, head);
