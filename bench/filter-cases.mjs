@@ -39,6 +39,6 @@ export function filterCases(folder, place) {
     case_('read', 'blkverify', 'blkverify', 0.35),
     case_('write', 'blkverify', 'blkverify', 0.05),
     case_('read', 'log', 'log', 0.9),
-    case_('write', 'log', 'log', 0.05),
+    case_('write', 'log', 'log', 0.2),
   ];
 }
