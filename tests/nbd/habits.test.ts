@@ -54,6 +54,26 @@ describe('N-151: answers', () => {
     expect(new Set(writes.flat().map(({ buffer }) => buffer)).size).toBe(2);
   });
 
+  test('with much data are read side by side, but one alone is read at once', async () => {
+    const { client, disk } = await watched();
+    const asked: string[] = [];
+    const [original, originalNow] = [disk.read.bind(disk), disk.tryReadNow.bind(disk)];
+    disk.read = ((offset: number, target: Uint8Array) => {
+      asked.push(`later ${offset}`);
+      return original(offset, target);
+    }) as typeof disk.read;
+    disk.tryReadNow = (offset, target) => {
+      asked.push(`now ${offset}`);
+      return originalNow(offset, target);
+    };
+    const length = 128 * 1024;
+    deliver(client, request(read, 0, length));
+    deliver(client, request(read, 1, length), request(read, 2, length));
+    await settled();
+    deliver(client, request(read, 3, length - 1), request(read, 4, length - 1));
+    expect(asked).toEqual(['now 0', 'later 1', 'later 2', 'now 3', 'now 4']);
+  });
+
   test('are read at once where nothing needs waiting for', async () => {
     const { client, disk, writes } = await watched();
     disk.read = (() => {

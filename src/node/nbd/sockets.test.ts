@@ -1,6 +1,9 @@
 /** Sockets of servers and clients: what TCP is told (N-12), and the short way around the event loop (N-151). */
 import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { connect as connectSocketPlain, createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { ByteStream } from '../../core/byte-stream.ts';
 import { loadKoffi } from '../koffi.ts';
@@ -15,6 +18,7 @@ afterEach(() => {
 
 const SOL_SOCKET = 1;
 const SO_KEEPALIVE = 9;
+const SO_SNDBUF = 7;
 const IPPROTO_TCP = 6;
 const TCP_NODELAY = 1;
 
@@ -104,6 +108,24 @@ describe.skipIf(process.platform !== 'linux')('the short way (N-151)', () => {
   test('nothing goes it before it is asked for', async () => {
     const { stream } = await pair();
     expect(stream.writeNow?.([Uint8Array.of(1)])).toBe(0);
+  });
+
+  test('a unix socket holds several large answers, as far as the system lets it', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'diskwright-sockets-'));
+    const server = createServer().listen(join(folder, 's'));
+    await once(server, 'listening');
+    const client = connectSocketPlain(join(folder, 's'));
+    const [socket] = (await once(server, 'connection')) as [Socket];
+    server.close();
+    open.push(client, socket, { destroy: () => rmSync(folder, { recursive: true, force: true }) });
+    const before = optionOf(fdOf(socket), SOL_SOCKET, SO_SNDBUF);
+    const stream = socketStream(socket, 'unix');
+    stream.hasten?.();
+    const allowed = Number(readFileSync('/proc/sys/net/core/wmem_max', 'utf8'));
+    const after = optionOf(fdOf(socket), SOL_SOCKET, SO_SNDBUF);
+    // The system counts what it keeps itself too, and so doubles it.
+    expect(after).toBe(2 * Math.min(2 * 1024 * 1024, allowed));
+    expect(after).toBeGreaterThan(before);
   });
 
   test('sends what the system takes, pieces in order, and nothing while other bytes wait', async () => {
