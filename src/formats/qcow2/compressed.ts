@@ -14,8 +14,6 @@ const GAP_MAX = 4096;
 /** Longer reads go into buffers that are used again, of which so many are kept. */
 const POOLED_MIN = 128 << 10;
 const KEPT_BUFFERS = 4;
-/** Stored lengths are rounded up by less than this, so that neighbours may overlap. */
-const SECTOR = 512;
 
 /** Decompressed clusters by where they are stored, least recently used first. */
 export class DecompressedClusters {
@@ -101,7 +99,7 @@ export class DecompressedClusters {
     try {
       for (const _place of group) await this.#image.raise('read_compressed');
       const { offset } = first;
-      const length = last.offset + last.length - offset;
+      const length = Math.max(...group.map((place) => place.offset + place.length)) - offset;
       const buffer = length < POOLED_MIN ? new Uint8Array(length) : (this.#buffers.pop() ?? new Uint8Array(FETCH_MAX));
       return { offset, buffer, bytes: await this.#read({ offset, length }, buffer) };
     } catch (error) {
@@ -151,21 +149,24 @@ interface Fetched {
   readonly bytes: Uint8Array;
 }
 
-/** Places in groups, each of which is read at once: they follow each other with little between them. */
+/** Places in groups, each of which is read at once: they ascend, with little between them. */
 function neighbours(places: readonly CompressedPlace[]): CompressedPlace[][] {
   const groups: CompressedPlace[][] = [];
-  let end = 0;
-  let length = 0;
+  let group: CompressedPlace[] = [];
   for (const place of places) {
-    const last = groups.at(-1);
-    const gap = place.offset - end;
-    // What was written later may lie right before.
-    const follows = last !== undefined && place.offset > (last.at(-1)?.offset ?? 0);
-    const joins = follows && gap >= -SECTOR && gap <= GAP_MAX && length + gap + place.length <= FETCH_MAX;
-    if (joins) last.push(place);
-    else groups.push([place]);
-    length = joins ? length + gap + place.length : place.length;
-    end = place.offset + place.length;
+    const [first, last] = [group[0], group.at(-1)];
+    const joins =
+      first !== undefined &&
+      last !== undefined &&
+      // In the same sector, maybe.
+      place.offset >= last.offset &&
+      place.offset <= last.offset + last.length + GAP_MAX &&
+      place.offset + place.length <= first.offset + FETCH_MAX;
+    if (joins) group.push(place);
+    else {
+      group = [place];
+      groups.push(group);
+    }
   }
   return groups;
 }
