@@ -19,7 +19,7 @@ export const amendCommand: Command = {
   usage: '[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename',
   operands: 'FILENAME',
   description:
-    'What can be changed is, of qcow2 images: the version, the width of reference counts, lazy refcounts, the size, and\nwhat is said of a data file. All that speaks against it is found before anything is changed.',
+    'What can be changed is, of qcow2 images: the version, the width of reference counts, lazy refcounts, the size,\npassphrases, and what is said of a data file. All that speaks against it is found before anything is changed.',
   options: [
     { short: 'f', argument: 'FMT', help: "the image's format; default: probed" },
     { short: 'o', argument: 'OPTIONS', help: 'name=value,... to be changed; "-o help" lists them' },

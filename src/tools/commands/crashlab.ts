@@ -26,7 +26,7 @@ export const crashlabCommand: Command = {
     '[--object objectdef] --base filename [-f fmt] [--atomic size] [--states n] [--seed n] [--jobs n] [--timeout seconds] [--accept statuses] [--keep-going] [--save file] [--output=ofmt] [-q] log -- command {} ...',
   operands: 'LOG -- COMMAND {} ...',
   description:
-    "LOG is a log of writes, --base the disk as it was before. Each state is a raw file, whose name COMMAND gets for {},\nor an NBD server, whose URI it gets for {nbd}; it may write there. A state fails when COMMAND does not end with\nstatus 0, or one that --accept names. What was flushed is there in all states; of what came since, each write may be there, lost, or torn.\nDISKWRIGHT_MARKS has the log's marks so far, one a line.\nExit status: 0 all states survive, 1 one fails, 2 the lab could not be run.",
+    "LOG is a log of writes, --base the disk as it was before. Each state is a raw file, whose name COMMAND gets for {},\nor an NBD server, whose URI it gets for {nbd}; it may write there. A state fails when COMMAND does not end with\nstatus 0, or one that --accept names. What was flushed is there in all states; of what came since, each write\nmay be there, lost, or torn. DISKWRIGHT_MARKS has the log's marks so far, one a line.\nExit status: 0 all states survive, 1 one fails, 2 the lab could not be run.",
   options: [
     { long: 'base', argument: 'FILENAME', help: 'the disk as it was when the log began' },
     { ...FORMAT, help: "the base's format; default: probed; raw if the log was recorded below a format" },
