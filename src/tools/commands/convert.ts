@@ -1,7 +1,6 @@
 /** `convert`: copies images into another, in any format. */
 import { convert } from '../../jobs/convert.ts';
-import type { BitmapChoice } from '../../jobs/copy-bitmaps.ts';
-import type { Command, GivenOptions } from '../command.ts';
+import type { Command } from '../command.ts';
 import { cacheMode } from '../command-line/arguments.ts';
 import { guessFormat } from '../command-line/format-guess.ts';
 import {
@@ -16,7 +15,7 @@ import {
 } from '../command-line/standard-options.ts';
 import type { Context } from '../context.ts';
 import { existingTarget, newTarget, openSources, showSnapshot } from '../convert/images.ts';
-import { type ConvertSettings, readSettings } from '../convert/settings.ts';
+import { type ConvertSettings, chosenBitmaps, readSettings } from '../convert/settings.ts';
 import { Failure } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { withDisks } from '../open-image.ts';
@@ -104,7 +103,7 @@ async function run(context: Context): Promise<number> {
     await withDisks(sources, async () => {
       if (settings.snapshot !== undefined) await showSnapshot(sources, settings.snapshot);
       const into = given.has('n')
-        ? await existingTarget(context, graph, settings, target, format)
+        ? await existingTarget(context, graph, settings, sources, { name: target, guessed: format })
         : await newTarget(graph, settings, target, format);
       const work = () => convert({ graph, sources, target: into, ...copyOptions(context, settings, display) });
       await withDisks('existing' in into ? [into.existing] : [], work);
@@ -134,9 +133,4 @@ function copyOptions(context: Context, settings: ConvertSettings, display: Progr
       if (!given.has('q')) context.messages.warning(message);
     },
   };
-}
-
-function chosenBitmaps(given: GivenOptions): BitmapChoice | undefined {
-  if (!given.has('bitmaps')) return undefined;
-  return given.has('skip-broken-bitmaps') ? 'consistent' : 'all';
 }

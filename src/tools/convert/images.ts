@@ -10,13 +10,14 @@ import type { Graph } from '../../core/graph.ts';
 import type { OptionTree } from '../../core/options.ts';
 import { checkCompression, noCompression } from '../../jobs/compression-checks.ts';
 import type { ConvertTarget } from '../../jobs/convert.ts';
+import { checkBitmapSources } from '../../jobs/copy-bitmaps.ts';
 import type { GivenOptions } from '../command.ts';
 import { cacheMode, type Warning } from '../command-line/arguments.ts';
 import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
 import { imageRequest, openImage } from '../open-image.ts';
 import { loadSnapshot } from '../snapshots.ts';
-import type { ConvertSettings } from './settings.ts';
+import { type ConvertSettings, chosenBitmaps } from './settings.ts';
 
 /** All or none. */
 export async function openSources(
@@ -101,13 +102,15 @@ export async function existingTarget(
   { messages }: Context,
   graph: Graph,
   { given }: ConvertSettings,
-  name: string,
-  guessed: string,
+  sources: readonly Disk[],
+  { name, guessed }: { readonly name: string; readonly guessed: string },
 ): Promise<ConvertTarget> {
   if (given.has('target-is-zero') && given.has('B')) {
     throw new Failure('Cannot use --target-is-zero when the destination image has a backing file');
   }
   if (given.has('B') && given.operands.length > 2) throw new Failure(MANY_SOURCES);
+  const bitmaps = chosenBitmaps(given);
+  if (bitmaps !== undefined) checkBitmapSources(sources, bitmaps);
   const cache = cacheMode('cache', given.text('t') ?? 'unsafe');
   const imageOpts = given.has('target-image-opts');
   const warn: Warning = (message, hint) => messages.warning(message, hint);

@@ -1,6 +1,7 @@
 /** The options of `convert`, checked while they are read and against each other (T-CONV-2). */
 
 import type { SnapshotChoice } from '../../core/disk-snapshots.ts';
+import type { BitmapChoice } from '../../jobs/copy-bitmaps.ts';
 import { type Command, type GivenOptions, readCommandLine } from '../command.ts';
 import { plainNumber, sizeArgument } from '../command-line/numbers.ts';
 import { OptionList } from '../command-line/option-list.ts';
@@ -77,4 +78,10 @@ function refuseCombinations(given: GivenOptions): void {
   ];
   const refused = refusals.find(([applies]) => applies);
   if (refused !== undefined) throw new Failure(refused[1]);
+}
+
+/** What `--bitmaps` asks for. */
+export function chosenBitmaps(given: GivenOptions): BitmapChoice | undefined {
+  if (!given.has('bitmaps')) return undefined;
+  return given.has('skip-broken-bitmaps') ? 'consistent' : 'all';
 }

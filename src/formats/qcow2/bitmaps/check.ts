@@ -85,7 +85,8 @@ export async function mendBitmaps(image: Qcow2Image, report: CheckReport, { find
       return dropAll(image, report, finding, `${name} has a table that cannot be`);
     }
     const isBad = (word: number) =>
-      word === Word.bad || word >= image.file.length() || isElsewhereUsed(image, word, image.layout.clusterSize);
+      word === Word.bad ||
+      (word > Word.allOnes && (word >= image.file.length() || isElsewhereUsed(image, word, image.layout.clusterSize)));
     for (const [at, word] of words.entries()) {
       if (!isBad(word)) continue;
       finding(`Repairing ${name} table entry ${at} cannot be: the bitmap is inconsistent`);

@@ -148,6 +148,20 @@ describe('Q-EXT-5, Q-BMP-3: what cannot be', () => {
     }
   });
 
+  test('a repair changes nothing about bitmaps that are sound, clean and dirty as a whole too', async () => {
+    const host = await keeping(['b0', 'b1']);
+    {
+      await using disk = await open(host);
+      bitmaps(disk).clear('b0');
+      await bitmaps(disk).add('full', { persistent: true, granularity: 64 * KIB });
+      await disk.write(0, new Uint8Array(disk.length).fill(1));
+      bitmaps(disk).clear('b0');
+    }
+    const before = host.contents(PATH);
+    expect(await report(host, 'all')).toMatchObject({ corruptionsFixed: 0, lines: [] });
+    expect(host.contents(PATH)).toEqual(before);
+  });
+
   test('what other metadata use too is not freed with a bitmap', async () => {
     const host = await keeping(['b0']);
     const { dir, table } = places(host);
