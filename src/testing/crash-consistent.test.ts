@@ -90,3 +90,25 @@ describe('expectCrashConsistent', () => {
     expect(report.tried).toBeGreaterThan(50);
   });
 });
+
+test('a durable write makes nothing else durable: what it refers to may be gone', async () => {
+  const sector = (value: number) => new Uint8Array(512).fill(value);
+  const tried = (fua: boolean) =>
+    expectCrashConsistent(
+      async (disk, mark) => {
+        await disk.write(512, sector(1), { fua });
+        await disk.write(0, sector(2), { fua: true });
+        await mark('stored');
+      },
+      async (disk, { marks }) => {
+        const [head, data] = [(await disk.read(0, 1))[0], (await disk.read(512, 1))[0]];
+        if (head === 2 && data !== 1) throw new Error('what it refers to is gone');
+        if (marks.length > 0 && head !== 2) throw new Error('what is durable is gone');
+      },
+      { size: 65536 },
+    );
+  await expect(tried(false)).rejects.toThrow(
+    'one is lost:\n  write of 512 bytes at 512 (entry 0)\nfails: what it refers',
+  );
+  expect((await tried(true)).failed).toBe(0);
+});
