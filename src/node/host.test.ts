@@ -72,4 +72,17 @@ describe('clock', () => {
     await expect(sleeping).rejects.toThrow('enough');
     await expect(clock.sleep(0, abort.signal)).rejects.toThrow('enough');
   });
+
+  test('a sleep keeps the program running, a rest does not', async () => {
+    const { clock } = nodeHost();
+    const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === 'Timeout').length;
+    const before = timers();
+    const abort = new AbortController();
+    const [sleeping, resting] = [clock.sleep(1e6, abort.signal), clock.rest?.(1e6, abort.signal)];
+    expect(timers()).toBe(before + 1);
+    abort.abort(new TypeError('enough'));
+    await expect(sleeping).rejects.toThrow('enough');
+    await expect(resting).rejects.toThrow('enough');
+    await clock.rest?.(1);
+  });
 });
