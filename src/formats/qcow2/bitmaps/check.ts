@@ -39,11 +39,13 @@ export async function walkBitmaps(walk: Walk): Promise<void> {
       walk.tell(`ERROR ${problem}`);
       report.corruptions++;
     }
+    // Of one that is in use, nobody reads what they name.
+    const isRead = (bitmap.flags & BitmapFlag.inUse) === 0;
     for (const [index, word] of words.entries()) {
-      if (word === Word.bad) {
+      if (word === Word.bad && isRead) {
         walk.tell(`ERROR bitmap '${bitmap.name}' table entry ${index} cannot be`);
         report.corruptions++;
-      } else if (word > Word.allOnes) use(walk, word, layout.clusterSize);
+      } else if (word > Word.allOnes && (isRead || word < image.file.length())) use(walk, word, layout.clusterSize);
     }
   }
 }
@@ -81,24 +83,19 @@ export async function mendBitmaps(image: Qcow2Image, report: CheckReport, { find
   for (const [index, bitmap] of bitmaps.stored.entries()) {
     const words = await wordsOf(image, bitmap);
     const name = `bitmap '${bitmap.name}'`;
-    if (words === undefined || isElsewhereUsed(image, bitmap.tableOffset, bitmap.tableEntries * WORD_BYTES)) {
-      return dropAll(image, report, finding, `${name} has a table that cannot be`);
+    if (words === undefined) {
+      return dropAll(image, report, finding, `${name} has a table that cannot be read`);
     }
     const isBad = (word: number) =>
       word === Word.bad ||
       (word > Word.allOnes && (word >= image.file.length() || isElsewhereUsed(image, word, image.layout.clusterSize)));
-    for (const [at, word] of words.entries()) {
-      if (!isBad(word)) continue;
-      finding(`Repairing ${name} table entry ${at} cannot be: the bitmap is inconsistent`);
-      await outdate(image, index);
-      await writeMetadata(image, MetadataClass.bitmapData, bitmap.tableOffset + at * WORD_BYTES, new Uint8Array(8));
-      report.corruptionsFixed++;
-    }
     // More than there are: clusters that several bitmaps name.
     room -= words.filter((word) => word > Word.allOnes && !isBad(word)).length + 1;
-    const problem = lengthProblem(image, bitmap) ?? (room < 0 ? `${name} shares clusters` : undefined);
+    const bad = words.findIndex(isBad);
+    const shared = room < 0 ? `${name} shares clusters` : undefined;
+    const problem = bad < 0 ? (lengthProblem(image, bitmap) ?? shared) : `${name} table entry ${bad} cannot be`;
     if (problem === undefined || (bitmap.flags & BitmapFlag.inUse) !== 0) continue;
-    finding(`Repairing ${problem}: it is inconsistent`);
+    finding(`Repairing ${problem}: the bitmap is inconsistent`);
     await outdate(image, index);
     report.corruptionsFixed++;
   }
