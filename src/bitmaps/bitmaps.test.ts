@@ -95,14 +95,14 @@ describe('bitmaps of a disk', () => {
     await using disk = await open(MiB);
     await bitmaps(disk).add('b0');
     await disk.write(MiB - 1, new Uint8Array(1));
-    await disk.truncate(3 * MiB);
+    await disk.resize(3 * MiB);
     await disk.write(3 * MiB - 1, new Uint8Array(1));
     expect(dirty(disk, 'b0')).toEqual([
       [MiB - 65536, 65536],
       [3 * MiB - 65536, 65536],
     ]);
     for (const area of bitmaps(disk).dirtyAreas('b0')) {
-      await expect(disk.truncate(5 * MiB)).rejects.toMatchObject({
+      await expect(disk.resize(5 * MiB)).rejects.toMatchObject({
         code: 'EBUSY',
         message: "Bitmap 'b0' is currently in use by another operation and cannot be used",
       });
@@ -110,7 +110,7 @@ describe('bitmaps of a disk', () => {
       expect([disk.length, area.length]).toEqual([3 * MiB, 65536]);
       break;
     }
-    await disk.truncate(MiB / 2, { shrink: true });
+    await disk.resize(MiB / 2, { shrink: true });
     expect(dirty(disk, 'b0')).toEqual([]);
   });
 
@@ -125,7 +125,7 @@ describe('bitmaps of a disk', () => {
     const below = disk.node.child('file')?.node;
     if (below === undefined) throw new TypeError('raw has no file');
     await bitmaps(below).add('b0', { granularity: 512 });
-    await disk.truncate(5000);
+    await disk.resize(5000);
     await request.write(below, 6000, new Uint8Array(100), {});
     expect(bitmapListOf(below).require('b0').size).toBe(below.impl.length());
     expect([...bitmaps(below).dirtyAreas('b0')]).toEqual([{ offset: 5632, length: below.impl.length() - 5632 }]);

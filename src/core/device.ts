@@ -115,7 +115,7 @@ export class Device implements DiskOwner {
   /** Changes the medium's size (BL-SIZE-4). */
   async truncate(length: number, options?: TruncateOptions): Promise<void> {
     if (this.node === undefined) throw new BlockError('ENOMEDIUM', 'No medium inserted');
-    await this.disk.truncate(length, options);
+    await this.disk.resize(length, options);
   }
 
   /**

@@ -262,12 +262,7 @@ export class Disk implements GraphUser, AsyncDisposable {
   }
 
   /** Changes the size to `length` bytes. Making it smaller loses data and needs `shrink` (V-29). */
-  resize(length: number, options: TruncateOptions = {}): Promise<void> {
-    return this.truncate(length, options);
-  }
-
-  /** The same, by the name that it has in drivers. */
-  async truncate(length: number, options: TruncateOptions = {}): Promise<void> {
+  async resize(length: number, options: TruncateOptions = {}): Promise<void> {
     this.#open();
     checkResize(this, length, options);
     await this.#mayResize(() => this.#run('truncate', 0, length, () => request.truncate(this.node, length, options)));

@@ -39,7 +39,7 @@ describe('the whole file', () => {
       data: true,
       at: { filename: PATH, offset: 0 },
     });
-    await disk.truncate(8192);
+    await disk.resize(8192);
     expect(await disk.status(4096, 4096)).toMatchObject({ zero: true, data: false, at: { offset: 4096 } });
     await disk.writeZeroes(0, 512);
     await disk.close();
@@ -91,13 +91,13 @@ describe('a window', () => {
   test('of a given size cannot be resized, one that ends with the file can', async () => {
     const host = hostWith(4096);
     const fixed = await open(host, { size: 1024 }, { writable: true });
-    await expect(fixed.truncate(2048)).rejects.toMatchObject({
+    await expect(fixed.resize(2048)).rejects.toMatchObject({
       code: 'ENOTSUP',
       message: 'Cannot resize fixed-size raw disks',
     });
     await fixed.close();
     const disk = await open(host, { offset: 512 }, { writable: true });
-    await disk.truncate(1024, { shrink: true });
+    await disk.resize(1024, { shrink: true });
     await disk.close();
     expect(host.contents(PATH).length).toBe(1536);
   });

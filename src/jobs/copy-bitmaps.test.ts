@@ -96,7 +96,7 @@ test('into an image that is there: what it has already, and another size', async
       `source size is ${source.length}) and can't be merged`,
   );
   expect(bitmaps(existing).list()).toEqual([]);
-  await existing.truncate(source.length, { shrink: true });
+  await existing.resize(source.length, { shrink: true });
   expect(await copied(host, { target: { existing } })).toBe('');
   expect(await copied(host, { target: { existing } })).toBe('Failed to create bitmap b0: Bitmap already exists: b0');
 });

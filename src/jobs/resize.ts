@@ -44,7 +44,7 @@ export async function resizeDisk(disk: Disk, change: SizeChange, options: Resize
     throw new BlockError('EINVAL', 'Preallocation can only be used for growing images');
   }
   if (size < disk.length && !shrink) throw new BlockError('EINVAL', SHRINK_REFUSAL);
-  await disk.truncate(Math.ceil(size / SECTOR) * SECTOR, { shrink, preallocation, exact: true });
+  await disk.resize(Math.ceil(size / SECTOR) * SECTOR, { shrink, preallocation, exact: true });
   await disk.flush();
   return disk.length;
 }

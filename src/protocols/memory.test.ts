@@ -66,14 +66,14 @@ describe('memory', () => {
   test('what was cut off does not come back', async () => {
     await using disk = await open(2 * MEMORY_PAGE);
     await disk.write(0, new Uint8Array(2 * MEMORY_PAGE).fill(1));
-    await expect(disk.truncate(100)).rejects.toMatchObject({ code: 'EINVAL' });
-    await disk.truncate(100, { shrink: true });
+    await expect(disk.resize(100)).rejects.toMatchObject({ code: 'EINVAL' });
+    await disk.resize(100, { shrink: true });
     expect(disk.allocatedSize()).toBe(MEMORY_PAGE);
-    await disk.truncate(200);
+    await disk.resize(200);
     const content = await disk.read(0, 200);
     expect(content.subarray(0, 100)).toEqual(new Uint8Array(100).fill(1));
     expect(content.subarray(100)).toEqual(new Uint8Array(100));
-    await expect(disk.truncate(300, { preallocation: 'full' })).rejects.toMatchObject({
+    await expect(disk.resize(300, { preallocation: 'full' })).rejects.toMatchObject({
       code: 'ENOTSUP',
       message: 'Unsupported preallocation mode: full',
     });

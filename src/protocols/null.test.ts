@@ -71,7 +71,7 @@ describe('null-co and null-aio', () => {
     });
     await expect(graph().open({ driver: 'null-co', 'latency-ns': -1 })).rejects.toMatchObject({ code: 'EINVAL' });
     await using disk = await graph().open('null-co://', { format: 'raw', writable: true });
-    await expect(disk.truncate(2 * GIB)).rejects.toMatchObject({
+    await expect(disk.resize(2 * GIB)).rejects.toMatchObject({
       code: 'ENOTSUP',
       message: 'Image format driver does not support resize',
     });

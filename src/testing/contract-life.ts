@@ -9,7 +9,7 @@ async function expectRefusals(disk: DiskUnderTest, codes: readonly string[], wha
   await expectCode(disk.write(0, data), codes, `a write ${what}`);
   await expectCode(disk.writeZeroes(0, 512), codes, `a zero write ${what}`);
   await expectCode(disk.discard(0, 512), codes, `a discard ${what}`);
-  await expectCode(disk.truncate(disk.length + 1024 * 1024), [...codes, 'ENOTSUP'], `a truncate ${what}`);
+  await expectCode(disk.resize(disk.length + 1024 * 1024), [...codes, 'ENOTSUP'], `a truncate ${what}`);
   expectThat(!disk.tryWriteNow(0, data), `an immediate write ${what} must be refused`);
 }
 

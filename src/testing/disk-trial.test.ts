@@ -25,7 +25,7 @@ function modelSubject(mistakes: Partial<DiskUnderTest> & { readonly model?: Mode
     flush: async () => {},
     status: async (_offset, length) => ({ length, allocated: true, data: true, zero: false, depth: 0 }),
     tryStatusNow: () => undefined,
-    truncate: async (length) => model.truncate(length),
+    resize: async (length) => model.truncate(length),
     check: async () => ({ corruptions: 0, leaks: 0, checkErrors: 0, corruptionsFixed: 0, leaksFixed: 0 }),
     close: async () => {},
     ...mistakes,
@@ -86,7 +86,7 @@ describe('searchTrials', () => {
           model.write(offset, source);
           hidden.write(offset, source);
         },
-        truncate: async (length) => {
+        resize: async (length) => {
           const before = model.length;
           model.truncate(length);
           if (length > before) model.write(before, hidden.read(before, length - before));

@@ -70,7 +70,7 @@ export class DiskTrial {
         this.#disk = await this.#subject.open();
         return await this.#compareAll();
       case 'resize':
-        await this.#disk.truncate(operation.length, { shrink: true });
+        await this.#disk.resize(operation.length, { shrink: true });
         this.#model.truncate(operation.length);
         if (this.#disk.length !== operation.length) fail(`the length is ${this.#disk.length}`);
         return await this.#compareAll();

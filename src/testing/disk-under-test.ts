@@ -14,7 +14,7 @@ export type DiskUnderTest = Pick<
   | 'flush'
   | 'status'
   | 'tryStatusNow'
-  | 'truncate'
+  | 'resize'
   | 'check'
   | 'close'
 >;

@@ -83,8 +83,8 @@ async function canResize(subject: ContractSubject, length: number, unit: number)
   const made = await subject.make(length);
   const disk = await made.open({ writable: true });
   try {
-    await disk.truncate(length + unit);
-    await disk.truncate(length, { shrink: true });
+    await disk.resize(length + unit);
+    await disk.resize(length, { shrink: true });
     return true;
   } catch (error) {
     if ((error as { code?: unknown }).code === 'ENOTSUP') return false;

@@ -59,7 +59,7 @@ export function recordDisk<D extends DiskUnderTest>(host: SimHost, disk: D): Rec
       change({ event: 'discard', id: next++, offset, length }, false, () => disk.discard(offset, length)),
     truncate: (length) =>
       change({ event: 'resize', id: next++, from: disk.length, to: length }, false, () =>
-        disk.truncate(length, { shrink: true }),
+        disk.resize(length, { shrink: true }),
       ),
     flush: () => flush(() => disk.flush()),
     close: () => flush(() => disk.close()),

@@ -33,7 +33,7 @@ export async function vdiInTheLab(
   );
 }
 
-type Recorded = Omit<Kit.RecordedDisk<Kit.DiskUnderTest>, 'truncate' | 'close' | 'disk'> & {
+type Recorded = Omit<Kit.RecordedDisk<Kit.DiskUnderTest>, 'resize' | 'close' | 'disk'> & {
   /** A flush, and a mark behind it. */
   confirm(): Promise<void>;
 };

@@ -133,7 +133,7 @@ const WORKLOADS: readonly Workload[] = [
     async run(host) {
       await session(host, async (disk) => {
         await disk.write(700, operationData(1, 9000));
-        await disk.truncate(SIZE * 3);
+        await disk.resize(SIZE * 3);
         await disk.write(SIZE * 2, operationData(2, 900));
       });
       await session(host, async (disk) => {
@@ -141,7 +141,7 @@ const WORKLOADS: readonly Workload[] = [
         await disk.compact();
         await disk.write(0, operationData(3, 10));
       });
-      await session(host, (disk) => disk.truncate(SIZE, { shrink: true }));
+      await session(host, (disk) => disk.resize(SIZE, { shrink: true }));
     },
   },
 ];

@@ -24,14 +24,14 @@ test.each([129, 3000])('to %i blocks: what a crash leaves is repaired without lo
         host.put(PATH, FULL);
         return host;
       },
-      workload: (host) => withDisk(host, (disk) => disk.truncate(blocks * BLOCK)),
+      workload: (host) => withDisk(host, (disk) => disk.resize(blocks * BLOCK)),
       async check(host) {
         const { report } = await withDisk(host, (disk) => checked(disk, 'all'), { checkOnly: true });
         repaired += report.corruptionsFixed;
         await withDisk(host, async (disk) => {
           expect((await checked(disk)).report).toMatchObject({ corruptions: 0, leaks: 0 });
           expectSame(await disk.read(0, content.length), content);
-          await disk.truncate(4000 * BLOCK);
+          await disk.resize(4000 * BLOCK);
           expectSame(await disk.read(0, content.length), content);
         });
         expect(stored(host).problems).toEqual([]);

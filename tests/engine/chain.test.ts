@@ -438,7 +438,7 @@ test('BL-SIZE-4: a longer image shows none of what the image below has there, al
   await world.make('short', 'base', 3000);
   const disk = await world.graph.open(world.tree('short', 'base'), { writable: true });
   expect((await disk.read(2999, 1))[0]).toBe(0xba);
-  await disk.truncate(SIZE);
+  await disk.resize(SIZE);
   expect(await disk.read(0, 3000)).toEqual(filled(0xba, 3000));
   expect(await disk.read(3000, SIZE - 3000)).toEqual(new Uint8Array(SIZE - 3000));
   await disk.close();

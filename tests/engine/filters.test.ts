@@ -26,7 +26,7 @@ test('BL-TERM-3: a filter that leaves all out shows its child, status and length
   ]).toEqual(before);
   await disk.writeZeroes(0, 1024);
   await disk.discard(2048, 1024);
-  await disk.truncate(4096, { shrink: true });
+  await disk.resize(4096, { shrink: true });
   await disk.flush();
   expect([await heads(disk), disk.length]).toEqual([[0, 1, 0, 0xba], 4096]);
 });

@@ -96,7 +96,7 @@ describe('overlapping requests', () => {
     storage.before = hold.wait;
     const work = [
       disk.write(60000, new Uint8Array(100).fill(1)),
-      disk.truncate(4096, { shrink: true }),
+      disk.resize(4096, { shrink: true }),
       disk.read(0, 100),
     ];
     await settle();

@@ -132,7 +132,7 @@ describe('permissions of children', () => {
     const disk = await graph.open({ driver: 'raw', file: { driver: 'store' } }, { writable: true });
     expect(storage.permissions.at(-1)).toEqual({ need: READ | WRITE, share: READ | UNCHANGED });
     storage.permissions.length = 0;
-    await disk.truncate(16384);
+    await disk.resize(16384);
     expect(storage.permissions.map(({ need }) => need)).toEqual([READ | WRITE | RESIZE, READ | WRITE]);
   });
 
@@ -151,14 +151,14 @@ describe('one transaction (BL-PERM-6)', () => {
     storage.refusePermissions = () => {
       throw new BlockError('EAGAIN', 'Failed to get "resize" lock');
     };
-    expect(await failureOf(disk.truncate(16384))).toEqual({
+    expect(await failureOf(disk.resize(16384))).toEqual({
       code: 'EAGAIN',
       message: 'Failed to get "resize" lock',
     });
     expect(storage.permissions.length).toBe(before);
     expect(storage.bytes.length).toBe(8192);
     storage.refusePermissions = undefined;
-    await disk.truncate(16384);
+    await disk.resize(16384);
     await disk.write(16000, new Uint8Array(1));
   });
 
@@ -179,7 +179,7 @@ describe('one transaction (BL-PERM-6)', () => {
     storage.refusePermissions = () => {
       throw new BlockError('EAGAIN', 'Failed to get "resize" lock');
     };
-    expect((await failureOf(disk.truncate(16384))).code).toBe('EAGAIN');
+    expect((await failureOf(disk.resize(16384))).code).toBe('EAGAIN');
     expect(changes).toEqual(['abort']);
   });
 

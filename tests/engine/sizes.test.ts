@@ -18,27 +18,27 @@ describe('truncate', () => {
   test('BL-SIZE-3, BL-SIZE-4: refusals, in this order', async () => {
     const { disk, storage } = await opened(8192);
     const negative = { code: 'EINVAL', message: 'Image size cannot be negative' };
-    expect(await failureOf(disk.truncate(-512))).toEqual(negative);
-    expect(await failureOf(disk.truncate(0.5))).toEqual(negative);
-    expect((await failureOf(disk.truncate(512))).code).toBe('EINVAL');
+    expect(await failureOf(disk.resize(-512))).toEqual(negative);
+    expect(await failureOf(disk.resize(0.5))).toEqual(negative);
+    expect((await failureOf(disk.resize(512))).code).toBe('EINVAL');
     const reading = await opened(8192, {});
-    expect(await failureOf(reading.disk.truncate(512))).toEqual({ code: 'EACCES', message: 'Image is read-only' });
+    expect(await failureOf(reading.disk.resize(512))).toEqual({ code: 'EACCES', message: 'Image is read-only' });
     const fixed = new Storage(8192);
     fixed.without.push('truncate');
     const other = await graphOf([storageProtocol(fixed)]).open({ driver: 'store' });
     const unable = { code: 'ENOTSUP', message: 'Image format driver does not support resize' };
-    expect(await failureOf(other.truncate(512))).toEqual(unable);
+    expect(await failureOf(other.resize(512))).toEqual(unable);
     await disk.close();
-    expect((await failureOf(disk.truncate(512))).code).toBe('ENOMEDIUM');
+    expect((await failureOf(disk.resize(512))).code).toBe('ENOMEDIUM');
     expect(storage.bytes.length).toBe(8192);
   });
 
   test('the length is the new one, and requests up to it are taken', async () => {
     const { disk, storage } = await opened(8192);
-    await disk.truncate(12288);
+    await disk.resize(12288);
     expect([disk.length, storage.bytes.length]).toEqual([12288, 12288]);
     await disk.write(12287, new Uint8Array([1]));
-    await disk.truncate(4096, { shrink: true });
+    await disk.resize(4096, { shrink: true });
     expect((await failureOf(disk.read(4096, 1))).code).toBe('EIO');
   });
 
@@ -93,13 +93,13 @@ describe('truncate', () => {
     const holds = () => (storage.permissions.at(-1)?.need ?? 0) & Permission.resize;
     const hold = gate();
     storage.before = hold.wait;
-    const both = [disk.truncate(9216), disk.truncate(10240)];
+    const both = [disk.resize(9216), disk.resize(10240)];
     expect(holds()).not.toBe(0);
     hold.open();
     await Promise.all(both);
     expect(holds()).toBe(0);
     storage.before = failing('ENOSPC');
-    expect((await failureOf(disk.truncate(20480))).code).toBe('ENOSPC');
+    expect((await failureOf(disk.resize(20480))).code).toBe('ENOSPC');
     expect(holds()).toBe(0);
     expect(disk.length).toBe(10240);
   });
@@ -108,7 +108,7 @@ describe('truncate', () => {
     const { disk, storage, graph } = await opened(8192);
     const hold = gate();
     storage.before = ({ kind }) => (kind === 'truncate' ? hold.wait() : undefined);
-    const truncating = disk.truncate(9216);
+    const truncating = disk.resize(9216);
     const closing = disk.close();
     hold.open();
     await Promise.all([truncating, closing]);

@@ -59,7 +59,7 @@ describe('BL-PERM-6: a change and its permissions are one', () => {
     const graph = graphOf([storageProtocol(storage), plainFormat]);
     const disk = await graph.open({ driver: 'plain', file: { driver: 'store', 'node-name': 's' } }, { writable: true });
     const held = await graph.openReference('s');
-    await disk.truncate(4096, { shrink: true });
+    await disk.resize(4096, { shrink: true });
     storage.refusePermissions = () => {
       throw new BlockError('EAGAIN', 'no');
     };
@@ -74,7 +74,7 @@ describe('BL-PERM-6: a change and its permissions are one', () => {
     storage.limits = { requestAlign: 512 };
     const graph = graphOf([storageProtocol(storage)]);
     const disk = await graph.open({ driver: 'store', 'node-name': 's' }, { writable: true });
-    await disk.truncate(1000, { shrink: true });
+    await disk.resize(1000, { shrink: true });
     expect(disk.node.parents.map(({ held }) => held.need & Permission.resize)).toEqual([0]);
     await disk.close();
     expect(graph.nodes()).toEqual([]);

@@ -71,7 +71,7 @@ async function use(disk: Disk, random: SeededRandom): Promise<void> {
   if (!disk.writable) return;
   await mayRefuse(() => list.add('more', { persistent: true }));
   await mayRefuse(() => disk.write(random.below(SIZE - 2000), new Uint8Array(1200).fill(9)));
-  await mayRefuse(() => disk.truncate(SIZE + 512));
+  await mayRefuse(() => disk.resize(SIZE + 512));
 }
 
 const rounds = longMode ? 20_000 : 150;

@@ -83,7 +83,7 @@ async function use(disk: Disk, random: SeededRandom): Promise<void> {
   }
   await mayRefuse(() => disk.flush());
   if (random.chance(0.4)) await compact(disk, length);
-  await mayRefuse(() => disk.truncate(SIZE + 512));
+  await mayRefuse(() => disk.resize(SIZE + 512));
 }
 
 /** What is said to be sound, and is compacted, holds what it held. */

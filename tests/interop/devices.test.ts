@@ -96,7 +96,7 @@ describe.skipIf(peersMissing !== undefined)(`block devices${skipNote} (skipped w
       ] as const) {
         const peer = qemuImg('resize', '-q', '-f', 'raw', ...how.slice(0, -1), device, how.at(-1) ?? '').stderr;
         await using disk = await graph.open(device, { format: 'raw', writable: true });
-        const ours = await failureOf(disk.truncate(Number(how.at(-1)), { exact: true, ...options }));
+        const ours = await failureOf(disk.resize(Number(how.at(-1)), { exact: true, ...options }));
         expect(`qemu-img: ${ours.message}\n`).toBe(peer.split('\n').at(-2)?.concat('\n'));
       }
       for (const name of [`file:${device}`, `json:{"driver":"file","filename":"${device}"}`]) {

@@ -58,7 +58,7 @@ describe.skipIf(process.platform !== 'linux')('a full file system (skipped where
         const filename = join(folder, 'disk.raw');
         writeFileSync(filename, new Uint8Array(MIB).fill(3));
         await using disk = await graph.open(filename, { format: 'raw', writable: true });
-        expect(await failureOf(disk.truncate(20 * MIB, { preallocation }))).toMatchObject({ code: 'ENOSPC' });
+        expect(await failureOf(disk.resize(20 * MIB, { preallocation }))).toMatchObject({ code: 'ENOSPC' });
         expect([disk.length, statSync(filename).size, statSync(filename).blocks]).toEqual([MIB, MIB, MIB / 512]);
       });
       if (reason !== undefined) context.skip(reason);

@@ -143,17 +143,17 @@ describe.skipIf(peersMissing !== undefined)(`images made by us${skipNote}`, () =
         }
       });
       await change(async (disk) => {
-        await disk.truncate(20 * MIB);
+        await disk.resize(20 * MIB);
         await disk.write(19 * MIB, new Uint8Array(1000).fill(9));
         model.truncate(20 * MIB);
         model.write(19 * MIB, new Uint8Array(1000).fill(9));
       });
       await change(async (disk) => {
-        await disk.truncate(3 * MIB + 512, { shrink: true });
+        await disk.resize(3 * MIB + 512, { shrink: true });
         model.truncate(3 * MIB + 512);
       });
       await change(async (disk) => {
-        await disk.truncate(5 * MIB);
+        await disk.resize(5 * MIB);
         model.truncate(5 * MIB);
         await disk.writeZeroes(0, MIB, { unmap: true });
         model.writeZeroes(0, MIB);

@@ -220,7 +220,7 @@ describe.skipIf(peerMissing !== undefined)(
         theirs('resize', 'x.qcow2', '16M');
         {
           await using disk = await graph().open(path, { format: 'qcow2', writable: true });
-          await disk.truncate(12 * MIB, { shrink: true });
+          await disk.resize(12 * MIB, { shrink: true });
           await disk.write(11 * MIB, new Uint8Array(512).fill(1));
           bitmaps(disk).enable('fine');
           await disk.write(0, new Uint8Array(MIB).fill(1));

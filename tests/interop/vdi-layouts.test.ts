@@ -152,7 +152,7 @@ describe.skipIf(peersMissing !== undefined)(`made by us${skipNote}`, () => {
       for (const size of [129 * MIB, 400 * MIB, 400 * MIB + 512, 300_000 * MIB]) {
         const last = { offset: size - 4096, length: 4096, value: 200 };
         await ours(path, true, async (disk) => {
-          await disk.truncate(size);
+          await disk.resize(size);
           await disk.write(last.offset, new Uint8Array(last.length).fill(last.value));
         });
         writes.push(last);
@@ -186,7 +186,7 @@ describe.skipIf(peersMissing !== undefined)(`made by qemu${skipNote}`, () => {
       await step(SIZE, own, (disk) => writeAll(disk, own));
       const behind = [{ offset: 140 * MIB, length: 512, value: 41 }];
       await step(200 * MIB, behind, async (disk) => {
-        await disk.truncate(200 * MIB);
+        await disk.resize(200 * MIB);
         await writeAll(disk, behind);
       });
       qemuIo('vdi', path, ['write -P 42 150M 64k']);
@@ -198,9 +198,9 @@ describe.skipIf(peersMissing !== undefined)(`made by qemu${skipNote}`, () => {
           await disk.compact();
         });
       }
-      await step(64 * MIB, [], (disk) => disk.truncate(64 * MIB, { shrink: true }));
+      await step(64 * MIB, [], (disk) => disk.resize(64 * MIB, { shrink: true }));
       const again = [{ offset: 64 * MIB, length: 136 * MIB, value: 0 }];
-      await step(200 * MIB, again, (disk) => disk.truncate(200 * MIB));
+      await step(200 * MIB, again, (disk) => disk.resize(200 * MIB));
       expect(await ourMap(path)).toEqual(theirMap(path));
     });
   });

@@ -41,7 +41,7 @@ describe('without koffi', () => {
       await disk.write(100, new Uint8Array(3 * MIB).fill(5));
       await disk.writeZeroes(MIB, MIB, { unmap: true });
       await disk.discard(2 * MIB, MIB);
-      await disk.truncate(16 * MIB);
+      await disk.resize(16 * MIB);
       await disk.write(16 * MIB - 10, new Uint8Array(10).fill(6));
       await disk.flush();
       expect(await disk.check({ repair: 'none', finding() {} })).toMatchObject({ corruptions: 0 });

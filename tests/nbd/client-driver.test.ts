@@ -171,9 +171,9 @@ describe('options and errors (N-6)', () => {
   test('its size is its size', async () => {
     const loop = await Loopback.start();
     await using disk = await loop.open();
-    await expect(disk.truncate(2 * MIB, { exact: true })).rejects.toThrow(/^Cannot resize NBD nodes$/);
-    await expect(disk.truncate(2 * MIB)).rejects.toThrow(/^Cannot grow NBD nodes$/);
-    await disk.truncate(512, { shrink: true });
+    await expect(disk.resize(2 * MIB, { exact: true })).rejects.toThrow(/^Cannot resize NBD nodes$/);
+    await expect(disk.resize(2 * MIB)).rejects.toThrow(/^Cannot grow NBD nodes$/);
+    await disk.resize(512, { shrink: true });
     expect(disk.length).toBe(MIB);
   });
 });

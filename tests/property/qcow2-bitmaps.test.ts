@@ -68,7 +68,7 @@ class Trial {
       if (stop > start) this.touch(start, stop - start);
     } else if (kind === 2 && ![...this.models.values()].some(({ inconsistent }) => inconsistent)) {
       this.length = random.between(1, LENGTH_MAX / 512) * 512;
-      await disk.truncate(this.length, { shrink: true });
+      await disk.resize(this.length, { shrink: true });
       this.changed = true;
       for (const model of this.models.values()) {
         const count = Math.ceil(this.length / model.granularity);

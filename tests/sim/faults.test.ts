@@ -40,7 +40,7 @@ async function perform(disk: Disk, operation: DiskOperation): Promise<void> {
   } else if (operation.kind === 'discard') await disk.discard(operation.offset, operation.length);
   else if (operation.kind === 'zero' || operation.kind === 'unmap') {
     await disk.writeZeroes(operation.offset, operation.length, { unmap: operation.kind === 'unmap' });
-  } else if (operation.kind === 'resize') await disk.truncate(operation.length, { shrink: true });
+  } else if (operation.kind === 'resize') await disk.resize(operation.length, { shrink: true });
   else if (operation.kind === 'read') await disk.read(operation.offset, operation.length);
   else if (operation.kind === 'flush') await disk.flush();
 }

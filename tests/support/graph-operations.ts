@@ -311,7 +311,7 @@ const resize: Operation = {
         const before = world.disks.get(disk);
         const others = [...world.disks.keys()].filter((other) => other !== disk);
         for (const other of [disk, ...others]) if (world.disks.has(other)) world.disks.set(other, undefined);
-        await disk.truncate(length, { shrink: true });
+        await disk.resize(length, { shrink: true });
         if (before === undefined || !world.disks.has(disk)) return;
         const after = new Uint8Array(length);
         after.set(before.subarray(0, length));

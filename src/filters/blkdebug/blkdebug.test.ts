@@ -238,7 +238,7 @@ test("BD-29, BD-53: what no rule hits is the child's", async () => {
   const { disk, node } = await opened();
   await disk.write(4096, ones);
   expect(await disk.status(0, SIZE)).toMatchObject({ zero: true, length: 4096 });
-  await disk.truncate(2 * SIZE);
+  await disk.resize(2 * SIZE);
   expect([disk.length, node.filtered?.node.impl.length()]).toEqual([2 * SIZE, 2 * SIZE]);
   await disk.close();
 });

@@ -330,7 +330,7 @@ describe("BV-13: what QEMU's has not", () => {
     await disk.write(0, data(7));
     await disk.writeZeroes(100, 5000);
     expect((await disk.read(0, 8192)).indexOf(0)).toBe(100);
-    await disk.truncate(2 * SIZE);
+    await disk.resize(2 * SIZE);
     expect(['raw-side', 'vdi'].map((name) => graph.lookUp(name).impl.length())).toEqual([2 * SIZE, 2 * SIZE]);
     await disk.write(2 * SIZE - 512, data(1, 512));
     await verify.verify();

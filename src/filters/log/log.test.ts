@@ -97,9 +97,9 @@ test('a write-through disk is recorded by FUA, also through raw and a filter', a
 test('a disk of another length is recorded: its last sector, or what is cut off', async () => {
   const { disk, raw } = await recorded();
   await disk.write(0, new Uint8Array(2048).fill(1));
-  await disk.truncate(1024, { shrink: true });
-  await disk.truncate(8192);
-  await disk.truncate(8192);
+  await disk.resize(1024, { shrink: true });
+  await disk.resize(8192);
+  await disk.resize(8192);
   await disk.close();
   await using log = await raw('/log');
   expect(await entriesOf(log)).toEqual(['write 0+2048', `discard 1024+${SIZE - 1024}`, 'write 7680+512', 'flush']);
@@ -111,8 +111,8 @@ test('a disk of another length is recorded: its last sector, or what is cut off'
 test('a disk cut off in the midst of a sector: the rest of it is zero in the log', async () => {
   const { disk, raw } = await recorded();
   await disk.write(512, new Uint8Array(512).fill(1));
-  await disk.truncate(1000, { shrink: true });
-  await disk.truncate(2048);
+  await disk.resize(1000, { shrink: true });
+  await disk.resize(2048);
   const content = await disk.read(0, 2048);
   expect(content.lastIndexOf(1)).toBe(999);
   await disk.close();
@@ -125,7 +125,7 @@ test('a disk cut off in the midst of a sector: the rest of it is zero in the log
 test("blklogwrites records neither FUA nor lengths: its logs are QEMU's", async () => {
   const { disk, raw } = await recorded({ driver: 'blklogwrites' });
   await disk.write(512, new Uint8Array(512), { fua: true });
-  await disk.truncate(8192, { shrink: true });
+  await disk.resize(8192, { shrink: true });
   await disk.close();
   await using log = await raw('/log');
   expect(await entriesOf(log)).toEqual(['write 512+512', 'flush']);

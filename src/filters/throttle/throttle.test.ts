@@ -80,7 +80,7 @@ describe('throttle: requests', () => {
     expect(await timed(() => disk.discard(0, 512))).toBe(100);
     expect(await timed(() => disk.flush())).toBe(0);
     expect(await timed(() => disk.status(0, 512))).toBe(0);
-    expect(await timed(() => disk.truncate(2 << 20))).toBe(0);
+    expect(await timed(() => disk.resize(2 << 20))).toBe(0);
   });
 
   test.each<[string, (disk: Awaited<ReturnType<ReturnType<typeof setUp>['open']>>) => Promise<unknown>]>([

@@ -142,7 +142,7 @@ describe('new images (Q-CR-1, Q-CR-3, Q-CRYPT-4)', () => {
     const preallocation = options.preallocation as 'metadata' | 'full';
     expect(differsAt(content(host), new Uint8Array(size))).toBe(-1);
     await use(host, async (disk) => {
-      await disk.truncate(2 * size, { preallocation });
+      await disk.resize(2 * size, { preallocation });
       expect(differsAt(await disk.read(0, 2 * size), new Uint8Array(2 * size))).toBe(-1);
       await disk.write(1000, new Uint8Array(100).fill(7));
     });

@@ -140,7 +140,11 @@ describe('reading', () => {
     const [stored = 0n, kept = 0n] = wordsAt(host, firstL2(host), 2);
     const place = (word: bigint) => Number(word & ~(COPIED | 1n));
     expect(await statusOf(host, 0, CLUSTER)).toMatchObject({ data: true, zero: false, at: { offset: place(stored) } });
-    expect(await statusOf(host, CLUSTER, CLUSTER)).toMatchObject({ data: false, zero: true, at: { offset: place(kept) } });
+    expect(await statusOf(host, CLUSTER, CLUSTER)).toMatchObject({
+      data: false,
+      zero: true,
+      at: { offset: place(kept) },
+    });
     const plain = await statusOf(host, 2 * CLUSTER, CLUSTER);
     expect(plain).toMatchObject({ data: false, zero: true });
     expect(plain.at).toBeUndefined();

@@ -164,7 +164,7 @@ describe('the image file', () => {
   test('Q-HDR-9: parts of the header are written by themselves, each durable', async () => {
     const host = await makeImage(SMALL, { host: new SimHost() });
     const from = host.log.length;
-    await useDisk(host, (disk) => disk.truncate(4 << 20));
+    await useDisk(host, (disk) => disk.resize(4 << 20));
     const parts = host.log.slice(from).flatMap((entry, i, log) => {
       if (entry.type !== 'change' || entry.change.kind !== 'write' || entry.change.offset >= 512) return [];
       return [[entry.change.offset, entry.change.data.length, log[i + 1]?.type]];

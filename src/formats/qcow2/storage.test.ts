@@ -262,7 +262,7 @@ describe('discards and zeroes', () => {
     expect(differsAt(host.contents(DATA), expected)).toBe(-1);
     expect(differsAt(viewImage(host).content(), expected)).toBe(-1);
     // Q-DATA-4: all is mapped when it is made, and when it grows.
-    await useDisk(host, (disk) => disk.truncate(2 << 20));
+    await useDisk(host, (disk) => disk.resize(2 << 20));
     expect(viewImage(host).entries.size).toBe(512);
   });
 });
@@ -271,7 +271,7 @@ describe('sizes, and what is below', () => {
   test('Q-SIZE-2: the L1 table grows to the need, and the size comes last', async () => {
     const host = await makeImage(SMALL);
     const { disk, during } = await openTrail(host);
-    const trail = await during(() => disk.truncate(40 << 20));
+    const trail = await during(() => disk.resize(40 << 20));
     expect(trail.filter((each) => each.startsWith('l1_'))).toEqual([
       'l1_grow_alloc_table',
       'l1_grow_write_table',
@@ -290,7 +290,7 @@ describe('sizes, and what is below', () => {
     host.put(BASE, some(8, 100_000));
     expect(differsAt(await read(), some(8, 20_480))).toBe(-1);
     // What growing brings to light is zero.
-    await useDisk(host, (disk) => disk.truncate(40_960));
+    await useDisk(host, (disk) => disk.resize(40_960));
     const grown = await read();
     expect(differsAt(grown.subarray(0, 20_480), some(8, 20_480))).toBe(-1);
     expect(grown.subarray(20_480).every((byte) => byte === 0)).toBe(true);

@@ -232,7 +232,7 @@ describe('changing the size (V-29)', () => {
     const host = hostWithFiles({ [BASE]: vdiImage({ map: [0, 1, 2, 3] }, { uuid: 1 }), [CHILD]: child });
     const expected = concat(block(1), block(2, 512), new Uint8Array(2 * BLOCK - 512));
     await withChild(host, async (disk) => {
-      await disk.truncate(3 * BLOCK);
+      await disk.resize(3 * BLOCK);
       expectSame(await disk.read(0, disk.length), expected);
     });
     expectSame(await contentOf(host), expected);
@@ -245,7 +245,7 @@ describe('changing the size (V-29)', () => {
     for (const base of [shorter, zeroes]) {
       const child = vdiImage({ diskSize: BLOCK + 512, map: [FREE, FREE] }, { uuid: 2, link: 1 });
       const host = hostWithFiles({ [BASE]: base, [CHILD]: child });
-      await withChild(host, (disk) => disk.truncate(3 * BLOCK));
+      await withChild(host, (disk) => disk.resize(3 * BLOCK));
       expect(storedIn(host).map).toEqual([FREE, FREE, ZERO]);
     }
   });
@@ -253,9 +253,9 @@ describe('changing the size (V-29)', () => {
   test('smaller and larger again gives zeroes', async () => {
     const host = pair([FREE, 0, FREE, FREE]);
     await withChild(host, async (disk) => {
-      await disk.truncate(BLOCK + 1024, { shrink: true });
+      await disk.resize(BLOCK + 1024, { shrink: true });
       expectSame(await disk.read(0, disk.length), concat(block(1), block(1, 1024)));
-      await disk.truncate(4 * BLOCK);
+      await disk.resize(4 * BLOCK);
       expectSame(await disk.read(0, disk.length), concat(block(1), block(1, 1024), new Uint8Array(3 * BLOCK - 1024)));
     });
   });
@@ -266,13 +266,13 @@ describe('changing the size (V-29)', () => {
     // A map of three blocks for a disk of one.
     bytes.set(child.subarray(0x170, 0x178), 0x170);
     const host = hostWithFiles({ [BASE]: vdiImage({ map: [0, 1, 2] }, { uuid: 1 }), [CHILD]: bytes });
-    await withChild(host, (disk) => disk.truncate(3 * BLOCK));
+    await withChild(host, (disk) => disk.resize(3 * BLOCK));
     expectSame(await contentOf(host), blocks(1, 0, 0));
   });
 
   test('moves blocks out of the way of a longer map and keeps what shows through (V-67)', async () => {
     const host = pair([FREE, 0, ZERO, 1]);
-    await withChild(host, (disk) => disk.truncate(300 * BLOCK));
+    await withChild(host, (disk) => disk.resize(300 * BLOCK));
     expectSame((await contentOf(host)).subarray(0, 4 * BLOCK), blocks(1, 1, 0, 2));
     expect(
       storedIn(host)
@@ -301,7 +301,7 @@ describe('maintenance', () => {
         expect(disk.tryReadNow(0, new Uint8Array(10))).toBe(false);
         expect(await refusal(disk.read(0, 10))).toMatch(/^EIO No parent of '\/child.vdi' is in its folder/);
         expect(await refusal(disk.write(0, block(1, 10)))).toMatch(/^EIO No parent/);
-        expect(await refusal(disk.truncate(4 * BLOCK))).toMatch(/^EIO No parent/);
+        expect(await refusal(disk.resize(4 * BLOCK))).toMatch(/^EIO No parent/);
       },
       { checkOnly: true },
     );

@@ -26,14 +26,14 @@ function contentOf(map: readonly number[]): Uint8Array {
 describe('a longer map', () => {
   test('that has room stays where it is', async () => {
     const host = hostWith({ map: [1, FREE, 0] });
-    await withDisk(host, (disk) => disk.truncate(100 * BLOCK));
+    await withDisk(host, (disk) => disk.resize(100 * BLOCK));
     expect(stored(host)).toMatchObject({ diskSize: 100 * BLOCK, dataOffset: 0x400, allocated: 2, problems: [] });
     expect(stored(host).map.slice(0, 4)).toEqual([1, FREE, 0, FREE]);
   });
 
   test('V-67: without room comes where the first blocks were, which move to the end', async () => {
     const host = hostWith({ map: FULL });
-    await withDisk(host, (disk) => disk.truncate(300 * BLOCK));
+    await withDisk(host, (disk) => disk.resize(300 * BLOCK));
     const image = stored(host);
     expect(image).toMatchObject({ diskSize: 300 * BLOCK, allocated: 128, problems: [] });
     // One block's place holds the new map; slots count from behind it, so all but the first are lower by one.
@@ -47,7 +47,7 @@ describe('a longer map', () => {
   test('V-67: moves blocks into gaps behind the new map first', async () => {
     const map = Array.from({ length: 128 }, (_, i) => (i < 4 ? [0, 3, 1, 5][i] : FREE) ?? FREE);
     const host = hostWith({ map });
-    await withDisk(host, (disk) => disk.truncate(1500 * BLOCK));
+    await withDisk(host, (disk) => disk.resize(1500 * BLOCK));
     const image = stored(host);
     expect(image.dataOffset).toBe(0x400 + 2 * BLOCK);
     // Slots 0 and 1 went to 2 and 4; then all counts from two slots further on.
@@ -59,7 +59,7 @@ describe('a longer map', () => {
   test('of an image without blocks moves the beginning of the data only', async () => {
     const host = await newImage(4);
     await withDisk(host, async (disk) => {
-      await disk.truncate(1000 * BLOCK);
+      await disk.resize(1000 * BLOCK);
       await disk.write(999 * BLOCK, block(7));
     });
     expect(stored(host)).toMatchObject({ allocated: 1, problems: [] });
@@ -69,7 +69,7 @@ describe('a longer map', () => {
 
   test('V-61: leaves room for whole blocks with their extra bytes', async () => {
     const host = hostWith({ map: FULL, blockExtra: 512 });
-    await withDisk(host, (disk) => disk.truncate(2000 * BLOCK));
+    await withDisk(host, (disk) => disk.resize(2000 * BLOCK));
     expect(stored(host).problems).toEqual([]);
     expect((stored(host).dataOffset - 0x400) % (BLOCK + 512)).toBe(0);
     expect(
@@ -84,7 +84,7 @@ describe('what comes to light', () => {
   test('is zero, whatever the last block held past the end', async () => {
     const host = hostWith({ map: [0, 1], diskSize: BLOCK + 512 });
     await withDisk(host, async (disk) => {
-      await disk.truncate(4 * BLOCK);
+      await disk.resize(4 * BLOCK);
       expect((await disk.read(BLOCK, 3 * BLOCK)).subarray(512).every((byte) => byte === 0)).toBe(true);
       expect(await disk.read(BLOCK, 512)).toEqual(block(2, 512));
     });
@@ -93,7 +93,7 @@ describe('what comes to light', () => {
   test('is zero, whatever blocks beyond the end held', async () => {
     const host = hostWith({ map: [0, 1, 2], diskSize: 3 * BLOCK }, { diskSizeLow: BLOCK });
     await withDisk(host, async (disk) => {
-      await disk.truncate(3 * BLOCK);
+      await disk.resize(3 * BLOCK);
       expect(await disk.read(0, 3 * BLOCK)).toEqual(blocks(1, 0, 0));
     });
   });
@@ -102,7 +102,7 @@ describe('what comes to light', () => {
     const host = await newImage(3, { static: 'on' });
     await withDisk(host, async (disk) => {
       await disk.write(0, block(5));
-      await disk.truncate(200 * BLOCK);
+      await disk.resize(200 * BLOCK);
     });
     const image = stored(host);
     expect(field(host, 'type')).toBe(2);
@@ -119,7 +119,7 @@ describe('what comes to light', () => {
 
   test('is stored in a dynamic image too, where that is asked for', async () => {
     const host = hostWith({ map: [0, FREE] });
-    await withDisk(host, (disk) => disk.truncate(5 * BLOCK, { preallocation: 'full' }));
+    await withDisk(host, (disk) => disk.resize(5 * BLOCK, { preallocation: 'full' }));
     expect(stored(host)).toMatchObject({ map: [0, FREE, 1, 2, 3], allocated: 4, problems: [] });
     expect(stored(host).content()).toEqual(blocks(1, 0, 0, 0, 0));
   });
@@ -129,7 +129,7 @@ describe('growing beside other work', () => {
   test('requests for blocks that move wait, and find their data', async () => {
     const host = hostWith({ map: FULL }, {}, { seed: 3, latency: { min: 1, max: 9 } });
     const disk = await openOn(host);
-    const growing = disk.truncate(3000 * BLOCK);
+    const growing = disk.resize(3000 * BLOCK);
     const expected = contentOf(FULL);
     const work: Promise<unknown>[] = [growing];
     for (let turn = 0; turn < 40; turn++) {
@@ -157,7 +157,7 @@ describe('growing beside other work', () => {
         const host = hostWith({ map: FULL });
         const disk = await openOn(host);
         host.faults.inject({ operation, code: 'EIO', skip, times: 1 });
-        await disk.truncate(2000 * BLOCK).catch((error: unknown) => expect(error).toMatchObject({ code: 'EIO' }));
+        await disk.resize(2000 * BLOCK).catch((error: unknown) => expect(error).toMatchObject({ code: 'EIO' }));
         host.faults.clear();
         await disk.close();
         const again = await openOn(host, { checkOnly: true });
@@ -177,7 +177,7 @@ describe('growing beside other work', () => {
     await disk.flush();
     // Of the header's two writes, the first has the count of the moved blocks, the second the new layout.
     host.faults.inject({ operation: 'write', code: 'EIO', path: PATH, offset: 0, length: 1, skip: 1, times: 1 });
-    await expect(disk.truncate(2000 * BLOCK)).rejects.toMatchObject({ code: 'EIO' });
+    await expect(disk.resize(2000 * BLOCK)).rejects.toMatchObject({ code: 'EIO' });
     host.faults.clear();
     await expect(disk.write(0, block(1))).rejects.toMatchObject({
       code: 'EIO',

@@ -72,7 +72,7 @@ describe('info', () => {
       await disk.discard(0, BLOCK);
       await disk.flush();
       expect(disk.info().specific?.data).toMatchObject({ 'allocated-blocks': 2, 'leaked-blocks': 1 });
-      await disk.truncate(2 * BLOCK, { shrink: true });
+      await disk.resize(2 * BLOCK, { shrink: true });
       expect(disk.info().specific?.data).toMatchObject({ blocks: 2 });
     });
   });

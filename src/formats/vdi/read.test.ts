@@ -105,7 +105,7 @@ describe('damage (V-15)', () => {
       await expect(disk.write(0, block(9))).rejects.toMatchObject({ code: 'EIO' });
       expect(disk.tryWriteNow(0, block(9))).toBe(false);
       await expect(disk.writeZeroes(0, BLOCK)).rejects.toMatchObject({ code: 'EIO' });
-      await expect(disk.truncate(8 * BLOCK)).rejects.toMatchObject({ code: 'EIO' });
+      await expect(disk.resize(8 * BLOCK)).rejects.toMatchObject({ code: 'EIO' });
       await expect(disk.compact()).rejects.toMatchObject({ code: 'EIO' });
       await disk.discard(0, BLOCK);
     });

@@ -39,7 +39,7 @@ describe('growing', () => {
   test('extends the map in place where there is room', async () => {
     const host = hostWith({ map: [1, 0, FREE] });
     await withDisk(host, async (disk) => {
-      await disk.truncate(100 * BLOCK);
+      await disk.resize(100 * BLOCK);
       expect(disk.length).toBe(100 * BLOCK);
       await disk.write(99 * BLOCK, block(7));
     });
@@ -56,7 +56,7 @@ describe('growing', () => {
       const host = hostWith({ map });
       const before = stored(host).content();
       await withDisk(host, async (disk) => {
-        await disk.truncate(2000 * BLOCK);
+        await disk.resize(2000 * BLOCK);
         expectSame(await disk.read(0, 128 * BLOCK), before);
         expectSame(await disk.read(128 * BLOCK, 1872 * BLOCK), block(0, 1872 * BLOCK));
         await disk.write(1999 * BLOCK, block(9));
@@ -75,7 +75,7 @@ describe('growing', () => {
   test('an image without blocks just begins its data later', async () => {
     const host = await newImage(5);
     await withDisk(host, async (disk) => {
-      await disk.truncate(5000 * BLOCK);
+      await disk.resize(5000 * BLOCK);
       await disk.write(4999 * BLOCK, block(3));
     });
     expect(field(host, 'dataOffset') % 512).toBe(0);
@@ -89,7 +89,7 @@ describe('growing', () => {
     for (let turn = 1; turn <= 12; turn++) {
       await withDisk(host, async (disk) => {
         const length = turn * 150;
-        await disk.truncate(length * BLOCK);
+        await disk.resize(length * BLOCK);
         for (const at of [length - 1, length - 70, turn]) {
           await disk.write(at * BLOCK, block(turn));
           model[at] = turn;
@@ -104,7 +104,7 @@ describe('growing', () => {
     // The last block holds more than the disk had of it, and the map more entries than it needs.
     const host = hostWith({ map: [0, 1, 2, FREE] }, { diskSizeLow: BLOCK + 512 });
     await withDisk(host, async (disk) => {
-      await disk.truncate(4 * BLOCK);
+      await disk.resize(4 * BLOCK);
       const found = await disk.read(0, 4 * BLOCK);
       expectSame(found.subarray(0, BLOCK + 512), concat(block(1), block(2, 512)));
       expectSame(found.subarray(BLOCK + 512), block(0, 3 * BLOCK - 512));
@@ -115,7 +115,7 @@ describe('growing', () => {
   test('static images stay static, and what they get is zero even where the file holds old bytes', async () => {
     const host = hostWith({ map: [0, 1], type: 2, slots: 4 });
     await withDisk(host, async (disk) => {
-      await disk.truncate(6 * BLOCK);
+      await disk.resize(6 * BLOCK);
       expectSame(await disk.read(0, 6 * BLOCK), blocks(1, 2, 0, 0, 0, 0));
     });
     expect(stored(host)).toMatchObject({ map: [0, 1, 2, 3, 4, 5], allocated: 6 });
@@ -125,7 +125,7 @@ describe('growing', () => {
 
   test('a static image past its map’s room', async () => {
     const host = hostWith({ map: Array.from({ length: 128 }, (_, i) => i), type: 2 });
-    await withDisk(host, (disk) => disk.truncate(300 * BLOCK));
+    await withDisk(host, (disk) => disk.resize(300 * BLOCK));
     expect(stored(host).allocated).toBe(300);
     expect(stored(host).map.every((slot) => slot < 300)).toBe(true);
     expectSame(
@@ -141,7 +141,7 @@ describe('growing', () => {
     'with preallocation=%s gives the new blocks places',
     async (preallocation) => {
       const host = hostWith({ map: [0, FREE] });
-      await withDisk(host, (disk) => disk.truncate(4 * BLOCK, { preallocation }));
+      await withDisk(host, (disk) => disk.resize(4 * BLOCK, { preallocation }));
       expect(
         stored(host)
           .map.slice(2)
@@ -156,15 +156,15 @@ describe('growing', () => {
     const host = hostWith({ map: [0] });
     await withDisk(host, async (disk) => {
       const refusal = { code: 'ENOTSUP', message: expect.stringContaining('Unsupported VDI image size (size is 0x') };
-      await expect(disk.truncate(0x1fffff8000200)).rejects.toMatchObject(refusal);
-      await expect(disk.truncate(536_870_785 * BLOCK)).rejects.toMatchObject(refusal);
+      await expect(disk.resize(0x1fffff8000200)).rejects.toMatchObject(refusal);
+      await expect(disk.resize(536_870_785 * BLOCK)).rejects.toMatchObject(refusal);
       expect(disk.length).toBe(BLOCK);
     });
   });
 
   test('to an odd size rounds up to a sector', async () => {
     const host = hostWith({ map: [0] });
-    await withDisk(host, (disk) => disk.truncate(BLOCK + 1));
+    await withDisk(host, (disk) => disk.resize(BLOCK + 1));
     expect(stored(host).diskSize).toBe(BLOCK + 512);
   });
 
@@ -173,7 +173,7 @@ describe('growing', () => {
     const bytes = host.contents(PATH);
     expect(bytes.length).toBe(0x400 + 3 * (BLOCK + 1024));
     await withDisk(host, async (disk) => {
-      await disk.truncate(500 * BLOCK);
+      await disk.resize(500 * BLOCK);
       expectSame(await disk.read(0, 4 * BLOCK), blocks(3, 2, 1, 0));
     });
     await expectClean(host);
@@ -183,7 +183,7 @@ describe('growing', () => {
 describe('shrinking', () => {
   test('needs to be asked for', async () => {
     await withDisk(hostWith({ map: [0, 1] }), async (disk) => {
-      await expect(disk.truncate(BLOCK)).rejects.toMatchObject({ code: 'EINVAL' });
+      await expect(disk.resize(BLOCK)).rejects.toMatchObject({ code: 'EINVAL' });
       expect(disk.length).toBe(2 * BLOCK);
     });
   });
@@ -191,7 +191,7 @@ describe('shrinking', () => {
   test('drops what is cut off, and moves blocks that the shorter map could not name', async () => {
     const host = hostWith({ map: [5, 0, 4, 1, FREE, 2, 3] });
     await withDisk(host, async (disk) => {
-      await disk.truncate(3 * BLOCK, { shrink: true });
+      await disk.resize(3 * BLOCK, { shrink: true });
       expect(disk.length).toBe(3 * BLOCK);
       expectSame(await disk.read(0, 3 * BLOCK), blocks(6, 1, 5));
     });
@@ -204,8 +204,8 @@ describe('shrinking', () => {
   test('and growing again gives zeroes', async () => {
     const host = hostWith({ map: [0, 1, 2] });
     await withDisk(host, async (disk) => {
-      await disk.truncate(BLOCK + 512, { shrink: true });
-      await disk.truncate(3 * BLOCK);
+      await disk.resize(BLOCK + 512, { shrink: true });
+      await disk.resize(3 * BLOCK);
       const expected = blocks(1, 2, 0);
       expected.fill(0, BLOCK + 512);
       expectSame(await disk.read(0, 3 * BLOCK), expected);
@@ -215,7 +215,7 @@ describe('shrinking', () => {
 
   test('static images stay static', async () => {
     const host = hostWith({ map: [0, 1, 2, 3], type: 2 });
-    await withDisk(host, (disk) => disk.truncate(2 * BLOCK, { shrink: true }));
+    await withDisk(host, (disk) => disk.resize(2 * BLOCK, { shrink: true }));
     expect(stored(host)).toMatchObject({ map: [0, 1], allocated: 2 });
     expect(host.contents(PATH).length).toBe(stored(host).dataOffset + 2 * BLOCK);
     await expectClean(host);
@@ -223,7 +223,7 @@ describe('shrinking', () => {
 
   test('to nothing', async () => {
     const host = hostWith({ map: [0, 1] });
-    await withDisk(host, (disk) => disk.truncate(0, { shrink: true }));
+    await withDisk(host, (disk) => disk.resize(0, { shrink: true }));
     expect(stored(host)).toMatchObject({ diskSize: 0, map: [], allocated: 0 });
     await expectClean(host);
   });
@@ -237,7 +237,7 @@ describe('beside requests', () => {
       const disk = await openOn(host);
       const random = new SeededRandom(seed);
       const expected = counted(40).slice();
-      const resizing = disk.truncate(3000 * BLOCK);
+      const resizing = disk.resize(3000 * BLOCK);
       let over = false;
       void resizing.finally(() => {
         over = true;
@@ -271,7 +271,7 @@ describe('a failure on the way', () => {
             .subarray(0, Math.min(wanted, 70) * BLOCK);
           const disk = await openOn(host);
           const away = host.faults.inject({ operation, code: 'EIO', skip, times: 1 });
-          await disk.truncate(wanted * BLOCK, { shrink: true }).catch((error: unknown) => {
+          await disk.resize(wanted * BLOCK, { shrink: true }).catch((error: unknown) => {
             expect(error).toMatchObject({ code: 'EIO' });
           });
           away();
@@ -283,7 +283,7 @@ describe('a failure on the way', () => {
           await withDisk(host, async (again) => {
             expect((await checked(again)).report.corruptions).toBe(0);
             expectSame((await again.read(0, kept.length)).subarray(10), kept.subarray(10));
-            await again.truncate(wanted * BLOCK, { shrink: true });
+            await again.resize(wanted * BLOCK, { shrink: true });
             expectSame((await again.read(0, kept.length)).subarray(10), kept.subarray(10));
           });
         }

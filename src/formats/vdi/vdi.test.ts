@@ -79,7 +79,7 @@ describe('opening', () => {
     await withDisk(host, async (disk) => {
       expect(disk.length).toBe(0);
       expect((await checked(disk)).report).toMatchObject({ corruptions: 0, leaks: 0 });
-      await disk.truncate(3 * BLOCK);
+      await disk.resize(3 * BLOCK);
       await disk.write(BLOCK, block(7));
     });
     await withDisk(host, async (disk) => expectSame(await disk.read(0, 3 * BLOCK), blocks(0, 7, 0)));
@@ -185,13 +185,13 @@ describe('a session of writing', () => {
   test('version 0.2 shrinks without moving its data, grows within its map, and not beyond', async () => {
     const host = hostHolding(oldImage([0, 1, 2, FREE]));
     await withDisk(host, async (disk) => {
-      await expect(disk.truncate(5 * BLOCK)).rejects.toMatchObject({ code: 'ENOTSUP' });
-      await disk.truncate(2 * BLOCK, { shrink: true });
+      await expect(disk.resize(5 * BLOCK)).rejects.toMatchObject({ code: 'ENOTSUP' });
+      await disk.resize(2 * BLOCK, { shrink: true });
       expectSame(await disk.read(0, 2 * BLOCK), blocks(1, 2));
     });
     await withDisk(host, async (disk) => {
       expect(disk.length).toBe(2 * BLOCK);
-      await disk.truncate(4 * BLOCK);
+      await disk.resize(4 * BLOCK);
       expectSame(await disk.read(0, 4 * BLOCK), blocks(1, 2, 0, 0));
       expect((await checked(disk)).report).toMatchObject({ corruptions: 0, leaks: 0 });
     });

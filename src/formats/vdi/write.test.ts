@@ -103,7 +103,7 @@ test('in a file that only a truncate makes longer works like in any other', asyn
   const disk = await graphOn(host).open(tree, { writable: true });
   await Promise.all([1, 2, 3].map((value) => disk.write((value - 1) * BLOCK + 5, block(value, 10))));
   await disk.write(3 * BLOCK, blocks(4, 5, 6, 7));
-  await disk.truncate(3000 * BLOCK);
+  await disk.resize(3000 * BLOCK);
   await disk.write(2000 * BLOCK + 5, block(9, 10));
   await disk.discard(3 * BLOCK, 2 * BLOCK);
   await disk.flush();
@@ -118,7 +118,7 @@ test('in a file that only a truncate makes longer works like in any other', asyn
   );
   const empty = await newImage(1);
   const grown = await graphOn(empty).open(tree, { writable: true });
-  await grown.truncate(5000 * BLOCK);
+  await grown.resize(5000 * BLOCK);
   await grown.close();
   expect(stored(empty)).toMatchObject({ problems: [], diskSize: 5000 * BLOCK });
 });

@@ -98,7 +98,7 @@ export async function readStdin(
     const padded = Math.ceil(length / SECTOR) * SECTOR;
     const isLast = length < buffer.length;
     // Only at the disk's end may a cluster be written in part.
-    if (isLast && compressed) await target.truncate(offset + padded, { shrink: true });
+    if (isLast && compressed) await target.resize(offset + padded, { shrink: true });
     if (offset + padded > target.length) await grow(target, offset + padded, expected);
     const piece = buffer.subarray(0, padded).fill(0, length);
     const runs = rule === undefined ? [{ offset: 0, length: padded, zero: false }] : sparseRuns(piece, offset, rule);
@@ -111,7 +111,7 @@ export async function readStdin(
     if (isLast) break;
   }
   const size = Math.ceil(offset / SECTOR) * SECTOR;
-  if (target.length > size) await target.truncate(size, { shrink: true });
+  if (target.length > size) await target.resize(size, { shrink: true });
   return offset;
 }
 
@@ -131,7 +131,7 @@ async function fillFromStdin(buffer: Uint8Array, offset: number, clock: HostCloc
 
 async function grow(target: Disk, needed: number, expected: number | undefined): Promise<void> {
   const wanted = expected ?? Math.max(needed, target.length * 2, GROWTH);
-  await target.truncate(Math.ceil(Math.max(needed, wanted) / SECTOR) * SECTOR);
+  await target.resize(Math.ceil(Math.max(needed, wanted) / SECTOR) * SECTOR);
 }
 
 async function put(target: Disk, offset: number, bytes: Uint8Array, compressed: boolean): Promise<void> {

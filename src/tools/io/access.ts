@@ -27,13 +27,13 @@ export async function readRange(disk: Disk, offset: number, target: Uint8Array):
 /** A write into a file's last sector makes it as long as it needs to be. */
 export async function writeRange(disk: Disk, offset: number, source: Uint8Array, flags: DataFlags): Promise<void> {
   requireRange(disk, offset, source.length);
-  if (offset + source.length > disk.length) await disk.truncate(offset + source.length);
+  if (offset + source.length > disk.length) await disk.resize(offset + source.length);
   await disk.write(offset, source, flags);
 }
 
 export async function zeroRange(disk: Disk, offset: number, length: number, flags: ZeroFlags): Promise<void> {
   requireRange(disk, offset, length);
-  if (offset + length > disk.length) await disk.truncate(offset + length);
+  if (offset + length > disk.length) await disk.resize(offset + length);
   await disk.writeZeroes(offset, length, flags);
 }
 

@@ -65,7 +65,7 @@ async function truncate(session: Session, call: Call): Promise<void> {
   if (!Number.isSafeInteger(length) && disk.node.impl.truncate !== undefined) {
     throw withErrno('EFBIG', 'Could not resize file');
   }
-  await disk.truncate(length, { preallocation, shrink: true });
+  await disk.resize(length, { preallocation, shrink: true });
 }
 
 export const lengthCommand: IoCommand = {

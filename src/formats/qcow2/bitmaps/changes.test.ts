@@ -27,13 +27,13 @@ describe('Q-SIZE-1: resizing', () => {
     const host = await keeping(['b0']);
     {
       await using disk = await open(host);
-      await disk.truncate(SIZE * 40);
+      await disk.resize(SIZE * 40);
       await disk.write(SIZE * 40 - 512, new Uint8Array(512));
     }
     expect(onDisk(host).bitmaps[0]?.dirty).toEqual([0, 1, (SIZE * 40) / 512 - 1]);
     {
       await using disk = await open(host);
-      await disk.truncate(KIB, { shrink: true });
+      await disk.resize(KIB, { shrink: true });
     }
     expect(onDisk(host).bitmaps[0]).toMatchObject({ tableEntries: 1, dirty: [0, 1] });
     expect(await report(host)).toMatchObject({ corruptions: 0, leaks: 0 });
@@ -45,26 +45,26 @@ describe('Q-SIZE-1: resizing', () => {
     const crashed = patched(host, (first?.recordAt ?? 0) + 15, [3]);
     {
       await using disk = await open(crashed);
-      await expect(disk.truncate(SIZE * 2)).rejects.toThrow("Bitmap 'b1' is inconsistent and cannot be used");
+      await expect(disk.resize(SIZE * 2)).rejects.toThrow("Bitmap 'b1' is inconsistent and cannot be used");
     }
     {
       await using disk = await open(host, { writable: true, checkOnly: true });
-      await expect(disk.truncate(SIZE * 2)).rejects.toThrow(
+      await expect(disk.resize(SIZE * 2)).rejects.toThrow(
         'Cannot resize qcow2 with persistent bitmaps that were not loaded into memory',
       );
     }
     const wide = await made({ cluster_size: 65536 });
     await using disk = await open(wide);
     await bitmaps(disk).add('b0', { persistent: true, granularity: 512 });
-    await expect(disk.truncate(2 ** 42)).rejects.toThrow(
+    await expect(disk.resize(2 ** 42)).rejects.toThrow(
       "Bitmap 'b0' doesn't satisfy the constraints: Too much space will be occupied by the bitmap. Use larger granularity",
     );
-    await disk.truncate(2 ** 41);
+    await disk.resize(2 ** 41);
     // No program could read it.
     const empty = "Bitmap 'b0' doesn't satisfy the constraints: An empty disk has none";
-    await expect(disk.truncate(0, { shrink: true })).rejects.toThrow(empty);
+    await expect(disk.resize(0, { shrink: true })).rejects.toThrow(empty);
     await bitmaps(disk).remove('b0');
-    await disk.truncate(0, { shrink: true });
+    await disk.resize(0, { shrink: true });
     await expect(bitmaps(disk).add('b0', { persistent: true })).rejects.toThrow(/An empty disk has none$/);
   });
 });

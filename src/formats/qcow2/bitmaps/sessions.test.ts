@@ -49,7 +49,7 @@ describe('a session', () => {
     const host = await keeping(['b0']);
     await using disk = await open(host, { writable: true, discard: 'unmap' });
     if (kind === 'write') await disk.write(0, new Uint8Array(512));
-    else if (kind === 'truncate') await disk.truncate(SIZE * 2);
+    else if (kind === 'truncate') await disk.resize(SIZE * 2);
     else await disk[kind](0, KIB);
     expect(flags(host)).toEqual(['ia']);
   });
