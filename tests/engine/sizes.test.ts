@@ -14,7 +14,7 @@ async function opened(length: number, options: OpenOptions = { writable: true })
   return { storage, graph, disk: await graph.open({ driver: 'raw', file: { driver: 'store' } }, options) };
 }
 
-describe('truncate', () => {
+describe('changes of size', () => {
   test('BL-SIZE-3, BL-SIZE-4: refusals, in this order', async () => {
     const { disk, storage } = await opened(8192);
     const negative = { code: 'EINVAL', message: 'Image size cannot be negative' };
@@ -79,7 +79,7 @@ describe('truncate', () => {
     await disk.close();
   });
 
-  test('resize is the same', async () => {
+  test('of a disk: smaller only where that is asked for', async () => {
     const { disk, storage } = await opened(8192);
     await disk.resize(12288);
     expect((await failureOf(disk.resize(512))).code).toBe('EINVAL');

@@ -180,6 +180,13 @@ describe('opening', () => {
     expect(host.openFiles).toEqual([]);
   });
 
+  test('BL-OPEN-30: keys are secrets that options name, at once; nothing is warned of', async () => {
+    const host = withBytes((await aes).slice());
+    await expect(open(host, {})).rejects.toThrow("Parameter 'encrypt.key-secret' is required for cipher");
+    await use(host, (disk) => disk.read(0, 512));
+    expect(host.warnings).toEqual([]);
+  });
+
   const at = (offset: bigint): Patch => {
     const bytes = new Uint8Array(8);
     new DataView(bytes.buffer).setBigUint64(0, offset);
