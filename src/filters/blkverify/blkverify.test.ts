@@ -163,6 +163,9 @@ describe('BV-7: what went wrong is found, where it is', () => {
         details: { firstDifference: at, test: 'done', raw: 'done', operation: 'read', offset: 0, length: 16384 },
       });
       expect(verify.counts().mismatches).toBe(1);
+      expect(await failure(disk.read(at - 1, 514))).toMatchObject({
+        details: { sectorNum: Math.floor((at - 1) / 512), nbSectors: at % 512 === 0 ? 3 : 2 },
+      });
       // What is equal is read.
       await disk.read(2 << 20, 512);
       await disk.close();

@@ -19,6 +19,9 @@ export interface MismatchDetails {
   /** Of the request, bytes. */
   readonly offset: number;
   readonly length: number;
+  /** The request in sectors of 512 bytes: its first, and how many it touches (BV-7). */
+  readonly sectorNum: number;
+  readonly nbSectors: number;
   readonly test: Outcome;
   readonly raw: Outcome;
   /** First byte that differs, from the disk's start; absent where the results do. */

@@ -33,6 +33,8 @@ export interface VerifierOptions {
 /** Longest piece of a whole-device comparison, bytes. */
 const PIECE = 1 << 20;
 
+const SECTOR = 512;
+
 export class Verifier {
   readonly #options: VerifierOptions;
   /** Keeps overlapping requests apart, so that both sides see them in one order; reads share (BV-12). */
@@ -213,8 +215,11 @@ export class Verifier {
     }
   }
 
-  #fail(details: MismatchDetails): never {
+  #fail(found: Omit<MismatchDetails, 'sectorNum' | 'nbSectors'>): never {
     const { host, policy } = this.#options;
+    const sectorNum = Math.floor(found.offset / SECTOR);
+    const nbSectors = Math.ceil((found.offset + found.length) / SECTOR) - sectorNum;
+    const details: MismatchDetails = { ...found, sectorNum, nbSectors };
     const error = new MismatchError(details);
     this.#counts.mismatches++;
     if (policy === 'stop') this.#stopped = error;
