@@ -8,7 +8,7 @@ import type { Host } from '../../src/core/host.ts';
 import type { NestedOptions, OptionTree } from '../../src/core/options.ts';
 import { nodeHost } from '../../src/node/host.ts';
 import { type ContractSubject, driverContract, SimHost, type SimHostOptions } from '../../src/testing/index.ts';
-import { testSeed } from '../set-up/seed.ts';
+import { longMode, testSeed } from '../set-up/seed.ts';
 import { DRIVERS, graphOn } from '../support/drivers.ts';
 import { type DiskKind, openKind, QCOW2_KINDS, RAW_KINDS, VDI_KINDS } from '../support/sim-disks.ts';
 
@@ -23,7 +23,7 @@ function simSubject(kind: DiskKind, mood: string, options: SimHostOptions): Cont
     name: `${kind.name} on ${mood}`,
     lengthUnit: kind.lengthUnit,
     blockSize: Math.min(kind.blockSize, 1 << 20),
-    sequences: kind.blockSize >= 1 << 20 ? 1 : 8,
+    sequences: kind.blockSize >= 1 << 20 ? 1 : longMode ? 8 : 5,
     async make(length) {
       const host = new SimHost({ seed: testSeed, record: false, ...options });
       await kind.make(host, length);
