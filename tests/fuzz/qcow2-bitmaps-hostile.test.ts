@@ -3,11 +3,11 @@ import { expect, test } from 'vitest';
 import { bitmaps } from '../../src/bitmaps/bitmaps.ts';
 import { createImage } from '../../src/core/create.ts';
 import type { Disk } from '../../src/core/disk.ts';
-import { BlockError } from '../../src/core/errors.ts';
 import { SeededRandom, SimHost } from '../../src/testing/index.ts';
 import { longMode, testSeed } from '../set-up/seed.ts';
 import { readBitmaps } from '../support/qcow2-bitmaps.ts';
 import { graphOn, PATH } from '../support/sim-disks.ts';
+import { mayRefuse } from './may-refuse.ts';
 
 const SIZE = 200 * 512;
 
@@ -49,15 +49,6 @@ function mutate(bytes: Uint8Array, random: SeededRandom): void {
     if (kind === 0) view.setBigUint64(at, random.pick(values));
     else if (kind === 1) view.setBigUint64(at, BigInt(random.below(bytes.length / 512) * 512));
     else bytes[at + random.below(8)] = random.below(256);
-  }
-}
-
-async function mayRefuse<T>(work: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await work();
-  } catch (error) {
-    if (error instanceof BlockError) return undefined;
-    throw error;
   }
 }
 

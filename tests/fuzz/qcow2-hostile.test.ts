@@ -2,12 +2,12 @@
 import { expect, test } from 'vitest';
 import { createImage } from '../../src/core/create.ts';
 import type { Disk } from '../../src/core/disk.ts';
-import { BlockError } from '../../src/core/errors.ts';
 import type { OptionTree } from '../../src/core/options.ts';
 import { differsAt } from '../../src/testing/compare-bytes.ts';
 import { SeededRandom, SimHost } from '../../src/testing/index.ts';
 import { longMode, testSeed } from '../set-up/seed.ts';
 import { graphOn, PATH } from '../support/sim-disks.ts';
+import { mayRefuse } from './may-refuse.ts';
 
 const SIZE = 200 * 512;
 
@@ -55,16 +55,6 @@ function mutate(bytes: Uint8Array, random: SeededRandom): void {
         (random.chance(0.5) ? (1n << 63n) | BigInt(random.below(300) * 512) : value()) & ((1n << 64n) - 1n),
       );
     } else bytes[random.below(bytes.length)] = random.below(256);
-  }
-}
-
-/** What an image may refuse; anything else is a mistake of ours. */
-async function mayRefuse<T>(work: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await work();
-  } catch (error) {
-    if (error instanceof BlockError) return undefined;
-    throw error;
   }
 }
 
