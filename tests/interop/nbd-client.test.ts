@@ -237,6 +237,20 @@ describe.skipIf(noNbdkit !== '')(`nbdkit${noNbdkit}`, () => {
     await disk.write(0, target);
   });
 
+  test('writes and zeroes that must be durable: the server is told, and need not be asked to flush (N-40)', async () => {
+    const socket = await nbdkit('--filter=log', 'memory', '1M', `logfile=${join(folder, 'fua.log')}`);
+    await using disk = await open({ path: socket });
+    await disk.write(4096, new Uint8Array(512).fill(1), { fua: true });
+    await disk.writeZeroes(8192, 4096, { fua: true });
+    await disk.write(0, new Uint8Array(512).fill(1));
+    const log = readFileSync(join(folder, 'fua.log'), 'utf8');
+    expect(log.match(/(Write|Zero|Flush) id=\d+ offset=\S+ count=\S+ .*fua=\d|Flush id/g)).toEqual([
+      expect.stringMatching(/^Write .* offset=0x1000 .* fua=1$/),
+      expect.stringMatching(/^Zero .* offset=0x2000 .* fua=1$/),
+      expect.stringMatching(/^Write .* offset=0x0 .* fua=0$/),
+    ]);
+  });
+
   test('holes (N-133)', async () => {
     const socket = await nbdkit('data', 'size=1M', 'data=@0x80000 1*65536');
     await using disk = await open({ path: socket }, false);

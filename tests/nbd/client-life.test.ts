@@ -330,6 +330,7 @@ describe('reconnect-delay (N-138)', () => {
     ],
     [{ blockSize: [1, 4096, 65536] }, { blockSize: [1, 4096, 32768] }, 'the maximum block size is 32768, it was 65536'],
     [{ flags: 5 }, { flags: 1 }, 'it no longer flushes'],
+    [{ flags: 13 }, { flags: 5 }, 'it no longer offers FUA'],
     [{ contexts: [[1, 'base:allocation']] }, { contexts: [] }, "it no longer has the context 'base:allocation'"],
   ];
   test.each(CHANGES)('%j that comes back as %j: %s', async (before, after, change) => {

@@ -37,6 +37,16 @@ export interface RequestOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+interface DurableOption {
+  /** Not answered before it is durable. ENOTSUP where the server does not offer that. */
+  readonly fua?: boolean | undefined;
+}
+
+interface ZeroOptions extends RequestOptions, DurableOption {
+  readonly keep?: boolean;
+  readonly fast?: boolean;
+}
+
 /** Between tries to reach the server, milliseconds; each is twice the last. */
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 1000;
@@ -108,7 +118,7 @@ export class NbdClient implements AsyncDisposable {
     }
   }
 
-  async write(offset: number, data: Uint8Array, { signal, fua = false }: RequestOptions & { fua?: boolean } = {}) {
+  async write(offset: number, data: Uint8Array, { signal, fua = false }: RequestOptions & DurableOption = {}) {
     const { extended } = this.agreement;
     const flags = (fua ? CommandFlag.fua : 0) | (extended ? CommandFlag.payloadLength : 0);
     await this.#run({ command: Command.write, flags, offset, length: data.length, data }, signal);
@@ -118,9 +128,9 @@ export class NbdClient implements AsyncDisposable {
   async writeZeroes(
     offset: number,
     length: number,
-    { signal, keep = false, fast = false }: RequestOptions & { keep?: boolean; fast?: boolean } = {},
+    { signal, keep = false, fast = false, fua = false }: ZeroOptions = {},
   ) {
-    const flags = (keep ? CommandFlag.noHole : 0) | (fast ? CommandFlag.fastZero : 0);
+    const flags = (keep ? CommandFlag.noHole : 0) | (fast ? CommandFlag.fastZero : 0) | (fua ? CommandFlag.fua : 0);
     await this.#run({ command: Command.writeZeroes, flags, offset, length }, signal);
   }
 

@@ -52,6 +52,7 @@ export function changeOf(before: Agreement, now: Agreement): string | undefined 
   if (other.minimum > old.minimum) return `the minimum block size is ${other.minimum}, it was ${old.minimum}`;
   if (other.maximum < old.maximum) return `the maximum block size is ${other.maximum}, it was ${old.maximum}`;
   if (old.canFlush && !other.canFlush) return 'it no longer flushes';
+  if (old.canFua && !other.canFua) return 'it no longer offers FUA';
   for (const name of before.contexts.keys()) {
     if (!now.contexts.has(name)) return `it no longer has the context '${name}'`;
   }

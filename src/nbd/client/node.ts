@@ -38,17 +38,18 @@ export function exportNode(client: NbdClient, { context, readOnly }: ExportNodeO
       window.touch(offset, length);
     }
   };
-  const zeroes = (offset: number, length: number, { unmap, noFallback }: ZeroFlags) => {
+  const zeroes = (offset: number, length: number, { unmap, noFallback, fua }: ZeroFlags) => {
     const fast = noFallback === true;
     if (fast && !facts.canFastZero) throw new BlockError('ENOTSUP', errorText('ENOTSUP'));
-    return changing(offset, length, () => client.writeZeroes(offset, length, { keep: unmap !== true, fast }));
+    return changing(offset, length, () => client.writeZeroes(offset, length, { keep: unmap !== true, fast, fua }));
   };
   const trimmer = new Trimmer(client);
   return {
     readOnly,
     length: () => facts.size,
     read: (offset, target) => client.read(offset, target),
-    write: (offset, source) => changing(offset, source.length, () => client.write(offset, source)),
+    write: (offset, source, { fua }) => changing(offset, source.length, () => client.write(offset, source, { fua })),
+    takesFua: () => facts.canFua,
     ...(facts.canWriteZeroes && {
       writeZeroes: async (offset: number, length: number, flags: ZeroFlags) => zeroes(offset, length, flags),
     }),
