@@ -20,6 +20,8 @@ const PEERS = {
     programs: ['nbdinfo', 'nbdcopy', 'nbdfuse'],
     without: 'tests with a disk that hangs, and of NBD with libnbd',
   },
+  'python3-libnbd': { programs: ['nbdsh'], without: 'a test of NBD with nbdsh' },
+  'nbd-client': { programs: ['nbd-client'], without: 'a test of NBD with nbd-client' },
   fio: { programs: ['fio'], without: 'a test of NBD under load' },
   openssl: { programs: ['openssl'], without: 'tests of NBD with TLS certificates' },
   fuse3: { programs: ['fusermount3'], without: 'tests with a disk that hangs' },

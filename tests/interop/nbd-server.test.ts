@@ -87,6 +87,36 @@ describe('nbdinfo', () => {
   });
 });
 
+describe('nbdsh', () => {
+  const note = missing('nbdsh');
+  test.skipIf(note !== '')(`what is past the end is refused, and the next command works (N-67)${note}`, async () => {
+    await using disk = await open({ driver: 'memory', size: MIB }, { writable: true });
+    await using served = await serve(disk, { socket: join(folder, 'sh.sock') });
+    const script = [
+      'h.set_strict_mode(0)',
+      'try: h.pread(512, h.get_size())',
+      'except nbd.Error as error: print(error.errno)',
+      'h.pwrite(b"new" * 1000, 5, nbd.CMD_FLAG_FUA)',
+      'print(h.pread(3000, 5) == b"new" * 1000, h.zero(4096, 4096, nbd.CMD_FLAG_FAST_ZERO), h.flush())',
+    ];
+    // Its Python is the one that the package belongs to, whichever else there is.
+    const path = `PATH=/usr/bin:${process.env.PATH}`;
+    const output = await ok('env', path, 'nbdsh', '-u', served.uri, '-c', script.join('\n'));
+    expect(output).toBe('EINVAL\nTrue None None\n');
+    expect(served.stats()).toMatchObject({ errors: 1, bytesWritten: 3000 });
+  });
+});
+
+describe('nbd-client', () => {
+  const note = missing('nbd-client');
+  test.skipIf(note !== '')(`lists exports${note}`, async () => {
+    await withServer(async ({ served }) => {
+      expect(await ok('nbd-client', '-l', '-unix', join(folder, 's.sock'))).toMatch(/^Negotiation: \.\.\ne\n/);
+      expect(served.stats().errors).toBe(0);
+    });
+  });
+});
+
 describe('nbdcopy', () => {
   const note = missing('nbdcopy');
   test.skipIf(note !== '')(`from, to, and into nothing${note}`, async () => {
