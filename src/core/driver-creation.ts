@@ -46,14 +46,52 @@ export interface Measurement {
   readonly bitmaps?: number | undefined;
 }
 
-/** An image that is written front to back: what comes first, and then parts of the disk as they are. */
+/** A run of a disk's content. */
+export interface StreamExtent {
+  readonly offset: number;
+  readonly length: number;
+  readonly zero: boolean;
+  /** The source does not store it: the image below the new one has it. */
+  readonly absent?: boolean | undefined;
+}
+
+/** Bytes that are kept until the places of what comes before them are known. */
+export interface StreamSpool {
+  /** Bytes so far. */
+  readonly length: number;
+  /** Behind all others; `bytes` may be used again when this resolves. */
+  append(bytes: Uint8Array): Promise<void>;
+  /** All, front to back. A piece is valid until the next one is asked for. */
+  pieces(): AsyncIterable<Uint8Array>;
+}
+
+export interface StreamContext<O> {
+  readonly options: O;
+  /** Disk size, bytes. */
+  readonly size: number;
+  readonly host: Host;
+  readonly signal: AbortSignal | undefined;
+  /** Runs of the source's content in ascending order, without gaps. */
+  readonly extents: AsyncIterable<StreamExtent>;
+  /** Data are to be stored compressed. */
+  readonly compress: boolean;
+  readonly spool: StreamSpool;
+  /** The disk's bytes; zeroes behind its end. */
+  read(offset: number, target: Uint8Array): Promise<void>;
+  /** Called as the disk is read for {@link spool}: up to which byte. */
+  readonly reached: (offset: number) => void;
+}
+
+/** An image that is written front to back: what comes first, and then parts of the disk. */
 export interface ImageStream {
   /** Bytes in all. */
   readonly length: number;
   /** All that comes before the data. */
-  head(): Iterable<Uint8Array>;
-  /** Ranges of the disk, bytes, ascending, whose data follow one behind the other. */
+  head(): Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+  /** Ranges of the disk, bytes, ascending, whose data follow one behind the other; zeroes behind the disk's end. */
   ranges(): Iterable<{ readonly offset: number; readonly length: number }>;
+  /** What is stored for bytes of {@link ranges} that are at `offset` of the file. Absent: they themselves. */
+  encode?(bytes: Uint8Array, offset: number): Uint8Array;
 }
 
 export interface BackingOptionNames {

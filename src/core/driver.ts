@@ -12,6 +12,7 @@ import type {
   MeasureContext,
   Measurement,
   ProtocolCreateContext,
+  StreamContext,
 } from './driver-creation.ts';
 import type { Extent, ExtentPlace, Limits } from './driver-ranges.ts';
 import type {
@@ -386,8 +387,8 @@ export interface FormatSpec<O = unknown, C = unknown> extends DriverBase<O> {
   /** Making one is making the file: all options, the size too, go to the protocol, and `create.run` is not called (raw). */
   readonly createsThroughProtocol?: boolean;
   measure?(context: MeasureContext<C>): Promise<Measurement>;
-  /** Plans an image that can be written in one pass; `extents` are given. Throws BlockError ENOTSUP where options need more. */
-  stream?(context: MeasureContext<C>): Promise<ImageStream>;
+  /** Plans an image that is written front to back. Throws BlockError ENOTSUP for options that keep it from being so. */
+  stream?(context: StreamContext<C>): Promise<ImageStream>;
   open(context: OpenContext<O>): Promise<DriverNode>;
 }
 

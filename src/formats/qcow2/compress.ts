@@ -6,7 +6,7 @@ import { encodeZstd } from './zstd.ts';
 
 /** Compresses into `target`; resolves with the bytes it takes, or -1: it does not fit. */
 export async function compressCluster(
-  { host, header }: Qcow2Image,
+  { host, header }: Pick<Qcow2Image, 'host' | 'header'>,
   cluster: Uint8Array,
   target: Uint8Array,
 ): Promise<number> {

@@ -1,14 +1,16 @@
 /** Encrypting a new image (Q-CRYPT-4, Q-CR-3). */
 import { alignUp } from '../../bytes/align.ts';
 import { BlockError } from '../../core/errors.ts';
+import type { Host } from '../../core/host.ts';
 import { algorithmsOf, sectorCipher } from '../../crypto/algorithms.ts';
+import type { LuksStorage } from '../../crypto/luks.ts';
 import { createLuks, DEFAULT_LUKS_PLAN, type LuksPlan, luksLength, planLuks } from '../../crypto/luks-new.ts';
 import { cryptoOf } from '../../crypto/provider.ts';
 import { passphraseOf } from '../../crypto/secrets.ts';
 import { keySecretOf, luksStorage } from './encryption.ts';
 import { allocateClusters } from './free-space.ts';
 import type { Qcow2Image } from './image.ts';
-import { luksCipher } from './image-cipher.ts';
+import { type ImageCipher, luksCipher } from './image-cipher.ts';
 import { MetadataClass } from './overlap.ts';
 import { rewriteHeader } from './write-header.ts';
 
@@ -64,6 +66,23 @@ export function planEncryption(options: EncryptionOptions): EncryptionPlan | und
     iterTimeMs: options['encrypt.iter-time'] ?? defaults.iterTimeMs,
   };
   return { luks, keySecret, length: luksLength(planLuks(luks)) };
+}
+
+/** A LUKS header with its key material as bytes, and the cipher. Throws BlockError. */
+export async function newEncryption(
+  host: Host,
+  { luks, keySecret, length }: EncryptionPlan,
+): Promise<{ readonly bytes: Uint8Array; readonly cipher: ImageCipher }> {
+  const bytes = new Uint8Array(length);
+  const storage: LuksStorage = {
+    length,
+    read: async (at, target) => target.set(bytes.subarray(at, at + target.length)),
+    write: async (at, source) => bytes.set(source, at),
+    flush: async () => {},
+  };
+  const crypto = await cryptoOf(host);
+  const key = await createLuks(host, crypto, { plan: luks, passphrase: passphraseOf(host, keySecret), storage });
+  return { bytes, cipher: luksCipher(sectorCipher(crypto, algorithmsOf(planLuks(luks)), key)) };
 }
 
 /** Gives the image a LUKS header behind all that is there, durable before the image's own header names it. */

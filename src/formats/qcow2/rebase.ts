@@ -14,14 +14,18 @@ import { rewriteHeader } from './write-header.ts';
 
 const NAME_MAX = 1023;
 
+/** Throws BlockError EINVAL for a name that is too long (Q-BACK-2). */
+export function checkBackingName(name: string, node?: string): void {
+  if (new TextEncoder().encode(name).length > NAME_MAX) throw new BlockError('EINVAL', 'Invalid argument', { node });
+}
+
 export async function changeBacking(image: Qcow2Image, reference: BackingReference | undefined): Promise<void> {
   image.requireUsable();
   const { header, extensions, backingName: before } = image;
   const name = reference?.filename;
   const raw = (header.autoclear & Autoclear.rawDataFile) !== 0n;
-  if (name !== undefined && (new TextEncoder().encode(name).length > NAME_MAX || raw)) {
-    throw new BlockError('EINVAL', 'Invalid argument', { node: image.node });
-  }
+  if (name !== undefined) checkBackingName(name, image.node);
+  if (name !== undefined && raw) throw new BlockError('EINVAL', 'Invalid argument', { node: image.node });
   const formatBefore = extensions.backingFormat;
   image.backingName = name === '' ? undefined : name;
   const format = reference?.format ?? '';

@@ -93,8 +93,13 @@ export async function create({ file, options, host, signal }: FormatCreateContex
   if (file.length() < end) await file.truncate(end, { preallocation: full });
   // Last, behind all it speaks of, so that a file cut short by a crash is no image.
   await file.flush();
-  await file.write(0, encodeHeader(header, BANNER));
+  await file.write(0, encodeNewHeader(header));
   await file.flush();
+}
+
+/** {@link HEADER_BYTES} bytes. */
+export function encodeNewHeader(header: VdiHeader): Uint8Array {
+  return encodeHeader(header, BANNER);
 }
 
 /** The header of a new image. Throws BlockError EINVAL or ENOTSUP for options that cannot be. */

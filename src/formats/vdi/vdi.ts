@@ -35,6 +35,7 @@ import { newStorage } from './new-storage.ts';
 import { read, tryReadNow } from './read.ts';
 import { changeParent, makeEmpty } from './rebase.ts';
 import { resize } from './resize.ts';
+import { stream } from './stream.ts';
 import { checkHeader, checkMapFits, KNOWN_FLAGS, SECTOR, usableSize } from './validate.ts';
 import { tryWriteNow, write } from './write.ts';
 import { flush, isDirty } from './write-back.ts';
@@ -68,6 +69,7 @@ export const vdi = defineFormat<VdiOptions, VdiCreateOptions>({
   probe: (head) => (head.length >= HEADER_BYTES && decodeHeader(head).signature === SIGNATURE ? 100 : 0),
   create: { options: createOptions, backing: { file: 'parent', only: 'vdi' }, run: create },
   measure,
+  stream,
   migratable: false,
   open: openVdi,
 });

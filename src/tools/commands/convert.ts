@@ -1,4 +1,5 @@
 /** `convert`: copies images into another, in any format. */
+import type { Graph } from '../../core/graph.ts';
 import { convert } from '../../jobs/convert.ts';
 import type { Command } from '../command.ts';
 import { cacheMode } from '../command-line/arguments.ts';
@@ -28,7 +29,7 @@ export const convertCommand: Command = {
     '[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] [-l snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage] filename [filename2 [...]] output_filename',
   operands: 'SOURCE... TARGET',
   description:
-    'Several sources are put one behind another. The target gets its name when it is complete: an interruption leaves\nno file that looks whole. SOURCE may be "-", raw data from standard input;\nTARGET may be "-", a raw or qcow2 image to standard output, in one pass.\nThe target stands alone; with -B only what the source stores itself is copied, over an image that has the rest.',
+    'Several sources are put one behind another. The target gets its name when it is complete: an interruption leaves\nno file that looks whole. SOURCE may be "-", raw data from standard input;\nTARGET may be "-", standard output, or name a pipe: the image is written front to back (-c keeps what is\ncompressed in a temporary file before).\nThe target stands alone; with -B only what the source stores itself is copied, over an image that has the rest.',
   options: [
     SHORT_FORMAT,
     { short: 'O', argument: 'FMT', help: "the target's format; default: as its name ends, else raw" },
@@ -91,9 +92,10 @@ async function run(context: Context): Promise<number> {
     return 0;
   }
   if (target === undefined) throw new Failure('Must specify image file name');
-  if (!context.dialect.qemu && given.operands.includes('-')) {
+  const written = !context.dialect.qemu && (target === '-' || (!given.has('n') && (await isSequential(graph, target))));
+  if (written || (!context.dialect.qemu && given.operands.includes('-'))) {
     const { convertStream } = await import('../convert/stream.ts');
-    return convertStream(context, graph, settings, { target, format });
+    return convertStream(context, graph, settings, { target, format, written });
   }
   const cache = cacheMode('source cache', given.text('T'));
   const display = askedDisplay(context, given, { step: 1 });
@@ -113,6 +115,12 @@ async function run(context: Context): Promise<number> {
     display.end();
   }
   return 0;
+}
+
+/** Whether a name is that of a pipe or a character device, which take bytes in order only. */
+async function isSequential({ host }: Graph, name: string): Promise<boolean> {
+  const info = await host.files.stat(name).catch(() => undefined);
+  return info?.kind === 'pipe' || info?.kind === 'character';
 }
 
 function copyOptions(context: Context, settings: ConvertSettings, display: ProgressDisplay) {

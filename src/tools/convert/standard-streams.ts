@@ -1,15 +1,18 @@
-/** Disks through standard input and images through standard output, in one pass (`convert - TARGET`, `convert SOURCE -`). */
-import { fstatSync, read, write } from 'node:fs';
+/** Disks through standard input and images through standard output or a pipe, front to back (`convert - TARGET`, `convert SOURCE -`). */
+import { constants, fstatSync, openSync, read, write } from 'node:fs';
 import { promisify } from 'node:util';
 import type { Disk } from '../../core/disk.ts';
 import type { Progress } from '../../core/driver.ts';
 import { asBlockError, withErrno } from '../../core/errors.ts';
 import type { HostClock } from '../../core/host.ts';
+import type { RateLimit } from '../../jobs/rate-limit.ts';
 import type { StreamedImage } from '../../jobs/stream.ts';
 import { sparseRule, sparseRuns } from '../../jobs/zero-runs.ts';
 
 const STDIN = 0;
-const STDOUT = 1;
+export const STDOUT = 1;
+/** Milliseconds between two looks for a pipe's reader. */
+const READER_WAIT = 20;
 const CHUNK = 1 << 20;
 /** A target whose final size is not known yet grows by at least this much. */
 const GROWTH = 256 << 20;
@@ -25,8 +28,9 @@ export interface StreamOptions {
 }
 
 /** Repeats `attempt` while the other end of a non-blocking pipe is not ready. */
-async function whenReady<T>(clock: HostClock, attempt: () => Promise<T>): Promise<T> {
+async function whenReady<T>(clock: HostClock, signal: AbortSignal, attempt: () => Promise<T>): Promise<T> {
   for (;;) {
+    signal.throwIfAborted();
     try {
       return await attempt();
     } catch (error) {
@@ -36,14 +40,19 @@ async function whenReady<T>(clock: HostClock, attempt: () => Promise<T>): Promis
   }
 }
 
-/** Writes an image to standard output. Reads ahead by one piece. */
-export async function writeStdout({ length, pieces }: StreamedImage, options: StreamOptions): Promise<void> {
+export interface WriteOptions extends StreamOptions {
+  readonly limit: RateLimit | undefined;
+}
+
+/** Writes an image to an open file that takes bytes in order. Reads ahead by one piece. */
+export async function writeStream(fd: number, { length, pieces }: StreamedImage, options: WriteOptions): Promise<void> {
   let writing: Promise<void> = Promise.resolve();
   let offset = 0;
   for await (const piece of pieces()) {
     options.signal.throwIfAborted();
     await writing;
-    writing = writeFully(piece, offset, options.clock);
+    await options.limit?.take(piece.length);
+    writing = writeFully(fd, piece, offset, options);
     // Its failure is met when it is awaited.
     writing.catch(() => {});
     offset += piece.length;
@@ -52,14 +61,36 @@ export async function writeStdout({ length, pieces }: StreamedImage, options: St
   await writing;
 }
 
-async function writeFully(bytes: Uint8Array, offset: number, clock: HostClock): Promise<void> {
+async function writeFully(
+  fd: number,
+  bytes: Uint8Array,
+  offset: number,
+  { clock, signal }: StreamOptions,
+): Promise<void> {
   try {
     for (let done = 0; done < bytes.length; ) {
-      const { bytesWritten } = await whenReady(clock, () => writeAt(STDOUT, bytes, done, bytes.length - done, null));
+      const attempt = () => writeAt(fd, bytes, done, bytes.length - done, null);
+      const { bytesWritten } = await whenReady(clock, signal, attempt);
       done += bytesWritten;
     }
   } catch (error) {
+    signal.throwIfAborted();
     throw withErrno(asBlockError(error).code, `error while writing at byte ${offset}`, { cause: error });
+  }
+}
+
+/** Opens a pipe or a character device by name. A pipe without a reader is waited for. Throws BlockError. */
+export async function openStream(name: string, { clock, signal }: StreamOptions): Promise<number> {
+  for (;;) {
+    signal.throwIfAborted();
+    try {
+      return openSync(name, constants.O_WRONLY | constants.O_NONBLOCK);
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code !== 'ENXIO') {
+        throw withErrno(asBlockError(cause).code, `Could not open '${name}'`, { cause });
+      }
+      await clock.sleep(READER_WAIT, signal);
+    }
   }
 }
 
@@ -94,7 +125,7 @@ export async function readStdin(
   let offset = 0;
   for (;;) {
     signal.throwIfAborted();
-    const length = await fillFromStdin(buffer, offset, clock);
+    const length = await fillFromStdin(buffer, offset, clock, signal);
     const padded = Math.ceil(length / SECTOR) * SECTOR;
     const isLast = length < buffer.length;
     // Only at the disk's end may a cluster be written in part.
@@ -115,15 +146,23 @@ export async function readStdin(
   return offset;
 }
 
-async function fillFromStdin(buffer: Uint8Array, offset: number, clock: HostClock): Promise<number> {
+async function fillFromStdin(
+  buffer: Uint8Array,
+  offset: number,
+  clock: HostClock,
+  signal: AbortSignal,
+): Promise<number> {
   let filled = 0;
   try {
     while (filled < buffer.length) {
-      const { bytesRead } = await whenReady(clock, () => readAt(STDIN, buffer, filled, buffer.length - filled, null));
+      const { bytesRead } = await whenReady(clock, signal, () =>
+        readAt(STDIN, buffer, filled, buffer.length - filled, null),
+      );
       if (bytesRead === 0) break;
       filled += bytesRead;
     }
   } catch (error) {
+    signal.throwIfAborted();
     throw withErrno(asBlockError(error).code, `error while reading at byte ${offset + filled}`, { cause: error });
   }
   return filled;
