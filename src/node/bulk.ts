@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { transferBuffer } from '../bytes/transfer-buffer.ts';
 import type { HostFile } from '../core/host.ts';
 import type { BulkComparePiece, BulkCopy, BulkLanes, BulkWatch, FilePlace } from '../core/host-bulk.ts';
@@ -28,6 +28,7 @@ class LaneThread {
   #lost = false;
 
   constructor(program: string) {
+    const { Worker } = process.getBuiltinModule('node:worker_threads');
     this.#worker = new Worker(program, { stdin: false, trackUnmanagedFds: false });
     this.#worker.on('message', () => this.#over());
     this.#worker.on('error', () => this.#lose());

@@ -1,13 +1,10 @@
 /** Ciphers and hashes of Node: OpenSSL's, with the processor's own instructions for AES. */
-import { createRequire } from 'node:module';
 import type { AesBlocks, HostCrypto, Pbkdf2Request } from '../core/host-crypto.ts';
-
-/** Loaded when first used, as it takes milliseconds. Not by `import`, which bundles that V8 has compiled do not have. */
-const load = createRequire(import.meta.url);
 
 /** As `Host.crypto`. */
 export function nodeCrypto(): HostCrypto {
-  const crypto = load('node:crypto') as typeof import('node:crypto');
+  // Not imported, as it takes milliseconds to load.
+  const crypto = process.getBuiltinModule('node:crypto');
   return {
     aes(key): AesBlocks {
       const name = `aes-${key.length * 8}-ecb`;

@@ -1,8 +1,8 @@
 /** Files by name on this machine. */
 import fs from 'node:fs';
-import { chmod, lstat, readdir, readlink, realpath, rename, stat, unlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { promisify } from 'node:util';
 import { asBlockError, BlockError, codeOf, errorText } from '../core/errors.ts';
 import type { HostContext, HostFile, HostFileInfo, HostFileMode, HostFiles } from '../core/host.ts';
 import { AlignedMemory } from './aligned.ts';
@@ -11,6 +11,16 @@ import type { NodeContext } from './context.ts';
 import { NodeFile, ownContext } from './file.ts';
 import { deviceBlockSize, deviceCapacity, kindOf, type Storage, storageOf, UNKNOWN_STORAGE } from './storage.ts';
 import type { Syscalls } from './syscalls.ts';
+
+/** Not those of node:fs/promises, which takes milliseconds to load. */
+const chmod = promisify(fs.chmod);
+const lstat = promisify(fs.lstat);
+const readdir = promisify(fs.readdir);
+const readlink = promisify(fs.readlink);
+const realpath = promisify(fs.realpath.native);
+const rename = promisify(fs.rename);
+const stat = promisify(fs.stat);
+const unlink = promisify(fs.unlink);
 
 const { O_RDONLY, O_RDWR, O_CREAT, O_TRUNC, O_EXCL } = fs.constants;
 /** Missing on some systems. */

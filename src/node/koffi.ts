@@ -16,9 +16,17 @@ export interface Koffi {
   errno(): number;
 }
 
+/** Packages have one folder for each C library; where it is not this one the binary does not load. */
+const BINARY = `@koromix/koffi-${process.platform}-${process.arch}/${process.platform}_${process.arch}/koffi.node`;
+
 /** Loading takes milliseconds, so it waits for the first system call. Throws when there is no build for this machine. */
 export function loadKoffi(): Koffi {
   const require = createRequire(import.meta.url);
+  try {
+    return require(BINARY) as Koffi;
+  } catch {
+    // Kept elsewhere, or of another C library: found by a search that takes longer.
+  }
   const [direct, ...others] = koffiFiles();
   try {
     return require(direct ?? 'koffi') as Koffi;
@@ -28,10 +36,7 @@ export function loadKoffi(): Koffi {
   }
 }
 
-/**
- * Files that the library is in; the first that loads will do. It is the package with the machine's binary, as koffi would
- * find it after a search that takes longer, then koffi itself.
- */
+/** Files that the library is in; the first that loads will do: the package with the machine's binary, and koffi itself. */
 export function koffiFiles(): string[] {
   const require = createRequire(import.meta.url);
   const koffi = require.resolve('koffi');

@@ -1,7 +1,6 @@
 /** What kind of storage is under a file, as far as it decides whether a call may have to wait. */
 
-import { constants } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import fs, { constants } from 'node:fs';
 import type { HostFileKind } from '../core/host.ts';
 import type { BlockingCalls } from './calls.ts';
 
@@ -64,7 +63,7 @@ function deviceFolder(rdev: bigint): string {
 
 async function numberIn(path: string): Promise<number | undefined> {
   try {
-    const number = Number.parseInt(await readFile(path, 'latin1'), 10);
+    const number = Number.parseInt(await fs.promises.readFile(path, 'latin1'), 10);
     return Number.isSafeInteger(number) ? number : undefined;
   } catch {
     return undefined;

@@ -3,17 +3,17 @@ import { createRequire } from 'node:module';
 import { inflateRaw as inflateSlowly } from '../bytes/inflate.ts';
 import type { ZstdCodecs, ZstdModule } from '../core/host.ts';
 
-/** Loaded when first used: most programs never do. Not by `import`, which bundles that V8 has compiled do not have. */
-const load = createRequire(import.meta.url);
-
 type Zlib = typeof import('node:zlib');
+/** Not imported, as it takes milliseconds to load. */
+const zlib = (): Zlib => process.getBuiltinModule('node:zlib');
+
 type Coder = (source: Uint8Array, options: object, done: (error: Error | null, bytes: Uint8Array) => void) => void;
 /** Newer Nodes have these two. */
 type ZstdZlib = Zlib & { readonly zstdCompress?: Coder; readonly zstdDecompress?: Coder };
 
 /** As `Host.inflateRaw`. */
 export async function inflateRaw(source: Uint8Array, target: Uint8Array): Promise<boolean> {
-  const { inflateRaw: inflate, constants } = load('node:zlib') as Zlib;
+  const { inflateRaw: inflate, constants } = zlib();
   // A stream without an end mark is no error; one that holds more than asked for is, here.
   const options = { finishFlush: constants.Z_SYNC_FLUSH, maxOutputLength: target.length, chunkSize: target.length };
   const result = await coded(inflate, source, options);
@@ -39,13 +39,13 @@ function put(bytes: Uint8Array | undefined, target: Uint8Array): number {
 
 /** As `Host.deflateRaw`. */
 export async function deflateRaw(source: Uint8Array, target: Uint8Array): Promise<number> {
-  const { deflateRaw: deflate } = load('node:zlib') as Zlib;
+  const { deflateRaw: deflate } = zlib();
   return put(await coded(deflate, source, { windowBits: 12, memLevel: 9, chunkSize: source.length + 64 }), target);
 }
 
 /** Undefined: this Node has none. */
 export function builtInZstd(): ZstdCodecs | undefined {
-  const { zstdCompress, zstdDecompress } = load('node:zlib') as ZstdZlib;
+  const { zstdCompress, zstdDecompress } = zlib() as ZstdZlib;
   if (zstdCompress === undefined || zstdDecompress === undefined) return undefined;
   return {
     compress: async (source, target) => put(await coded(zstdCompress, source, {}), target),
@@ -57,5 +57,6 @@ export function builtInZstd(): ZstdCodecs | undefined {
 
 /** As `Host.loadZstd`. */
 export function loadZstd(): ZstdModule {
-  return load('@hpcc-js/wasm-zstd') as ZstdModule;
+  // Not by `import`, which bundles that V8 has compiled do not have.
+  return createRequire(import.meta.url)('@hpcc-js/wasm-zstd') as ZstdModule;
 }

@@ -1,6 +1,6 @@
 /** zstd in WebAssembly in threads of its own, for machines without another. */
 import { createRequire } from 'node:module';
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import type { ZstdCodecs } from '../core/host.ts';
 
 /** What a thread runs; as text, for the reason that context-thread.ts gives. */
@@ -77,6 +77,7 @@ class ZstdThread {
   }
 
   #start(): Worker {
+    const { Worker } = process.getBuiltinModule('node:worker_threads');
     const worker = new Worker(PROGRAM, { eval: true, workerData: this.#file, stdin: false });
     worker.unref();
     worker.on('message', ({ id, bytes }: Reply) => this.#answer(id, bytes));

@@ -1,5 +1,5 @@
 /** TLS credentials in the folders that QEMU's and libnbd's programs use (N-101, N-102). */
-import { readFile } from 'node:fs/promises';
+import fs from 'node:fs';
 import { join } from 'node:path';
 import { BlockError, codeOf, errorText } from '../../core/errors.ts';
 
@@ -37,7 +37,7 @@ export interface X509Options {
 export async function loadX509(dir: string, options: X509Options): Promise<TlsCredentials> {
   const { endpoint, verifyPeer = true, passphrase } = options;
   const required = (name: string) => credentialsFile(join(dir, name));
-  const optional = (name: string) => readFile(join(dir, name)).catch(() => undefined);
+  const optional = (name: string) => fs.promises.readFile(join(dir, name)).catch(() => undefined);
   const mine = endpoint === 'server' ? required : optional;
   return {
     kind: 'x509',
@@ -58,7 +58,7 @@ export async function loadPsk(
   { endpoint, username = 'qemu' }: { readonly endpoint: TlsEndpoint; readonly username?: string | undefined },
 ): Promise<TlsCredentials> {
   const inFolder = join(path, 'keys.psk');
-  const own = await readFile(path).catch((error: unknown) => {
+  const own = await fs.promises.readFile(path).catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code === 'EISDIR') return undefined;
     throw unreadable(codeOf(error) === 'ENOTDIR' ? path : inFolder, error);
   });
@@ -86,7 +86,7 @@ function parsePsk(text: string, file: string): Map<string, Buffer> {
 }
 
 async function credentialsFile(path: string): Promise<Buffer> {
-  return readFile(path).catch((error: unknown) => {
+  return fs.promises.readFile(path).catch((error: unknown) => {
     throw unreadable(path, error);
   });
 }

@@ -1,5 +1,5 @@
 /** Objects for NBD (N-102, N-105): TLS credentials and who may connect. What they name is read when it is asked for. */
-import { readFile } from 'node:fs/promises';
+import fs from 'node:fs';
 import { asBlockError, BlockError } from '../../core/errors.ts';
 import type { Host } from '../../core/host.ts';
 import type { JsonValue } from '../../core/json.ts';
@@ -91,7 +91,7 @@ export class NbdObjects {
     if (type === 'authz-simple') return (name) => name === properties.identity;
     if (type === 'authz-list') return authorizeByRules(rulesOf(properties));
     const filename = String(properties.filename);
-    const read = async () => authorizeByRules(parseRules(JSON.parse(await readFile(filename, 'utf8'))));
+    const read = async () => authorizeByRules(parseRules(JSON.parse(await fs.promises.readFile(filename, 'utf8'))));
     const first = await read().catch((error: unknown) => {
       throw error instanceof SyntaxError
         ? new BlockError('EINVAL', `Unable to parse ${filename}: ${error.message}`)

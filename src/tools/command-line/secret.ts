@@ -1,5 +1,4 @@
 /** `--object secret` (T-GEN-13): its content from `data` or `file`, raw or base64, maybe encrypted by another secret. */
-import { createDecipheriv } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { codeOf, errorText } from '../../core/errors.ts';
 import { Failure } from '../failure.ts';
@@ -63,6 +62,8 @@ function decrypt(content: Buffer, key: Uint8Array, ivText: string | undefined): 
     throw new Failure(`Length ${content.length} must be a multiple of block size ${AES_BLOCK}`);
   }
   if (content.length === 0) return content;
+  // Not imported, as it takes milliseconds to load.
+  const { createDecipheriv } = process.getBuiltinModule('node:crypto');
   const decipher = createDecipheriv('aes-256-cbc', key, iv).setAutoPadding(false);
   const plain = Buffer.concat([decipher.update(content), decipher.final()]);
   const padding = plain.at(-1) ?? 0;

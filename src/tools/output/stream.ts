@@ -1,6 +1,5 @@
 /** The process's output streams, written synchronously, so that nothing is lost at exit and nothing comes out of order. */
-import { writeSync } from 'node:fs';
-import { isatty } from 'node:tty';
+import { fstatSync, statSync, writeSync } from 'node:fs';
 
 /** More than this is not held back, so that a long listing needs no memory. */
 const HOLD_MAX = 1 << 20;
@@ -24,6 +23,17 @@ function writeAll(descriptor: number, text: string | Uint8Array): boolean {
   return true;
 }
 
+/** Asks the system first, as node:tty takes milliseconds to load: a terminal is a character device other than the null one. */
+function isTerminal(descriptor: number): boolean {
+  try {
+    const stats = fstatSync(descriptor);
+    if (!stats.isCharacterDevice() || stats.rdev === statSync('/dev/null').rdev) return false;
+  } catch {
+    // Where there is no such device.
+  }
+  return process.getBuiltinModule('node:tty').isatty(descriptor);
+}
+
 /**
  * Standard output (T-GEN-3): held back until the end unless it is a terminal, for scripts that merge both streams.
  */
@@ -37,7 +47,7 @@ export class HeldOutput {
 
   constructor(descriptor: number) {
     this.#descriptor = descriptor;
-    this.isTerminal = isatty(descriptor);
+    this.isTerminal = isTerminal(descriptor);
   }
 
   /** Bytes are not copied: they must stay as they are. */
@@ -86,7 +96,7 @@ export class Messages {
   }
 
   get isTerminal(): boolean {
-    return isatty(this.#descriptor);
+    return isTerminal(this.#descriptor);
   }
 
   /** `program: message`, and the hint's lines without prefix (T-GEN-2). */
