@@ -1,6 +1,6 @@
 /**
- * Builds dist/: the commands as CommonJS bundles (one file each: the fastest to start), the library as ES modules
- * with shared chunks and, with --types, its declarations. Does nothing while the sources are unchanged.
+ * Builds dist/: the commands as one text (the fastest to start), the library as ES modules with shared chunks and, with
+ * --types, its declarations. Does nothing while the sources are unchanged.
  *
  *   node scripts/build.mjs [--types] [--force]
  */
@@ -18,26 +18,42 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { bundleOfChunks } from './commands-bundle.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const dist = join(root, 'dist');
 
+/** What bin/launch.js starts. */
 const COMMANDS = {
   diskwright: 'src/tools/diskwright.ts',
   'diskwright-img': 'src/tools/img.ts',
   'diskwright-nbd': 'src/tools/nbd.ts',
   'diskwright-io': 'src/tools/io.ts',
-  tour: 'src/tools/tour.ts',
-  'lane-worker': 'src/node/lane-worker.ts',
 };
-/** What is run of a command so that V8 compiles it: work of a common kind on small files that it makes. */
+/** What else is run. */
+const PROGRAMS = { tour: 'src/tools/tour.ts', 'lane-worker': 'src/node/lane-worker.ts' };
+/**
+ * What is run so that V8 compiles it: usual work on small files in an empty folder. Kinds of work are those that
+ * bin/launch.js asks for: a command's first word, or without one the command.
+ */
 const COMPILED = {
-  diskwright: (raw, vdi) => ['convert', '-O', 'vdi', raw, vdi],
-  'diskwright-img': (raw, vdi) => ['convert', '-f', 'raw', '-O', 'vdi', raw, vdi],
-  'diskwright-io': (raw) => ['-f', 'raw', '-c', 'read 0 512', raw],
-  'diskwright-nbd': () => ['--version'],
+  diskwright: ['diskwright --version'],
+  'diskwright-img': ['diskwright-img --version'],
+  convert: [
+    'diskwright-img convert -f raw -O vdi raw a.vdi',
+    'diskwright-img convert -O raw a.vdi b.raw',
+    'diskwright-img convert -O qcow2 a.vdi a.qcow2',
+    'diskwright-img convert -O vdi a.qcow2 b.vdi',
+  ],
+  compare: ['diskwright-img compare a.vdi a.qcow2', 'diskwright-img compare -f raw raw a.vdi'],
+  info: ['diskwright-img info a.vdi', 'diskwright-img info a.qcow2'],
+  check: ['diskwright-img check a.vdi', 'diskwright-img check a.qcow2'],
+  create: ['diskwright-img create -f vdi c.vdi 1M', 'diskwright-img create -f qcow2 c.qcow2 1M'],
+  'diskwright-io': ['diskwright-io -c read\t0\t512 a.vdi', 'diskwright-io -c write\t0\t512 a.qcow2'],
+  // It listens nowhere.
+  'diskwright-nbd': ['diskwright-nbd -k missing/socket a.qcow2', 'diskwright-nbd -k missing/socket a.vdi'],
 };
 const LIBRARY = { index: 'src/index.ts', 'node/index': 'src/node/index.ts', 'testing/index': 'src/testing/index.ts' };
 
@@ -48,7 +64,8 @@ function sourcesStamp() {
     const { mtimeMs, size } = statSync(join(root, path));
     hash.update(`${path} ${mtimeMs} ${size}\n`);
   };
-  for (const path of ['package.json', 'package-lock.json', 'tsconfig.json', 'scripts/build.mjs']) add(path);
+  const parts = ['scripts/build.mjs', 'scripts/commands-bundle.mjs', 'scripts/compile-command.cjs', 'bin/launch.js'];
+  for (const path of ['package.json', 'package-lock.json', 'tsconfig.json', ...parts]) add(path);
   const sources = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' });
   for (const path of sources.sort()) if (path.endsWith('.ts') && !path.endsWith('.test.ts')) add(join('src', path));
   return hash.digest('hex');
@@ -75,17 +92,24 @@ async function bundle() {
     packages: 'external',
     logLevel: 'warning',
   };
-  const results = await Promise.all([
+  const small = { minifyWhitespace: true, minifySyntax: true, legalComments: 'none' };
+  const [commands, ...others] = await Promise.all([
     esbuild.build({
       ...shared,
       entryPoints: COMMANDS,
+      format: 'esm',
+      splitting: true,
+      outdir: dist,
+      // Scripts have no import.meta.url; code that needs its own place gets that of the bundle.
+      define: { 'import.meta.url': '$bundle.url' },
+    }),
+    esbuild.build({
+      ...shared,
+      ...small,
+      entryPoints: PROGRAMS,
       format: 'cjs',
       outdir: dist,
       outExtension: { '.js': '.cjs' },
-      minifyWhitespace: true,
-      minifySyntax: true,
-      legalComments: 'none',
-      // CommonJS has no import.meta.url; code that needs its own place gets that of the bundle.
       define: { 'import.meta.url': 'bundleUrl' },
       banner: { js: 'const bundleUrl=require("node:url").pathToFileURL(__filename).href;' },
     }),
@@ -98,14 +122,17 @@ async function bundle() {
       outdir: join(dist, 'lib'),
     }),
   ]);
-  replaceFiles(results.flatMap((result) => result.outputFiles).map(marked));
+  const chunks = commands.outputFiles.map(({ path, text }) => ({ path: basename(path), text }));
+  const { code } = await esbuild.transform(bundleOfChunks(chunks), { ...small, target: shared.target });
+  const files = others.flatMap((result) => result.outputFiles);
+  replaceFiles([...files, { path: join(dist, 'commands.js'), contents: launched(code) }]);
 }
 
-/** A bundle of a command begins with a mark of its content, by which its compiled form is known to be of it. */
-function marked({ path, contents }) {
-  if (!path.endsWith('.cjs')) return { path, contents };
-  const mark = `/*${createHash('sha256').update(contents).digest('hex').slice(0, 36)}*/`;
-  return { path, contents: Buffer.concat([Buffer.from(mark), contents]) };
+/** For bin/launch.js: a mark of the content, by which what is compiled of it is known to be of it, and a function. */
+function launched(code) {
+  const url = 'const $bundle={get url(){return require("node:url").pathToFileURL(__filename).href}};';
+  const text = `(function(require,__filename){"use strict";${url}${code}return $chunk})`;
+  return `/*${createHash('sha256').update(text).digest('hex').slice(0, 36)}*/${text}`;
 }
 
 /** Writes each file in one step, so that a command started meanwhile sees the old one or the new one; then drops what is left over. */
@@ -116,22 +143,24 @@ function replaceFiles(files) {
     renameSync(`${path}.${process.pid}`, path);
   }
   const wanted = new Set(files.map(({ path }) => path));
-  const chunks = join(dist, 'lib/chunks');
-  if (!existsSync(chunks)) return;
-  for (const name of readdirSync(chunks)) if (!wanted.has(join(chunks, name))) rmSync(join(chunks, name));
+  for (const folder of [dist, join(dist, 'lib/chunks')]) {
+    for (const name of readdirSync(folder)) {
+      const path = join(folder, name);
+      if (/\.(c?js|cache)$/.test(path) && !wanted.has(path)) rmSync(path, { force: true });
+    }
+  }
 }
 
-/** A start takes a fifth less time with the compiled form; without it a command works as well. */
+/** A start takes a quarter less time with the compiled form; without it a command works as well. */
 function compileCommands() {
   const folder = mkdtempSync(join(tmpdir(), 'diskwright-build-'));
   try {
-    const raw = join(folder, 'disk.raw');
-    writeFileSync(raw, Buffer.alloc(1 << 20, 1));
-    for (const [command, args] of Object.entries(COMPILED)) {
-      const program = join(root, 'scripts/compile-command.cjs');
-      spawnSync(process.execPath, [program, command, ...args(raw, join(folder, `${command}.vdi`))], {
-        stdio: 'ignore',
-      });
+    writeFileSync(join(folder, 'raw'), Buffer.alloc(1 << 20, 1));
+    const program = join(root, 'scripts/compile-command.cjs');
+    for (const [kind, runs] of Object.entries(COMPILED)) {
+      for (const run of runs) {
+        spawnSync(process.execPath, [program, kind, ...run.split(' ')], { cwd: folder, stdio: 'ignore' });
+      }
     }
   } finally {
     rmSync(folder, { recursive: true, force: true });

@@ -1,20 +1,19 @@
 /**
- * Runs a command once and keeps what V8 compiled of it beside its bundle, for bin/launch.js:
+ * Runs a command once and keeps what V8 compiled of it beside the bundle, for bin/launch.js, together with what is kept
+ * there for the same kind of work:
  *
- *   node scripts/compile-command.cjs COMMAND ARGUMENTS…
+ *   node scripts/compile-command.cjs KIND COMMAND ARGUMENTS…
  */
 'use strict';
-const { readFileSync, renameSync, writeFileSync } = require('node:fs');
+const { renameSync, writeFileSync } = require('node:fs');
 const path = require('node:path');
-const launch = require('../bin/launch.js');
+const { compiledFile, launch } = require('../bin/launch.js');
 
-const [, , command] = process.argv;
-const bundle = path.join(__dirname, '..', 'dist', `${command}.cjs`);
-process.argv.splice(1, 2, path.join(__dirname, '..', 'bin', command));
-// Before the bundle is run: should another take its place meanwhile, the compiled form is not taken for one of that.
-const mark = readFileSync(bundle).subarray(0, 40);
-const script = launch(command);
+const [, , kind, command] = process.argv;
+process.argv.splice(1, 3, path.join(__dirname, '..', 'bin', command));
+const { mark, script } = launch(command, [kind]);
 process.on('exit', () => {
-  writeFileSync(`${bundle}.cache.${process.pid}`, Buffer.concat([mark, script.createCachedData()]));
-  renameSync(`${bundle}.cache.${process.pid}`, `${bundle}.cache`);
+  const file = compiledFile(kind);
+  writeFileSync(`${file}.${process.pid}`, Buffer.concat([Buffer.from(mark), script.createCachedData()]));
+  renameSync(`${file}.${process.pid}`, file);
 });
