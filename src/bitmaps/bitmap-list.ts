@@ -49,6 +49,8 @@ export interface NewBitmap {
 export class BitmapList implements ChangeTracker {
   /** Set by a format that keeps bitmaps. */
   store: BitmapStore | undefined;
+  /** Changes of bitmaps by their users, not by writes to the node: an image that keeps them has to be told. */
+  edits = 0;
   readonly #owner: BitmapOwner;
   /** Newest first. */
   #bitmaps: readonly DirtyBitmap[] = [];
@@ -120,6 +122,7 @@ export class BitmapList implements ChangeTracker {
     bitmap.persistent = wanted.persistent ?? false;
     bitmap.hidden = wanted.hidden ?? false;
     this.#put(bitmap, 0);
+    this.edits++;
     return bitmap;
   }
 
@@ -127,12 +130,14 @@ export class BitmapList implements ChangeTracker {
   enable(bitmap: DirtyBitmap): void {
     requireThawed(bitmap);
     bitmap.disabled = false;
+    this.edits++;
   }
 
   /** Changes are no longer recorded. */
   disable(bitmap: DirtyBitmap): void {
     requireThawed(bitmap);
     bitmap.disabled = true;
+    this.edits++;
   }
 
   /** Drops the name, so that another bitmap can have it. */
@@ -239,6 +244,7 @@ export class BitmapList implements ChangeTracker {
   }
 
   #drop(bitmap: DirtyBitmap): void {
+    this.edits++;
     this.#bitmaps = this.#bitmaps.filter((other) => other !== bitmap);
     if (this.#bitmaps.length === 0) this.#owner.occupied?.(this, false);
   }

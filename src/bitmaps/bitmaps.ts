@@ -32,7 +32,11 @@ export interface DirtyAreasOptions {
   readonly maxLength?: number | undefined;
 }
 
-/** Every method throws BlockError: ENOENT for a name that is not there, EBUSY for a bitmap that a job uses (BL-BITMAP-13). */
+/**
+ * Changes of bitmaps that an image keeps are durable with the next flush of the disk, a removal at once. Every method throws
+ * BlockError: ENOENT for a name that is not there, EBUSY for a bitmap that a job uses
+ * (BL-BITMAP-13).
+ */
 export interface NodeBitmaps {
   /** Newest first. */
   list(): BitmapInfo[];
@@ -73,7 +77,10 @@ export function bitmaps(of: Disk | BlockNode): NodeBitmaps {
     list: () => list.query(),
     add: (name, options = {}) => add(list, name, options),
     remove: (name) => remove(nodeOf(of), list, name),
-    clear: (name) => void usable(name).clear(),
+    clear(name) {
+      usable(name).clear();
+      list.edits++;
+    },
     enable: (name) => list.enable(usable(name, 'readOnly')),
     disable: (name) => list.disable(usable(name, 'readOnly')),
     merge(target, sources) {
@@ -81,6 +88,7 @@ export function bitmaps(of: Disk | BlockNode): NodeBitmaps {
       const find = (source: string | BitmapReference) =>
         typeof source === 'string' ? list.require(source) : bitmapListOf(source.of).require(source.name);
       mergeBitmaps(found, sources.map(find));
+      list.edits++;
     },
     isDirty: (name, offset) => list.find(name)?.get(offset) ?? false,
     dirtyAreas(name, { offset = 0, length, maxLength } = {}) {

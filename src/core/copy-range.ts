@@ -23,6 +23,10 @@ export async function copyRange(
   if (impl.copyFrom === undefined || read.node.driver !== written.node.driver) throw notSupported(target, WHAT);
   // What is written to a raw image of guessed format must be looked at (BL-OPEN-16).
   if (to.path.some((place) => place.node.probesAsOther !== undefined)) throw notSupported(target, WHAT);
+  // Whoever records changes in an image must know before they are made.
+  if (to.path.some(({ node }) => node.impl.tracker !== undefined && node.trackers.length > 0)) {
+    throw notSupported(target, WHAT);
+  }
   const bytes = Math.min(from.length, to.length);
   const request = tracker.begin(written.offset, bytes, true);
   try {

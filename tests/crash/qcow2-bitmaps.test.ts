@@ -115,6 +115,25 @@ const WORKLOADS: readonly Workload[] = [
     },
   },
   {
+    name: 'flushes that store what users changed, beside writes',
+    before: ['b0', 'b1'],
+    kept: ['b0', 'b1'],
+    host: { seed: 5, latency: { min: 0, max: 3 } },
+    states: 3,
+    async run(host) {
+      await session(host, async (disk) => {
+        const early = disk.write(700, operationData(1, 900));
+        bitmaps(disk).clear('b1');
+        const flushing = disk.flush();
+        await host.clock.sleep(2);
+        await Promise.all([early, flushing, disk.write(9000, operationData(2, 900))]);
+        bitmaps(disk).merge('b1', ['b0']);
+        await Promise.all([disk.flush(), disk.discard(0, 2 * CLUSTER)]);
+        await disk.write(40 * CLUSTER, operationData(3, 10));
+      });
+    },
+  },
+  {
     name: 'an extension in two sectors',
     options: { cluster_size: 1024, data_file: DATA_FILE },
     before: ['b0', 'one-with-a-longer-name'],

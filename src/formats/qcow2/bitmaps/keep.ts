@@ -1,5 +1,6 @@
 /** The node of an image that keeps dirty bitmaps: what it does with them beside what it does without them. */
 import type { DriverNode } from '../../../core/driver.ts';
+import { settled } from '../../../core/gate.ts';
 import type { Qcow2Image } from '../image.ts';
 import { shrinkFile } from '../shrink-file.ts';
 import { flushAll } from '../write-back.ts';
@@ -11,6 +12,8 @@ type Changes =
   | 'writeCompressed'
   | 'writeZeroes'
   | 'discard'
+  | 'truncate'
+  | 'flush'
   | 'newStorage'
   | 'makeEmpty'
   | 'compact';
@@ -23,11 +26,19 @@ export function keepBitmaps(node: PlainNode, session: BitmapSession, image: () =
   return {
     ...node,
     tracker: session.list,
-    write: (offset, source, flags) => changing(image(), () => node.write(offset, source, flags)),
+    write: (offset, source, flags) => session.noted(offset, source.length, () => node.write(offset, source, flags)),
     tryWriteNow: (offset, source) => image().beforeChange === undefined && node.tryWriteNow(offset, source),
-    writeCompressed: (offset, source) => changing(image(), () => node.writeCompressed(offset, source)),
-    writeZeroes: (offset, length, flags) => changing(image(), () => node.writeZeroes(offset, length, flags)),
-    discard: (offset, length) => changing(image(), () => node.discard(offset, length)),
+    writeCompressed: (offset, source) =>
+      session.noted(offset, source.length, () => node.writeCompressed(offset, source)),
+    writeZeroes: (offset, length, flags) =>
+      session.noted(offset, length, () => node.writeZeroes(offset, length, flags)),
+    discard: (offset, length) => session.noted(offset, length, () => node.discard(offset, length)),
+    truncate: (length, options) => session.resizing(() => node.truncate(length, options)),
+    async flush() {
+      const told = session.tell();
+      // Data are made durable whatever becomes of bitmaps.
+      await settled([node.flush(), told]);
+    },
     newStorage: () => (image().beforeChange === undefined ? node.newStorage() : Promise.resolve(undefined)),
     makeEmpty: () => changing(image(), () => node.makeEmpty()),
     async compact(options) {

@@ -5,6 +5,7 @@ import type { DirtyBitmap } from '../../../bitmaps/dirty-bitmap.ts';
 import { alignUp } from '../../../bytes/align.ts';
 import type { OpenContext } from '../../../core/driver.ts';
 import { BlockError, withErrno } from '../../../core/errors.ts';
+import { Mutex } from '../../../core/gate.ts';
 import type { Qcow2Image } from '../image.ts';
 import { MetadataClass } from '../overlap.ts';
 import { isElsewhereUsed } from './check.ts';
@@ -27,6 +28,11 @@ export class BitmapSession {
   readonly #known: KnownContents = new Map();
   /** The image's bitmaps are in the list. */
   #loaded = false;
+  /** Changes by users that the image has been told of, or could not be. */
+  #toldEdits = 0;
+  readonly #telling = new Mutex();
+  /** Changes of the disk's size that are under way. */
+  #resizes = 0;
 
   /** `image`: the one that is open now. */
   constructor({ node, track, checkOnly }: OpenContext<unknown>, image: () => Qcow2Image) {
@@ -62,6 +68,7 @@ export class BitmapSession {
       return;
     }
     this.#loaded = true;
+    this.#toldEdits = this.list.edits;
     this.arm();
   }
 
@@ -109,6 +116,42 @@ export class BitmapSession {
   makeReadOnly(): void {
     for (const bitmap of this.#persistent()) bitmap.readOnly = true;
     this.#image().beforeChange = undefined;
+  }
+
+  /**
+   * Puts all into the image if users have changed bitmaps since that was done last; durable. What is written meanwhile waits
+   * until the image says again that its bitmaps are in use, and what is under way is in them ({@link noted}). A failure is
+   * told once; the end of the session tries again. Throws BlockError, and then the image has what it had.
+   */
+  async tell(): Promise<void> {
+    if (this.list.edits === this.#toldEdits && !this.#telling.busy) return;
+    await this.#telling.run(async () => {
+      const image = this.#image();
+      if (!this.#loaded || !image.writable || image.broken !== undefined) return;
+      // Whatever changes the size has the bitmaps marked before, and resized when it is done.
+      if (this.#resizes > 0 || this.#persistent().some(({ size }) => size !== image.length)) return;
+      if (this.list.edits === this.#toldEdits) return;
+      this.#toldEdits = this.list.edits;
+      image.beforeChange = () => markInUse(image);
+      await storeBitmaps(image, this.list, this.#known);
+    });
+  }
+
+  /** Runs a change of guest data, which its bitmaps know of before it begins. */
+  noted<T>(offset: number, length: number, work: () => Promise<T>): Promise<T> {
+    return changing(this.#image(), () => {
+      this.list.changed(offset, length);
+      return work();
+    });
+  }
+
+  async resizing(work: () => Promise<void>): Promise<void> {
+    this.#resizes++;
+    try {
+      await work();
+    } finally {
+      this.#resizes--;
+    }
   }
 
   /** Puts all into the image (Q-BMP-6); durable. Throws BlockError, and then the image has what it had. */
