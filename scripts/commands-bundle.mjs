@@ -4,7 +4,7 @@
  */
 
 /** Statements that esbuild prints for modules: each begins a line. */
-const IMPORT = /^import (?:(?:\* as )?(\w+)?(?:, )?(\{[^}]*\})? from )?"([^"]+)";$/gm;
+const IMPORT = /^import (?:(?:\* as )?([\w$]+)?(?:, )?(\{[^}]*\})? from )?"([^"]+)";$/gm;
 const EXPORT = /^export (\{[^}]*\});$/gm;
 /** Chunks have a name beginning so; all else is a package or a module of Node. */
 const CHUNK = './';
@@ -22,7 +22,7 @@ function importAsConstant(_statement, whole, names, from) {
 function chunkAsFunction({ path, text }) {
   const body = text
     .replace(IMPORT, importAsConstant)
-    .replace(EXPORT, (_statement, names) => `return ${object(names.replace(/(\S+) as (\S+)/g, '$2 as $1'))};`)
+    .replace(EXPORT, (_statement, names) => `return ${object(names.replace(/([\w$]+) as ([\w$]+)/g, '$2 as $1'))};`)
     .replace(/\bimport\("(\.\/[^"]+)"\)/g, '$later("$1")');
   if (/^(import|export)\b/m.test(body)) throw new Error(`${path}: a statement of modules that is not known here`);
   return `${JSON.stringify(`${CHUNK}${path}`)}() {\n${body}\n}`;

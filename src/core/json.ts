@@ -13,10 +13,11 @@ const BLANK = /[ \t\r\n]*/y;
 const MARK = /[{}[\],:]/y;
 const WORD = /[a-z]+/y;
 const NUMBER = /-?(?:0(?!\d)|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
-const STRING = /"(?:[^"\\\p{Cc}]|\\[^\p{Cc}])*"|'(?:[^'\\\p{Cc}]|\\[^\p{Cc}])*'/uy;
+/** Two that are read only when wanted: classes of characters take a while to look up. */
+const string = () => /"(?:[^"\\\p{Cc}]|\\[^\p{Cc}])*"|'(?:[^'\\\p{Cc}]|\\[^\p{Cc}])*'/uy;
 /** As much of a token as could begin one. */
 const BEGUN_NUMBER = /-?(?:(?:0|[1-9]\d*)(?:\.(?:\d+(?:[eE][+-]?)?)?|[eE][+-]?)?)?/y;
-const BEGUN_STRING = /(?:"(?:[^"\\\p{Cc}]|\\[^\p{Cc}])*|'(?:[^'\\\p{Cc}]|\\[^\p{Cc}])*)\\?/uy;
+const begunString = () => /(?:"(?:[^"\\\p{Cc}]|\\[^\p{Cc}])*|'(?:[^'\\\p{Cc}]|\\[^\p{Cc}])*)\\?/uy;
 
 interface Token {
   readonly kind: 'mark' | 'word' | 'number' | 'string';
@@ -59,7 +60,7 @@ function tokenAt(text: string, at: number): Token {
   const kinds = [
     ['mark', MARK],
     ['word', WORD],
-    ['string', STRING],
+    ['string', string()],
     ['number', NUMBER],
   ] as const;
   for (const [kind, pattern] of kinds) {
@@ -69,7 +70,7 @@ function tokenAt(text: string, at: number): Token {
     const begun = kind === 'number' ? (matchAt(BEGUN_NUMBER, text, at) ?? '') : '';
     if (begun.length <= found.length) return { kind, text: found };
   }
-  const begun = matchAt(BEGUN_STRING, text, at) ?? matchAt(BEGUN_NUMBER, text, at) ?? '';
+  const begun = matchAt(begunString(), text, at) ?? matchAt(BEGUN_NUMBER, text, at) ?? '';
   const [next = ''] = text.slice(at + begun.length);
   throw problem(`stray '${begun}${next}'`);
 }

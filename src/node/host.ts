@@ -102,8 +102,14 @@ function getRandom(target: Uint8Array): void {
 /** Timers hold at most this many milliseconds. */
 const LONGEST_TIMER = 2 ** 31 - 1;
 
+/** Milliseconds. Not those of `performance`, which takes one to load. */
+function monotonic(): number {
+  const [seconds, nanoseconds] = process.hrtime();
+  return seconds * 1000 + nanoseconds / 1e6;
+}
+
 const systemClock: HostClock = {
-  now: () => performance.now(),
+  now: monotonic,
   wall: () => Date.now(),
   sleep: (milliseconds, signal) => sleep(milliseconds, signal, true),
   rest: (milliseconds, signal) => sleep(milliseconds, signal, false),
