@@ -1,13 +1,8 @@
 /** The part of a comparison that the host does by itself, on several processors: where both disks are plainly in its files. */
 import { filePlace } from '../core/bulk.ts';
 import type { Disk } from '../core/disk.ts';
-import type { Host } from '../core/host.ts';
 import type { BulkComparePiece, BulkLanes } from '../core/host-bulk.ts';
-
-/** Pieces that are handed over at a time. */
-const BATCH = 256;
-/** Less than this is sooner done than a thread is started. */
-const WORTHWHILE = 64 * 1024 * 1024;
+import { BATCH } from './bulk-lanes.ts';
 
 /** A range to be read of one disk, which should be zero, or of two, which should be equal. */
 export interface ComparedPiece {
@@ -17,7 +12,7 @@ export interface ComparedPiece {
 }
 
 export interface BulkCompareOptions<P extends ComparedPiece> {
-  readonly host: Host;
+  readonly lanes: BulkLanes;
   next(): Promise<P | undefined>;
   /** Takes back pieces that are not found equal. */
   putBack(pieces: readonly P[]): void;
@@ -28,25 +23,17 @@ export interface BulkCompareOptions<P extends ComparedPiece> {
 
 /** Compares from the next piece on as far as it goes: up to a difference, trouble, or what is not plainly in files. */
 export async function compareInBulk<P extends ComparedPiece>(options: BulkCompareOptions<P>): Promise<void> {
-  const { host, signal, advance, putBack } = options;
-  if (host.bulkLanes === undefined) return;
-  let lanes: BulkLanes | undefined;
-  try {
-    for (;;) {
-      const { pieces, work } = await plainPieces(options);
-      const bytes = pieces.reduce((sum, { length }) => sum + length, 0);
-      if (lanes === undefined && bytes >= WORTHWHILE) lanes = host.bulkLanes();
-      let told = 0;
-      const progress = (count: number) => {
-        for (; told < count; told++) if (pieces[told] !== undefined) advance(pieces[told] as P);
-      };
-      const reached = lanes !== undefined && allReached(lanes, work);
-      const done = lanes !== undefined && reached ? await lanes.compare(work, { signal, progress }) : 0;
-      signal?.throwIfAborted();
-      if (done < pieces.length || done === 0) return putBack(pieces.slice(done));
-    }
-  } finally {
-    lanes?.close();
+  const { lanes, signal, advance, putBack } = options;
+  for (;;) {
+    const { pieces, work } = await plainPieces(options);
+    let told = 0;
+    const progress = (count: number) => {
+      for (; told < count; told++) if (pieces[told] !== undefined) advance(pieces[told] as P);
+    };
+    const reached = work.length > 0 && allReached(lanes, work);
+    const done = reached ? await lanes.compare(work, { signal, progress }) : 0;
+    signal?.throwIfAborted();
+    if (done < pieces.length || done === 0) return putBack(pieces.slice(done));
   }
 }
 

@@ -12,15 +12,12 @@ import {
 } from '../core/bulk.ts';
 import type { Disk } from '../core/disk.ts';
 import type { BulkLanes, BulkWatch, FilePlace } from '../core/host-bulk.ts';
+import { BATCH } from './bulk-lanes.ts';
 import type { CopyPlan, Piece } from './copy-plan.ts';
 import type { SparseRule } from './zero-runs.ts';
 
-/** Pieces that are handed over at a time. */
-const BATCH = 256;
-/** Less than this is sooner done than a thread is started. */
-const WORTHWHILE = 64 * 1024 * 1024;
-
 export interface BulkCopyOptions {
+  readonly lanes: BulkLanes;
   readonly plan: CopyPlan;
   readonly target: Disk;
   readonly rule: SparseRule;
@@ -32,14 +29,12 @@ export interface BulkCopyOptions {
 /** Copies from the plan's beginning on as far as it goes. Throws the signal's reason, or what planning throws. */
 export async function copyInBulk(options: BulkCopyOptions): Promise<void> {
   const { target } = options;
-  const { host } = target.graph;
-  if (host.bulkLanes === undefined || !target.maySkipRequests || !takesPlainWrites(target.node)) return;
+  if (!target.maySkipRequests || !takesPlainWrites(target.node)) return;
   await new BulkCopy(options).run();
 }
 
 class BulkCopy {
   readonly #options: BulkCopyOptions;
-  #lanes: BulkLanes | undefined;
 
   constructor(options: BulkCopyOptions) {
     this.#options = options;
@@ -47,15 +42,11 @@ class BulkCopy {
 
   async run(): Promise<void> {
     const { plan, target, signal } = this.#options;
-    try {
-      for (;;) {
-        const pieces = await this.#plainPieces();
-        const done = pieces.length === 0 ? 0 : await pastNode(target.node, () => this.#copy(pieces));
-        signal?.throwIfAborted();
-        if (done < pieces.length || done === 0) return plan.putBack(pieces.slice(done));
-      }
-    } finally {
-      this.#lanes?.close();
+    for (;;) {
+      const pieces = await this.#plainPieces();
+      const done = pieces.length === 0 ? 0 : await pastNode(target.node, () => this.#copy(pieces));
+      signal?.throwIfAborted();
+      if (done < pieces.length || done === 0) return plan.putBack(pieces.slice(done));
     }
   }
 
@@ -79,9 +70,7 @@ class BulkCopy {
 
   /** How many of the pieces were copied, from the first on. */
   async #copy(pieces: readonly Piece[]): Promise<number> {
-    const { target, rule } = this.#options;
-    const lanes = this.#started(pieces);
-    if (lanes === undefined) return 0;
+    const { target, rule, lanes } = this.#options;
     const storage = await newFileStorage(target.node);
     const place = storage?.place ?? writePlace(target.node, target.length);
     const parts = new Parts(storage);
@@ -108,14 +97,6 @@ class BulkCopy {
       );
     }
     return done;
-  }
-
-  /** The lanes, if there is enough to do to begin with. */
-  #started(pieces: readonly Piece[]): BulkLanes | undefined {
-    if (this.#lanes !== undefined) return this.#lanes;
-    const bytes = pieces.reduce((sum, { length }) => sum + length, 0);
-    if (bytes >= WORTHWHILE) this.#lanes = this.#options.target.graph.host.bulkLanes?.();
-    return this.#lanes;
   }
 
   #watch(pieces: readonly Piece[]): BulkWatch {

@@ -6,8 +6,10 @@ import { transferBuffer } from '../bytes/transfer-buffer.ts';
 import type { Disk } from '../core/disk.ts';
 import type { Progress } from '../core/driver.ts';
 import { BlockError, codeOf, withErrno } from '../core/errors.ts';
+import type { BulkLanes } from '../core/host-bulk.ts';
 import type { BlockStatus } from '../core/status.ts';
 import { type ComparedPiece, compareInBulk } from './bulk-compare.ts';
+import { startLanes } from './bulk-lanes.ts';
 import { withHeldStatus } from './held-status.ts';
 
 export interface CompareOptions {
@@ -41,18 +43,30 @@ export const STATUS_FAILURE = 'Sector allocation test failed for';
  * them cannot be read (`Error while reading offset …`) or asked for its status (see {@link STATUS_FAILURE}).
  */
 export function compare(a: Disk, b: Disk, options: CompareOptions = {}): Promise<Comparison> {
-  return withHeldStatus([a, b], () => compareAll(a, b, options));
+  return withHeldStatus([a, b], async () => {
+    const lanes = startLanes([a, b]);
+    try {
+      return await compareAll(a, b, lanes, options);
+    } finally {
+      lanes?.close();
+    }
+  });
 }
 
-async function compareAll(a: Disk, b: Disk, options: CompareOptions): Promise<Comparison> {
+async function compareAll(
+  a: Disk,
+  b: Disk,
+  lanes: BulkLanes | undefined,
+  options: CompareOptions,
+): Promise<Comparison> {
   if (options.strict === true && a.length !== b.length) return { kind: 'size' };
   const common = Math.min(a.length, b.length);
   const total = Math.max(a.length, b.length);
   options.progress?.(0, total);
-  const first = await new Comparer([a, b], 0, common, total, options).run();
+  const first = await new Comparer([a, b], 0, common, total, options).run(lanes);
   if (first.kind !== 'identical' || common === total) return first;
   options.sizesDiffer?.();
-  return new Comparer([a.length > common ? a : b], common, total, total, options).run();
+  return new Comparer([a.length > common ? a : b], common, total, total, options).run(lanes);
 }
 
 /** Compares one range of two disks with each other, or of one disk with zeroes. */
@@ -79,8 +93,8 @@ class Comparer {
     this.#options = options;
   }
 
-  async run(): Promise<Comparison> {
-    await this.#compareInBulk();
+  async run(lanes: BulkLanes | undefined): Promise<Comparison> {
+    if (lanes !== undefined) await this.#compareInBulk(lanes);
     await Promise.all(Array.from({ length: PARALLEL }, () => this.#worker()));
     // A difference counts even if reading further on failed: pieces are taken in order, so it lies before.
     if (this.#found !== undefined) return this.#found;
@@ -90,11 +104,9 @@ class Comparer {
   }
 
   /** What the host can do by itself. */
-  async #compareInBulk(): Promise<void> {
-    const [disk] = this.#disks;
-    if (disk === undefined) return;
-    await compareInBulk<ComparedPiece>({
-      host: disk.graph.host,
+  #compareInBulk(lanes: BulkLanes): Promise<void> {
+    return compareInBulk<ComparedPiece>({
+      lanes,
       signal: this.#options.signal,
       next: () => this.#next(),
       putBack: (pieces) => {

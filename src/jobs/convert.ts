@@ -8,7 +8,9 @@ import type { Disk } from '../core/disk.ts';
 import type { Progress } from '../core/driver.ts';
 import { addContext, BlockError } from '../core/errors.ts';
 import type { Graph } from '../core/graph.ts';
+import type { BulkLanes } from '../core/host-bulk.ts';
 import type { OptionTree } from '../core/options.ts';
+import { startLanes } from './bulk-lanes.ts';
 import { checkCompression, noCompression } from './compression-checks.ts';
 import { copyDisks } from './copy.ts';
 import { type BitmapChoice, checkBitmapSources, checkBitmapTarget, copyBitmaps } from './copy-bitmaps.ts';
@@ -73,6 +75,22 @@ const DEFAULT_PARALLEL = 8;
  * looks whole, and what had the name before stays until then. Throws BlockError, or the signal's reason.
  */
 export async function convert(options: ConvertOptions): Promise<void> {
+  // Where every piece is to be looked after by us, there is nothing for the host's threads to do.
+  const { compress, copyOffload, salvage, rateLimit, sparseSize } = options;
+  const bySelf = compress || copyOffload || salvage || rateLimit !== undefined || sparseSize === 0;
+  const lanes = bySelf ? undefined : startLanes(options.sources);
+  try {
+    await convertWith({ ...options, lanes });
+  } finally {
+    lanes?.close();
+  }
+}
+
+interface Conversion extends ConvertOptions {
+  readonly lanes: BulkLanes | undefined;
+}
+
+async function convertWith(options: Conversion): Promise<void> {
   const { graph, target, sources } = options;
   const length = sources.reduce((sum, disk) => sum + alignUp(disk.length, SECTOR), 0);
   if (options.bitmaps !== undefined) checkBitmapSources(sources, options.bitmaps);
@@ -132,7 +150,7 @@ async function make(
 }
 
 async function fill(
-  options: ConvertOptions,
+  options: Conversion,
   { filename, format, cache = 'unsafe', backing, createOptions = {} }: Extract<ConvertTarget, { filename: string }>,
   destination: Destination,
 ): Promise<void> {
@@ -164,7 +182,7 @@ interface TargetState {
 }
 
 async function copyInto(
-  options: ConvertOptions,
+  options: Conversion,
   target: Disk,
   { isZero, topOnly, isNew = false }: TargetState,
 ): Promise<void> {
@@ -187,6 +205,7 @@ async function copyInto(
     copyOffload: options.copyOffload === true,
     salvage: options.salvage === true,
     clock: options.graph.host.clock,
+    lanes: options.lanes,
     signal: options.signal,
     progress: options.progress,
     warn: options.warn ?? (() => {}),

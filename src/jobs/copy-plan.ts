@@ -31,6 +31,9 @@ export class CopyPlan {
   #offset = 0;
   #run: SourceRun | undefined;
   #planning: Promise<unknown> = Promise.resolve();
+  /** Runs that {@link total} asked for, in ascending order: they are not asked for again. */
+  #counted: SourceRun[] = [];
+  #nextCounted = 0;
   /** Planned, but not done. */
   #returned: readonly Piece[] = [];
 
@@ -61,7 +64,8 @@ export class CopyPlan {
     while (this.#offset < this.#source.length) {
       const offset = this.#offset;
       // Asked once a run: finding its end can cost as much as its length.
-      this.#run = this.#run && offset < this.#run.end ? this.#run : await this.#source.run(offset);
+      this.#run =
+        this.#run && offset < this.#run.end ? this.#run : (this.#countedAt(offset) ?? (await this.#source.run(offset)));
       const { part, absent } = this.#run;
       const end = this.#run.zero && offset < zeroFrom ? Math.min(this.#run.end, zeroFrom) : this.#run.end;
       const zero = this.#run.zero && trustZero;
@@ -75,8 +79,16 @@ export class CopyPlan {
     return undefined;
   }
 
-  /** Bytes of all pieces to come; undefined where that cannot be told quickly. */
+  #countedAt(offset: number): SourceRun | undefined {
+    const run = this.#counted[this.#nextCounted];
+    if (run?.offset !== offset) return undefined;
+    this.#nextCounted++;
+    return run;
+  }
+
+  /** Bytes of all pieces, asked for before the first; undefined where that cannot be told quickly. */
   total(): number | undefined {
+    const counted: SourceRun[] = [];
     let total = 0;
     let offset = 0;
     for (let runs = 0; offset < this.#source.length; runs++) {
@@ -84,7 +96,9 @@ export class CopyPlan {
       if (run === undefined) return undefined;
       if (!(run.zero && this.#options.trustZero && this.#options.skipZero)) total += run.end - offset;
       offset = run.end;
+      counted.push(run);
     }
+    this.#counted = counted;
     return total;
   }
 }

@@ -8,6 +8,7 @@ import type { Disk } from '../core/disk.ts';
 import type { Progress } from '../core/driver.ts';
 import { BlockError, withErrno } from '../core/errors.ts';
 import type { HostClock } from '../core/host.ts';
+import type { BulkLanes } from '../core/host-bulk.ts';
 import { copyInBulk } from './bulk-copy.ts';
 import { CHUNK, CopyPlan, type Piece } from './copy-plan.ts';
 import { withHeldStatus } from './held-status.ts';
@@ -42,6 +43,8 @@ export interface CopyOptions {
   /** Sectors that cannot be read become zeroes, with a warning each (T-CONV-6). */
   readonly salvage: boolean;
   readonly clock: HostClock;
+  /** The host's threads, for what can be copied past requests. */
+  readonly lanes: BulkLanes | undefined;
   readonly signal: AbortSignal | undefined;
   readonly progress: Progress | undefined;
   readonly warn: (message: string) => void;
@@ -99,11 +102,11 @@ class Copy {
 
   /** What the host can do by itself, unless every piece is to be looked after. */
   async #copyInBulk(): Promise<void> {
-    const { target, targetIsZero, salvage, signal } = this.#options;
-    if (!(this.#plan instanceof CopyPlan)) return;
+    const { lanes, target, targetIsZero, salvage, signal } = this.#options;
+    if (lanes === undefined || !(this.#plan instanceof CopyPlan)) return;
     if (this.#rule === undefined || !targetIsZero || salvage || this.#rate !== undefined || this.#offload) return;
     const advance = (piece: Piece) => this.#advance(piece);
-    await copyInBulk({ plan: this.#plan, target, rule: this.#rule, signal, advance });
+    await copyInBulk({ lanes, plan: this.#plan, target, rule: this.#rule, signal, advance });
   }
 
   async #worker(): Promise<void> {

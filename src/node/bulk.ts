@@ -103,7 +103,14 @@ class NodeLanes implements BulkLanes {
       })),
       units?.numbers ?? new Int32Array(0),
       units?.next ?? 0,
-      { fd: file.bulkFd(), base, sparse, unit: units?.size ?? 0, limit: units?.limit ?? 0 },
+      {
+        fd: file.bulkFd(),
+        reserves: file.bulkReserves,
+        base,
+        sparse,
+        unit: units?.size ?? 0,
+        limit: units?.limit ?? 0,
+      },
     );
     const sources = filesByFd(pieces.map(({ from }) => from));
     try {

@@ -21,6 +21,8 @@ export class FileExtents {
    * each part. When another process makes a hole meanwhile, "stored" is still a safe answer.
    */
   #stored = NOTHING;
+  /** Where the hole that was found last ended and something stored begins; -1: none was. */
+  #storedFrom = -1;
 
   constructor(fd: number, syscalls: Syscalls, findsHoles: boolean) {
     this.#fd = fd;
@@ -60,12 +62,16 @@ export class FileExtents {
   /** Storage was freed or cut off. */
   forget(): void {
     this.#stored = NOTHING;
+    this.#storedFrom = -1;
   }
 
   *#search(offset: number, length: number): Generator<Seek, HostExtent, number> {
-    const data = yield { to: 'data', offset };
+    const data = offset === this.#storedFrom ? offset : yield { to: 'data', offset };
     if (data === -ENXIO) return { kind: 'hole', length };
-    if (data > offset) return { kind: 'hole', length: Math.min(length, data - offset) };
+    if (data > offset) {
+      this.#storedFrom = data;
+      return { kind: 'hole', length: Math.min(length, data - offset) };
+    }
     const hole = data < 0 ? data : yield { to: 'hole', offset };
     if (hole > offset) {
       this.#stored = { start: offset, end: hole };

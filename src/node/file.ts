@@ -355,6 +355,11 @@ export class NodeFile implements HostFile {
     return plain ? this.#fd : -1;
   }
 
+  /** Whether large writes to {@link bulkFd} had better reserve their storage (see {@link Syscalls.reserve}). */
+  get bulkReserves(): boolean {
+    return this.#storage.reserve;
+  }
+
   /** Writes any length at once while that is quick, else by way of the pool. False: it failed, and may be written in part. */
   async writeBulk(offset: number, source: Uint8Array): Promise<boolean> {
     const start = this.#now();
@@ -362,6 +367,7 @@ export class NodeFile implements HostFile {
       const written = this.write(offset, source).then(() => true);
       return written.catch(() => false);
     }
+    if (this.#storage.reserve) this.#syscalls.reserve(this.#fd, offset, source.length);
     const done = this.#writeSync(offset, source);
     if (this.#now() - start > SLOW_WRITE_MS) this.#bulkWaitsUntil = this.#now() + SLOW_PAUSE_MS;
     return done;

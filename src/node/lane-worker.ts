@@ -3,10 +3,12 @@
 import { parentPort } from 'node:worker_threads';
 import { transferBuffer } from '../bytes/transfer-buffer.ts';
 import { type LaneWork, LONGEST_PIECE, runLane } from './lane.ts';
+import { Syscalls } from './syscalls.ts';
 
 const buffer = transferBuffer(LONGEST_PIECE);
+const syscalls = new Syscalls(() => {});
 
 parentPort?.on('message', (work: LaneWork) => {
-  runLane(work, buffer);
+  runLane(work, buffer, syscalls);
   parentPort?.postMessage(undefined);
 });

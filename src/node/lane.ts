@@ -6,6 +6,7 @@ import fs from 'node:fs';
 import { firstDifference, firstNonZero } from '../bytes/difference.ts';
 import type { BulkSparseRule } from '../core/host-bulk.ts';
 import { sparseRuns } from '../jobs/zero-runs.ts';
+import type { Syscalls } from './syscalls.ts';
 
 /** Longest piece, bytes. */
 export const LONGEST_PIECE = 2 * 1024 * 1024;
@@ -23,6 +24,8 @@ const Control = { next: 0, turn: 1, units: 2, stop: 3 } as const;
 
 export interface LaneTarget {
   readonly fd: number;
+  /** Storage is reserved before large writes. */
+  readonly reserves: boolean;
   readonly base: number;
   readonly sparse: BulkSparseRule;
   /** Bytes of a unit; 0: the target has none. */
@@ -221,26 +224,29 @@ export function isEqual(piece: LanePiece, buffer: Uint8Array, read: LaneRead): b
 }
 
 /** Works until nothing is left, waiting for disks and other lanes. At the first trouble all lanes stop. */
-export function runLane(work: LaneWork, buffer: Uint8Array): void {
+export function runLane(work: LaneWork, buffer: Uint8Array, syscalls: Syscalls): void {
   const lane = new Lane(work);
   for (let index = lane.take(); index >= 0; index = lane.take()) {
     const piece = lane.piece(index);
     const done =
-      work.target === undefined ? isEqual(piece, buffer, readWaiting) : copies(lane, work.target, index, buffer);
+      work.target === undefined
+        ? isEqual(piece, buffer, readWaiting)
+        : copies(lane, work.target, index, buffer, syscalls);
     if (done) lane.finish(index);
     else lane.stop();
   }
 }
 
-function copies(lane: Lane, target: LaneTarget, index: number, buffer: Uint8Array): boolean {
+function copies(lane: Lane, target: LaneTarget, index: number, buffer: Uint8Array, syscalls: Syscalls): boolean {
   const piece = lane.piece(index);
   const bytes = buffer.subarray(0, piece.length);
   if (!readWaiting(piece.fd, piece.from, bytes)) return false;
   while (!lane.isTurn(index, LONGEST_WAIT_MS)) if (lane.stopped) return false;
   const writes = lane.writes(piece, bytes);
   return (
-    writes?.every(({ place, start, length }) =>
-      writeWaiting(target.fd, place, bytes.subarray(start, start + length)),
-    ) === true
+    writes?.every(({ place, start, length }) => {
+      if (target.reserves) syscalls.reserve(target.fd, place, length);
+      return writeWaiting(target.fd, place, bytes.subarray(start, start + length));
+    }) === true
   );
 }

@@ -14,28 +14,35 @@ export interface Storage {
   readonly class: StorageClass;
   /** Files may have extent size hints. */
   readonly extentSizeHints: boolean;
+  /** Large writes to new storage take half the time when it is reserved right before. */
+  readonly reserve: boolean;
 }
 
 const XFS = 0x58465342;
+const EXT4 = 0xef53;
 
 /** `f_type` of statfs(2). */
 const STORAGE_CLASSES: ReadonlyMap<number, StorageClass> = new Map([
   [0x01021994, 'memory'], // tmpfs
   [0x858458f6, 'memory'], // ramfs
-  [0xef53, 'local'], // ext2, ext3, ext4
+  [EXT4, 'local'], // ext2 and ext3 too
   [XFS, 'local'],
   [0x9123683e, 'local'], // btrfs
   [0xf2f52010, 'local'], // f2fs
   [0x794c7630, 'local'], // overlayfs
 ]);
 
-export const UNKNOWN_STORAGE: Storage = { class: 'other', extentSizeHints: false };
+export const UNKNOWN_STORAGE: Storage = { class: 'other', extentSizeHints: false, reserve: false };
 
 /** What is known of the file system that holds `path`. */
 export async function storageOf(path: string, calls: BlockingCalls): Promise<Storage> {
   try {
     const type = await calls.fileSystemType(path);
-    return { class: STORAGE_CLASSES.get(type) ?? 'other', extentSizeHints: type === XFS };
+    return {
+      class: STORAGE_CLASSES.get(type) ?? 'other',
+      extentSizeHints: type === XFS,
+      reserve: type === EXT4,
+    };
   } catch {
     return UNKNOWN_STORAGE;
   }
