@@ -42,11 +42,12 @@ class BulkCopy {
 
   async run(): Promise<void> {
     const { plan, target, signal } = this.#options;
-    for (;;) {
-      const pieces = await this.#plainPieces();
-      const done = pieces.length === 0 ? 0 : await pastNode(target.node, () => this.#copy(pieces));
+    for (let pieces: Piece[] = []; ; ) {
+      if (pieces.length === 0) pieces = await this.#plainPieces();
+      const { given, done } = await pastNode(target.node, () => this.#copy(pieces));
       signal?.throwIfAborted();
-      if (done < pieces.length || done === 0) return plan.putBack(pieces.slice(done));
+      if (done < given || done === 0) return plan.putBack(pieces.slice(done));
+      pieces = pieces.slice(done);
     }
   }
 
@@ -68,10 +69,14 @@ class BulkCopy {
     return pieces;
   }
 
-  /** How many of the pieces were copied, from the first on. */
-  async #copy(pieces: readonly Piece[]): Promise<number> {
+  /** How many of the pieces were given to the lanes, and copied by them, from the first on. */
+  async #copy(planned: readonly Piece[]): Promise<{ readonly given: number; readonly done: number }> {
     const { target, rule, lanes } = this.#options;
     const storage = await newFileStorage(target.node);
+    const pieces = storage === undefined ? planned : planned.slice(0, fittingPieces(planned, storage));
+    const given = pieces.length;
+    const nothing = { given, done: 0 };
+    if (given === 0) return nothing;
     const place = storage?.place ?? writePlace(target.node, target.length);
     const parts = new Parts(storage);
     const work = pieces.flatMap((piece) => {
@@ -81,9 +86,9 @@ class BulkCopy {
         ? [{ from, length, position: offset, unit: parts.add(offset, length) }]
         : [];
     });
-    if (work.length < pieces.length || place === undefined || !lanes.reaches(place.file)) return 0;
+    if (work.length < given || place === undefined || !lanes.reaches(place.file)) return nothing;
     const numbers = parts.numbers();
-    if (numbers === undefined) return 0;
+    if (numbers === undefined) return nothing;
     const units = storage && { size: storage.unit, numbers: numbers.slice(), next: storage.next, limit: storage.limit };
     const copy = { pieces: work, target: place.file, base: place.offset, units, sparse: rule };
     const done = await lanes.copy(copy, this.#watch(pieces));
@@ -96,7 +101,7 @@ class BulkCopy {
           .filter((_part, index) => (numbers[index] ?? 0) < 0 && (units.numbers[index] ?? -1) >= 0),
       );
     }
-    return done;
+    return { given, done };
   }
 
   #watch(pieces: readonly Piece[]): BulkWatch {
@@ -108,6 +113,16 @@ class BulkCopy {
     };
     return { signal, progress };
   }
+}
+
+/** How many pieces there is storage for, should all of it be new. */
+function fittingPieces(pieces: readonly Piece[], { unit, next, limit }: NewFileStorage): number {
+  let left = limit - next;
+  const over = pieces.findIndex(({ offset, length }) => {
+    left -= Math.floor((offset + length - 1) / unit) - Math.floor(offset / unit) + 1;
+    return left < 0;
+  });
+  return over < 0 ? pieces.length : over;
 }
 
 /** The parts of a target that pieces touch, ascending, if its storage is given out by parts. */
