@@ -25,4 +25,6 @@ export interface Pbkdf2Request {
   readonly salt: Uint8Array;
   readonly iterations: number;
   readonly length: number;
+  /** What it is aborted by, where the host can end such work; others let its caller go. */
+  readonly signal?: AbortSignal;
 }

@@ -1,5 +1,6 @@
 /** Ciphers and hashes of Node: OpenSSL's, with the processor's own instructions for AES. */
 import type { AesBlocks, HostCrypto, Pbkdf2Request } from '../core/host-crypto.ts';
+import { deriveApart, isLong } from './derivation.ts';
 
 /** As `Host.crypto`. */
 export function nodeCrypto(): HostCrypto {
@@ -14,12 +15,15 @@ export function nodeCrypto(): HostCrypto {
       return { encrypt: (bytes) => encryptor.update(bytes), decrypt: (bytes) => decryptor.update(bytes) };
     },
     digest: (hash, bytes) => crypto.hash(hash, bytes, 'buffer'),
-    pbkdf2: ({ hash, password, salt, iterations, length }: Pbkdf2Request) =>
-      new Promise((resolve, reject) => {
+    pbkdf2(request: Pbkdf2Request) {
+      if (isLong(request)) return deriveApart(request);
+      const { hash, password, salt, iterations, length } = request;
+      return new Promise((resolve, reject) => {
         crypto.pbkdf2(password, salt, iterations, length, hash, (error, key) => {
           if (error === null) resolve(key);
           else reject(error);
         });
-      }),
+      });
+    },
   };
 }

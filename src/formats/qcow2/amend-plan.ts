@@ -1,5 +1,6 @@
 /** What is to be changed of an image, with everything that speaks against it found before anything is (Q-AM-1, Q-AM-2). */
 import { isPowerOfTwo } from '../../bytes/align.ts';
+import type { AmendOptions } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { namesKeySlots, type Qcow2AmendOptions } from './amend-options.ts';
 import { checkDowngrade } from './downgrade.ts';
@@ -32,7 +33,11 @@ function bad(text: string, hint?: string): BlockError {
 }
 
 /** Throws BlockError in the order of qemu-img. Nothing is written. */
-export async function planAmendment(image: Qcow2Image, options: Qcow2AmendOptions, force: boolean): Promise<AmendPlan> {
+export async function planAmendment(
+  image: Qcow2Image,
+  options: Qcow2AmendOptions,
+  how: AmendOptions,
+): Promise<AmendPlan> {
   const { header } = image;
   checkEncryption(image, options);
   const version = versionOf(image, options);
@@ -40,7 +45,7 @@ export async function planAmendment(image: Qcow2Image, options: Qcow2AmendOption
   const order = refcountOrder(options);
   const upgrade = version > header.version;
   if (upgrade) requireHeaderRoom(image, { version });
-  const keySlots = namesKeySlots(options) ? await prepareKeySlots(image, options, force) : undefined;
+  const keySlots = namesKeySlots(options) ? await prepareKeySlots(image, options, how) : undefined;
   const changesOrder = order !== undefined && order !== header.refcountOrder;
   if (changesOrder) {
     if (version < 3) {

@@ -15,7 +15,7 @@ import { changeHeader } from './write-header.ts';
 export async function amend(image: Qcow2Image, tree: OptionTree, how: AmendContext): Promise<void> {
   image.requireUsable();
   await flushAll(image);
-  const plan = await planAmendment(image, parseAmendOptions(tree), how.force === true);
+  const plan = await planAmendment(image, parseAmendOptions(tree), how);
   how.signal?.throwIfAborted();
   // Counts are right in the file from here on, and no mark says otherwise.
   await markClean(image);

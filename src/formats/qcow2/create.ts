@@ -39,7 +39,7 @@ export async function create(context: FormatCreateContext<Qcow2CreateOptions>): 
 }
 
 async function write(
-  { file, host }: FormatCreateContext<Qcow2CreateOptions>,
+  { file, host, signal }: FormatCreateContext<Qcow2CreateOptions>,
   plan: CreationPlan,
   data: Child | undefined,
 ): Promise<void> {
@@ -71,7 +71,7 @@ async function write(
   const { backing_file: filename, backing_fmt: format = '' } = plan.options;
   if (filename !== undefined) await changeBacking(image, { filename, format });
   if (plan.encryption !== undefined) {
-    await addEncryption(image, plan.encryption);
+    await addEncryption(image, plan.encryption, signal);
     await zeroPreallocated(image, 0, plan.size, plan.preallocation);
   }
   await markClean(image);

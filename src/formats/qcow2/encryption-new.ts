@@ -72,6 +72,7 @@ export function planEncryption(options: EncryptionOptions): EncryptionPlan | und
 export async function newEncryption(
   host: Host,
   { luks, keySecret, length }: EncryptionPlan,
+  signal: AbortSignal | undefined,
 ): Promise<{ readonly bytes: Uint8Array; readonly cipher: ImageCipher }> {
   const bytes = new Uint8Array(length);
   const storage: LuksStorage = {
@@ -80,16 +81,20 @@ export async function newEncryption(
     write: async (at, source) => bytes.set(source, at),
     flush: async () => {},
   };
-  const crypto = await cryptoOf(host);
+  const crypto = await cryptoOf(host, signal);
   const key = await createLuks(host, crypto, { plan: luks, passphrase: passphraseOf(host, keySecret), storage });
   return { bytes, cipher: luksCipher(sectorCipher(crypto, algorithmsOf(planLuks(luks)), key)) };
 }
 
 /** Gives the image a LUKS header behind all that is there, durable before the image's own header names it. */
-export async function addEncryption(image: Qcow2Image, { luks, keySecret, length }: EncryptionPlan): Promise<void> {
+export async function addEncryption(
+  image: Qcow2Image,
+  { luks, keySecret, length }: EncryptionPlan,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const { host, refcounts, layout, file, metadata } = image;
   const passphrase = passphraseOf(host, keySecret);
-  const crypto = await cryptoOf(host);
+  const crypto = await cryptoOf(host, signal);
   const room = alignUp(length, layout.clusterSize);
   const offset = await allocateClusters(refcounts, room / layout.clusterSize);
   await file.writeZeroes(offset, room);

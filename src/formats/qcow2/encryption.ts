@@ -43,7 +43,7 @@ export async function openEncryption(context: OpenContext<Qcow2Options>, image: 
   if (noIO) return;
   image.keySecret = keySecretOf(options['encrypt.key-secret']);
   const passphrase = passphraseOf(host, image.keySecret);
-  const crypto = await cryptoOf(host);
+  const crypto = await cryptoOf(host, context.signal);
   if (image.luks === undefined) {
     image.cipher = aesCipher(crypto, passphrase);
     return;

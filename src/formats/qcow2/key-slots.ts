@@ -1,4 +1,5 @@
 /** Passphrases of an encrypted image, given and taken away (Q-AM-5). */
+import type { AmendOptions } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { DEFAULT_ITER_TIME_MS } from '../../crypto/luks-new.ts';
 import { prepareSlots, type SlotChange } from '../../crypto/luks-slots.ts';
@@ -27,12 +28,12 @@ function bad(message: string): BlockError {
 export async function prepareKeySlots(
   image: Qcow2Image,
   options: KeySlotOptions,
-  force: boolean,
+  { force = false, signal }: AmendOptions,
 ): Promise<() => Promise<void>> {
   const { luks: volume, host } = image;
   if (volume === undefined) throw new BlockError('ENOTSUP', 'Only LUKS encryption options can be amended');
   const change = slotChange(image, options);
-  return prepareSlots({ host, crypto: await cryptoOf(host), volume, force }, change);
+  return prepareSlots({ host, crypto: await cryptoOf(host, signal), volume, force }, change);
 }
 
 function slotChange({ host, keySecret }: Qcow2Image, options: KeySlotOptions): SlotChange {

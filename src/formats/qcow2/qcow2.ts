@@ -98,7 +98,8 @@ async function qcow2Node(opened: Qcow2Image, context: OpenContext<Qcow2Options>)
     async activate() {
       try {
         const { shown } = image;
-        image = await openImage(context, writable);
+        // What has aborted the opening since is over.
+        image = await openImage({ ...context, signal: undefined }, writable);
         if (shown !== undefined) await showAgain(image, shown);
       } catch (error) {
         if (!(error instanceof BlockError)) throw error;

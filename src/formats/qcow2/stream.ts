@@ -74,7 +74,7 @@ export async function stream(context: StreamContext<Qcow2CreateOptions>): Promis
   header.l1Entries = l1EntriesFor(layout, plan.size);
   if (header.l1Entries * L1_ENTRY_BYTES > L1_BYTES_MAX) throw new BlockError('EFBIG', 'File too large');
   const { clusterSize } = layout;
-  const encryption = plan.encryption && (await newEncryption(host, plan.encryption));
+  const encryption = plan.encryption && (await newEncryption(host, plan.encryption, context.signal));
   const luks = encryption?.bytes ?? new Uint8Array(0);
   const isOver = options.backing_file !== undefined;
   const rules = { isOver, hasZeroes: plan.version >= 3, whole: plan.preallocation !== 'off' };
