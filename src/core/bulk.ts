@@ -5,10 +5,31 @@ import type { BlockNode } from './node.ts';
 
 /** Where a range is, read as it is stored; undefined where a layer does more than pass on what the file has. */
 export function filePlace(node: BlockNode, offset: number, length: number): FilePlace | undefined {
+  return placeBelow(node, offset, length, () => true);
+}
+
+/**
+ * The same for what is looked at later than now: the range is at this place as long as the file is, and nobody changes it at
+ * the moment. Undefined also where some layer ends within the range.
+ */
+export function lastingPlace(node: BlockNode, offset: number, length: number): FilePlace | undefined {
+  if (givesOutStorage(node)) return undefined;
+  return placeBelow(node, offset, length, ({ impl, tracker }, at) => {
+    return at + length <= impl.length() && (tracker.idle || !tracker.overlaps(at, length, false));
+  });
+}
+
+function placeBelow(
+  node: BlockNode,
+  offset: number,
+  length: number,
+  accepts: (holder: BlockNode, at: number) => boolean,
+): FilePlace | undefined {
   let holder = node;
   let at = offset;
   for (;;) {
     if (holder.drainDepth > 0 || holder.context !== undefined || holder.copyOnRead > 0) return undefined;
+    if (!accepts(holder, at)) return undefined;
     const { impl } = holder;
     if (impl.hostFile !== undefined) return { file: impl.hostFile(), offset: at };
     const place = impl.place?.(at, length);
@@ -21,9 +42,11 @@ export function filePlace(node: BlockNode, offset: number, length: number): File
 
 /** The same for writing in place: a layer that gives out storage wants to know of it. */
 export function writePlace(node: BlockNode, length: number): FilePlace | undefined {
-  const givesOut = (each: BlockNode): boolean =>
-    each.impl.newStorage !== undefined || each.children.some((link) => givesOut(link.node));
-  return givesOut(node) ? undefined : filePlace(node, 0, length);
+  return givesOutStorage(node) ? undefined : filePlace(node, 0, length);
+}
+
+function givesOutStorage({ impl, children }: BlockNode): boolean {
+  return impl.newStorage !== undefined || children.some((link) => givesOutStorage(link.node));
 }
 
 /** Whether writes to a node, and to those below it, may go past it: nobody is told of them, nothing looks at them. */

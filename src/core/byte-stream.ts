@@ -2,6 +2,7 @@
  * A connection as a stream of bytes in both directions: a socket, a MessagePort, a WebSocket. The protocols above know no
  * more of it than this.
  */
+import type { FilePlace } from './host-bulk.ts';
 
 /** What is told of a stream; set by who uses it, before the first turn of the event loop. */
 export interface ByteStreamListener {
@@ -28,6 +29,13 @@ export interface ByteStream {
   write(pieces: readonly Uint8Array[], done: () => void): void;
   /** Sends what the system takes at once; returns how many bytes that is, 0 while earlier ones wait. Absent: none. */
   writeNow?(pieces: readonly Uint8Array[]): number;
+  /**
+   * Whether a range of a file can go out now, without being copied and without waiting for a disk. Absent: never. The file's
+   * pages are sent as they are when the other side takes them.
+   */
+  sendsFile?(place: FilePlace, length: number): boolean;
+  /** Sends what the system takes of it at once, where {@link sendsFile} has just said that it can; returns how many bytes. */
+  sendFileNow?(place: FilePlace, length: number): number;
   /** From now on answers follow requests at once: the stream may look for more as soon as some came, before others do. */
   hasten?(): void;
   /** Sends no more, after what was written. */

@@ -75,6 +75,7 @@ export class NodeFile implements HostFile {
   /** As it was told last, where asking might take waiting. */
   #allocated: number | undefined;
   #bulkWaitsUntil = 0;
+  #countsCache = true;
   #flushError: BlockError | undefined;
   #scratch: Uint8Array | undefined;
   /** The last page of the last write, which waits to be stored and so is still in the cache; -1: none. */
@@ -223,13 +224,13 @@ export class NodeFile implements HostFile {
     const head = offset % PAGE !== 0 && offset - (offset % PAGE) !== this.#dirtyPage;
     const tail = end % PAGE !== 0;
     // One look over all of a short range is quicker than two.
-    if (head && tail && length <= PROBE_MAX) return this.#isCached(offset - 1, length + 2);
-    if (head && !this.#isCached(offset - 1, 1)) return false;
-    return !tail || this.#isCached(end, 1);
+    if (head && tail && length <= PROBE_MAX) return this.#isAtHand(offset - 1, length + 2);
+    if (head && !this.#isAtHand(offset - 1, 1)) return false;
+    return !tail || this.#isAtHand(end, 1);
   }
 
   /** Whether the bytes, at most {@link PROBE_MAX} and 2 more, are in the cache as far as the file has them. */
-  #isCached(offset: number, length: number): boolean {
+  #isAtHand(offset: number, length: number): boolean {
     const inside = Math.min(length, this.#size - offset);
     if (inside <= 0) return true;
     this.#scratch ??= new Uint8Array(PROBE_MAX + 2);
@@ -358,6 +359,15 @@ export class NodeFile implements HostFile {
   /** Whether large writes to {@link bulkFd} had better reserve their storage (see {@link Syscalls.reserve}). */
   get bulkReserves(): boolean {
     return this.#storage.reserve;
+  }
+
+  /** Whether a range can be taken from {@link bulkFd} without waiting for a disk. */
+  isCached(offset: number, length: number): boolean {
+    if (!this.#countsCache || this.bulkFd() < 0 || offset + length > this.#size) return false;
+    const missing = this.#syscalls.uncachedPages(this.#fd, offset, length);
+    // Before Linux 6.5, or for a file of someone else.
+    if (missing < 0) this.#countsCache = false;
+    return missing === 0;
   }
 
   /** Writes any length at once while that is quick, else by way of the pool. False: it failed, and may be written in part. */

@@ -20,17 +20,22 @@ const PROTOTYPES = {
   // These two have no fixed parameters in C; on MACHINES a pointer is passed alike either way.
   fcntl: 'int fcntl(int fd, int command, void *argument)',
   ioctl: 'int ioctl(int fd, ulong request, void *argument)',
+  // Nor has this one, by which calls are made that the C library does not know.
+  syscall: 'int64_t syscall(int64_t number, int64_t fd, void *range, void *result, int64_t flags)',
   statx: 'int statx(int folder, const char *path, int flags, uint mask, uintptr_t result)',
   // In threads of contexts, which are told where the memory is.
   read: 'int64_t read(int fd, uintptr_t target, size_t length)',
   pread: 'int64_t pread(int fd, uintptr_t target, size_t length, int64_t offset)',
   write: 'int64_t write(int fd, uintptr_t source, size_t length)',
   pwrite: 'int64_t pwrite(int fd, uintptr_t source, size_t length, int64_t offset)',
+  getpagesize: 'int getpagesize()',
   _exit: 'void _exit(int status)',
 } as const;
 type CallName = keyof typeof PROTOTYPES;
 
 const RWF_NOWAIT = 8;
+/** The number is the same on all machines. Linux has it since 6.5. */
+const CACHESTAT = 451;
 /** `whence` of lseek: the next offset, at or after the one given, that is stored, or in a hole; -ENXIO: none. */
 const SEEK = { end: 2, data: 3, hole: 4 } as const;
 export type SeekTarget = keyof typeof SEEK;
@@ -70,6 +75,10 @@ export class Syscalls {
   #preadv2: NativeFunction | null | undefined;
   /** One struct iovec for all synchronous calls: base, length. */
   readonly #iovec = new BigUint64Array(2);
+  #pageSize: number | undefined;
+  /** struct cachestat_range: offset, length; struct cachestat: pages in the cache, dirty ones, and more. */
+  readonly #cacheRange = new BigUint64Array(2);
+  readonly #cacheCounts = new BigUint64Array(5);
 
   constructor(notice: (message: string) => void, load: () => Koffi = loadKoffi) {
     this.#notice = notice;
@@ -86,6 +95,17 @@ export class Syscalls {
     this.#iovec[1] = BigInt(target.length);
     const result = preadv2(fd, this.#iovec, 1, offset, RWF_NOWAIT) as number;
     return result < 0 ? -koffi.errno() : result;
+  }
+
+  /** Pages of a range of a file that are not in the host's cache. Those on their way into it count as there. */
+  uncachedPages(fd: number, offset: number, length: number): number {
+    if (length === 0) return 0;
+    this.#pageSize ??= this.#call('getpagesize');
+    const pages = Math.floor((offset + length - 1) / this.#pageSize) - Math.floor(offset / this.#pageSize) + 1;
+    this.#cacheRange[0] = BigInt(offset);
+    this.#cacheRange[1] = BigInt(length);
+    const result = this.#call('syscall', CACHESTAT, fd, this.#cacheRange, this.#cacheCounts, 0);
+    return result < 0 ? result : pages - Number(this.#cacheCounts[0]);
   }
 
   /** Where the memory of `bytes` begins; undefined when that cannot be found out. */

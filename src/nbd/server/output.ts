@@ -3,6 +3,7 @@
  * large data from a pool.
  */
 import type { ByteStream } from '../../core/byte-stream.ts';
+import type { FilePlace } from '../../core/host-bulk.ts';
 
 /** Data up to this many bytes go into the shared buffer, behind their header. */
 export const INLINE_MAX = 32 * 1024;
@@ -17,8 +18,19 @@ const COPY_MAX = 4096;
 
 const NOTHING = new Uint8Array(0);
 
+/** Of a file's bytes that the system had no room for so much is copied at a time; when it has taken that, it has room again. */
+const REST_PIECE = 128 * 1024;
+
 /** Where replies go. */
-export type Sink = Pick<ByteStream, 'write' | 'writeNow'>;
+export type Sink = Pick<ByteStream, 'write' | 'writeNow' | 'sendsFile' | 'sendFileNow' | 'destroy'>;
+
+/** A range of a file whose bytes are to be sent, and the other way to read it, which copies: from `skip` bytes on. */
+export interface FileRange {
+  readonly place: FilePlace;
+  readonly length: number;
+  readNow(skip: number, target: Uint8Array): boolean;
+  read(skip: number, target: Uint8Array): Promise<void>;
+}
 
 /** A shared buffer, given back when nobody needs it. */
 interface Slab {
@@ -65,6 +77,8 @@ export class Output {
   /** Bytes gathered, and bytes handed over that the system has not taken. */
   #gathered = 0;
   #sent = 0;
+  /** A file's bytes are going out; whatever is gathered meanwhile comes behind them. */
+  #sendingFile = false;
 
   /** `drained` is called when the system has taken something later. */
   constructor(sink: Sink, pool: BufferPool, drained: () => void) {
@@ -117,8 +131,26 @@ export class Output {
     if (buffer !== undefined) this.#lent.push(buffer);
   }
 
+  /** Part of a file could not be sent at once, and is waited for. */
+  get sendingFile(): boolean {
+    return this.#sendingFile;
+  }
+
+  /** Whether {@link sendFile} may be used for the range now. */
+  sendsFile(place: FilePlace, length: number): boolean {
+    return this.#sent === 0 && !this.#sendingFile && this.#sink.sendsFile?.(place, length) === true;
+  }
+
+  /** Sends what is gathered, and behind it bytes of a file. Undefined: they are sent; else resolves when they are. */
+  sendFile(range: FileRange): Promise<void> | undefined {
+    this.flush();
+    const taken = this.#sent === 0 ? (this.#sink.sendFileNow?.(range.place, range.length) ?? 0) : 0;
+    return taken === range.length ? undefined : this.#sendRest(range, taken);
+  }
+
   /** Hands everything over. */
   flush(): void {
+    if (this.#sendingFile) return;
     this.#closePiece();
     if (this.#pieces.length === 0) return;
     const [pieces, lent, slabs, bytes] = [this.#pieces, this.#lent, this.#slabs, this.#gathered];
@@ -137,6 +169,34 @@ export class Output {
       this.#release(lent, slabs);
       this.#drained();
     });
+  }
+
+  async #sendRest(range: FileRange, taken: number): Promise<void> {
+    const { place, length } = range;
+    const waiting = length - taken;
+    this.#sendingFile = true;
+    this.#sent += waiting;
+    try {
+      for (let at = taken; at < length; ) {
+        const lent = this.#pool.take(Math.min(REST_PIECE, length - at));
+        const data = lent.subarray(0, Math.min(REST_PIECE, length - at));
+        if (!range.readNow(at, data)) await range.read(at, data);
+        await new Promise<void>((resolve) => this.#sink.write([data], resolve));
+        this.#pool.give(lent);
+        at += data.length;
+        const next = { file: place.file, offset: place.offset + at };
+        if (at < length && this.#sink.sendsFile?.(next, length - at)) {
+          at += this.#sink.sendFileNow?.(next, length - at) ?? 0;
+        }
+      }
+    } catch {
+      // The head of the reply is out, and no other bytes may follow it.
+      this.#sink.destroy();
+    }
+    this.#sendingFile = false;
+    this.#sent -= waiting;
+    this.flush();
+    this.#drained();
   }
 
   #newSlab(): void {

@@ -1,4 +1,5 @@
 /** READ: at once where nothing needs waiting for; holes without their zeroes; what was read before a failure (N-41, N-50 to N-54). */
+import { lastingPlace } from '../../core/bulk.ts';
 import type { Disk } from '../../core/disk.ts';
 import { BlockError, codeOf, errorText } from '../../core/errors.ts';
 import type { BlockNode } from '../../core/node.ts';
@@ -13,6 +14,9 @@ const HOLES_MIN = 64 * 1024;
 const SECTOR = 512;
 /** Longer reads are copied by the host's threads, where there are others to be sent meanwhile. */
 const ALONE_MAX = 128 * 1024;
+
+/** Reads of at least so much go out without being copied, where they can. */
+export const SEND_FILE_MIN = 128 * 1024;
 
 export interface ReadContext {
   readonly disk: Disk;
@@ -40,6 +44,7 @@ export function readRequest(
       return;
     }
   }
+  if (now && length >= SEND_FILE_MIN && sendFromFile(context, request, at)) return;
   if (now && length <= INLINE_MAX) {
     if (disk.tryReadNow(at, replies.reserveRead(length))) {
       replies.filledRead(request, request.offset);
@@ -63,6 +68,20 @@ export function readRequest(
     }
     replies.data(request, request.offset, data, { lent, done: true });
   });
+}
+
+function sendFromFile({ disk, replies, inFlight }: ReadContext, request: Request, at: number): boolean {
+  const { length } = request;
+  const place = disk.maySkipRequests ? lastingPlace(disk.node, at, length) : undefined;
+  if (place === undefined || !replies.sendsFile(place, length)) return false;
+  const rest = replies.fileData(request, {
+    place,
+    length,
+    readNow: (skip, target) => disk.tryReadNow(at + skip, target),
+    read: (skip, target) => disk.read(at + skip, target).then(() => {}),
+  });
+  if (rest !== undefined) inFlight.run(length, () => rest);
+  return true;
 }
 
 /**

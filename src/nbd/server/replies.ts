@@ -1,6 +1,7 @@
 /** Replies in the style that was agreed on: simple, structured or with extended headers (N-50 to N-55). */
 
 import { setU64, viewOf } from '../../bytes/big-endian.ts';
+import type { FilePlace } from '../../core/host-bulk.ts';
 import { ChunkType, STRING_MAX } from '../protocol.ts';
 import {
   CHUNK_BYTES,
@@ -12,7 +13,7 @@ import {
   SIMPLE_REPLY_BYTES,
 } from '../wire.ts';
 import type { Negotiated } from './handshake.ts';
-import type { Output } from './output.ts';
+import type { FileRange, Output } from './output.ts';
 
 export class Replies {
   readonly structured: boolean;
@@ -90,6 +91,18 @@ export class Replies {
     const at = this.#output.reserve(this.#readHeadBytes);
     this.#putReadHead(at, request, offset, { length: data.length, done });
     this.#output.add(data, lent);
+  }
+
+  /** Whether data of a file can be sent now without being copied. */
+  sendsFile(place: FilePlace, length: number): boolean {
+    return this.#output.sendsFile(place, length);
+  }
+
+  /** All of a read's data, from a file, where {@link sendsFile} says so. Undefined: sent; else resolves when they are. */
+  fileData(request: Request, range: FileRange): Promise<void> | undefined {
+    const at = this.#output.reserve(this.#readHeadBytes);
+    this.#putReadHead(at, request, request.offset, { length: range.length, done: true });
+    return this.#output.sendFile(range);
   }
 
   hole(request: Request, offset: number, length: number, done: boolean): void {

@@ -12,7 +12,7 @@ import { checkRequest, type Refusal } from './check-request.ts';
 import type { Negotiated } from './handshake.ts';
 import { InFlight } from './in-flight.ts';
 import { type BufferPool, Output, type Sink } from './output.ts';
-import { messageOf, type ReadContext, readRequest } from './reads.ts';
+import { messageOf, type ReadContext, readRequest, SEND_FILE_MIN } from './reads.ts';
 import { Replies } from './replies.ts';
 import { type ChosenContext, statusChunks } from './status.ts';
 import { parseStatusPayload } from './status-payload.ts';
@@ -159,8 +159,10 @@ export class Transmission {
     if (request === undefined) return 'broken';
     if (request.command === Command.disconnect) return 'disconnect';
     const bytes = request.command === Command.read || request.command === Command.write ? request.length : 0;
+    // A large read waits while the system takes no more: then it need not be copied either.
+    const waits = this.#output.sendingFile && request.command === Command.read && bytes >= SEND_FILE_MIN;
     // What is longer than allowed is refused and holds nothing.
-    if (this.#output.waiting >= UNSENT_MAX || !this.#inFlight.hasRoomFor(bytes > PAYLOAD_MAX ? 0 : bytes)) {
+    if (waits || this.#output.waiting >= UNSENT_MAX || !this.#inFlight.hasRoomFor(bytes > PAYLOAD_MAX ? 0 : bytes)) {
       this.#full = true;
       return 'full';
     }
@@ -320,7 +322,7 @@ export class Transmission {
   }
 
   #resumeIfFull(): void {
-    if (!this.#full || this.#output.waiting >= UNSENT_MAX) return;
+    if (!this.#full || this.#output.sendingFile || this.#output.waiting >= UNSENT_MAX) return;
     this.#full = false;
     this.#options.resume();
   }

@@ -4,6 +4,8 @@
  */
 import type { Socket } from 'node:net';
 import type { ByteStreamListener } from '../../core/byte-stream.ts';
+import type { FilePlace } from '../../core/host-bulk.ts';
+import { NodeFile } from '../file.ts';
 import type { SocketCalls } from './socket-calls.ts';
 
 const BUFFER_BYTES = 64 * 1024;
@@ -44,6 +46,18 @@ export class Haste {
   send(pieces: readonly Uint8Array[]): number {
     const { writable, writableLength } = this.#socket;
     return writable && writableLength === 0 ? Math.max(0, this.#calls.send(this.#fd, pieces)) : 0;
+  }
+
+  /** Whether a range of a file can be sent at once. */
+  sendsFile({ file, offset }: FilePlace, length: number): boolean {
+    const { writable, writableLength } = this.#socket;
+    return writable && writableLength === 0 && file instanceof NodeFile && file.isCached(offset, length);
+  }
+
+  /** Bytes of the file sent. */
+  sendFile({ file, offset }: FilePlace, length: number): number {
+    if (!(file instanceof NodeFile)) return 0;
+    return Math.max(0, this.#calls.sendFile(this.#fd, file.bulkFd(), offset, length));
   }
 
   /** Hands over `first`, which came by the event loop, and what there is besides. */

@@ -15,6 +15,8 @@ export interface SocketCalls {
   send(fd: number, pieces: readonly Uint8Array[]): number;
   /** 0: the other side has ended. */
   receive(fd: number, target: Uint8Array): number;
+  /** Sends bytes of a file, which are not copied. */
+  sendFile(fd: number, file: number, offset: number, length: number): number;
   /** Lets a unix socket hold several large answers: by itself not even one of 256 KiB fits, and both sides take turns at sleeping. */
   enlarge(fd: number): void;
 }
@@ -38,6 +40,8 @@ function bind(koffi: Koffi): SocketCalls {
   const send = library.func('int64_t send(int fd, void *data, size_t length, int flags)');
   const receive = library.func('int64_t recv(int fd, void *target, size_t length, int flags)');
   const setOption = library.func('int setsockopt(int fd, int level, int name, void *value, uint length)');
+  const sendFile = library.func('int64_t sendfile(int fd, int file, void *offset, size_t length)');
+  const fileOffset = new BigInt64Array(1);
   const sendMessage = gathering(koffi, library.func('int64_t sendmsg(int fd, void *message, int flags)'));
   return {
     send(fd, pieces) {
@@ -46,6 +50,10 @@ function bind(koffi: Koffi): SocketCalls {
       return Number(send(fd, first, first.length, MSG_DONTWAIT | MSG_NOSIGNAL));
     },
     receive: (fd, target) => Number(receive(fd, target, target.length, MSG_DONTWAIT)),
+    sendFile(fd, file, offset, length) {
+      fileOffset[0] = BigInt(offset);
+      return Number(sendFile(fd, file, fileOffset, length));
+    },
     enlarge: (fd) => void setOption(fd, SOL_SOCKET, SO_SNDBUF, Int32Array.of(SEND_BUFFER), 4),
   };
 }

@@ -44,6 +44,8 @@ export function socketStream(socket: Socket, peer: string): ByteStream {
       if (last > 0) socket.uncork();
     },
     writeNow: (pieces) => haste?.send(pieces) ?? 0,
+    sendsFile: (place, length) => haste?.sendsFile(place, length) ?? false,
+    sendFileNow: (place, length) => haste?.sendFile(place, length) ?? 0,
     hasten() {
       const calls = socketCalls();
       const fd = descriptorOf(socket);
