@@ -51,8 +51,13 @@ export interface CheckOptions {
   finding(line: string): void;
   /** The same for what the programs of QEMU do not tell: who shares storage with whom, what compressed data cannot be read. */
   detail?(line: string): void;
-  /** Bytes that counters may take, where an image is only looked at: what they do not hold is counted in further passes. Default 64 MiB. */
+  /** Decompresses every compressed cluster, of snapshots too; those that do not decompress are corruptions that nothing mends. Default false. */
+  readonly decompress?: boolean;
+  /** Under `all`: what names storage past the end of the file reads as zeroes from then on. Default false: it is told, and left. */
+  readonly zeroBeyondEnd?: boolean;
+  /** Bytes that counters may take: what they do not hold is counted in further passes. Default 64 MiB. */
   readonly memory?: number;
+  readonly progress?: Progress;
   readonly signal?: AbortSignal;
 }
 

@@ -29,6 +29,7 @@ import type { Host, HostContext, HostFile } from './host.ts';
 import type { NewStorage } from './new-storage.ts';
 import type { AnySchema, OptionTree, SchemaOf } from './options.ts';
 import type { ChildRole, Permissions } from './permissions.ts';
+import type { Rehearsal } from './rehearsal.ts';
 
 export type * from './driver-creation.ts';
 export type * from './driver-ranges.ts';
@@ -178,6 +179,11 @@ export interface DriverNode {
   /** Undefined: nothing is known. */
   info?(): DriverInfo | undefined;
   check?(options: CheckOptions): Promise<CheckReport>;
+  /**
+   * Opens the image once more, over files that only keep in memory what is written, so that a repair is seen without
+   * being made. The result is checked, flushed and closed. Presence says that the format has repairs.
+   */
+  rehearse?(files: Rehearsal): Promise<DriverNode>;
   /** Rewrites the image so that unused storage is given back, in place and crash-safe. */
   compact?(options: CompactOptions): Promise<void>;
   /** Whether a new image of this kind reads as zeroes where nothing was written (BL-INFO-3). Default no. */

@@ -54,6 +54,29 @@ describe('a check (T-CHECK-3, BL-CHECK-1)', () => {
     expect((await checked(made, 'none')).report).toMatchObject({ corruptions: 0, leaks: 0 });
   });
 
+  test('that only plans a repair writes nothing, and tells what is wrong and what would be left (Q-CHK-6)', async () => {
+    const made = await damaged((header) => header.setUint32(BLOCKS_ALLOCATED, 1, true));
+    await withDisk(made.graph, PATH, { format: 'vdi', writable: true }, (disk) => disk.discard(0, 2 * MIB));
+    const before = made.host.contents(PATH).slice();
+    const found = await checked(made, 'none');
+    const progress: number[] = [];
+    const options = {
+      repair: 'all',
+      plan: true,
+      progress: (done: number, total: number) => progress.push(done / total),
+    } as const;
+    const plan = await withDisk(made.graph, PATH, { format: 'vdi', checkOnly: true }, (disk) =>
+      checkDisk(disk, options),
+    );
+    expect(same(made.host.contents(PATH), before)).toBe(true);
+    expect(plan.report).toEqual(found.report);
+    expect(plan.planned).toMatchObject({ leaks: found.report.leaks, corruptions: found.report.corruptions });
+    expect(plan.planned?.left).toMatchObject({ leaks: 0, corruptions: 0 });
+    expect([progress[0], progress.at(-1)]).toEqual([0, 1]);
+    const { repaired, report } = await checked(made, 'all');
+    expect([{ ...repaired, left: report }]).toEqual([plan.planned]);
+  });
+
   test('of a format that has none is not supported', async () => {
     const { graph, host } = world();
     host.put(PATH, MIB);

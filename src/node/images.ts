@@ -182,8 +182,9 @@ function infoOf(disk: Disk): ImageInfo {
 
 /** Looks for damage, and repairs it if asked. */
 export async function check(source: Source, options: CheckDiskOptions & SourceFormat = {}): Promise<CheckResult> {
-  const { format, signal, repair = 'none' } = options;
-  await using disk = await open(source, { format, signal, writable: repair !== 'none', checkOnly: true });
+  const { format, signal, repair = 'none', plan = false } = options;
+  const writable = repair !== 'none' && !plan;
+  await using disk = await open(source, { format, signal, writable, checkOnly: true });
   return await checkDisk(disk, options);
 }
 

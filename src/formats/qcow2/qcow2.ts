@@ -74,6 +74,7 @@ async function qcow2Node(opened: Qcow2Image, context: OpenContext<Qcow2Options>)
     truncate: (length, options) => resize(image, length, options),
     info: () => info(image),
     check: (options) => check(image, options),
+    rehearse: (files) => openQcow2(files.context(context)),
     compact: (options) => compact(image, options),
     zeroInit: () => zeroInit(image),
     backing: () => backingOf(image),

@@ -13,6 +13,9 @@ const TOLD = 10_000;
 
 export async function check(image: VdiImage, options: CheckOptions): Promise<CheckReport> {
   const mending = options.repair !== 'none';
+  const total = image.map.length * image.blockSize;
+  options.progress?.(0, total);
+  options.signal?.throwIfAborted();
   const found = await look(image, options);
   const report: CheckReport = {
     corruptions: corruptions(found),
@@ -26,6 +29,7 @@ export async function check(image: VdiImage, options: CheckOptions): Promise<Che
     imageEndOffset: image.startOf(Math.max(image.slots.end, Math.min(image.countOnDisk, image.map.length))),
   };
   if (mending && report.corruptions + report.leaks > 0) await repair(image, found, options, report);
+  options.progress?.(total, total);
   return report;
 }
 

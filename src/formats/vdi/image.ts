@@ -28,6 +28,8 @@ export interface ImageParts {
   eventsHeard(): boolean;
   /** Why an image that should have a parent has none. */
   readonly orphaned: string | undefined;
+  /** Opened to see what a repair would do: nobody will read what it copies. */
+  readonly rehearsing: boolean;
 }
 
 export class VdiImage {
@@ -47,6 +49,7 @@ export class VdiImage {
   readonly eventsHeard: () => boolean;
   /** Why that one is missing, when it is and its data may not be taken for zeroes. */
   orphaned: string | undefined;
+  readonly rehearsing: boolean;
   map: Uint32Array;
   /** Entries below name slots that are whole in the file. */
   readable = 0;
@@ -95,6 +98,7 @@ export class VdiImage {
     this.event = parts.event;
     this.eventsHeard = parts.eventsHeard;
     this.orphaned = parts.orphaned;
+    this.rehearsing = parts.rehearsing;
     this.#base = header.dataOffset + header.blockExtra;
     this.#length = usableSize(header);
     this.rescan();

@@ -67,11 +67,15 @@ async function copyBatch(image: VdiImage, batch: readonly Move[], moved: (() => 
   }
 }
 
-/** The block with its extra bytes. */
+/** The block with its extra bytes. In a rehearsal only the file's length changes. */
 async function copySlot(image: VdiImage, { block, to }: Move): Promise<void> {
   const { file, stride } = image;
   const from = image.startOf(image.entry(block));
   const target = image.startOf(to);
+  if (image.rehearsing) {
+    if (file.length() < target + stride) await file.truncate(target + stride);
+    return;
+  }
   const buffer = new Uint8Array(Math.min(stride, COPY_BYTES));
   for (let at = 0; at < stride; at += buffer.length) {
     const piece = buffer.subarray(0, Math.min(buffer.length, stride - at));

@@ -4,7 +4,7 @@ import { slotsHeld } from './damage.ts';
 import { type Findings, lookAtMap, noFindings } from './findings.ts';
 import type { VdiImage } from './image.ts';
 import { UNALLOCATED } from './map.ts';
-import { closeGaps, moveBlocks } from './move.ts';
+import { closeGaps, type MoveOptions, moveBlocks } from './move.ts';
 import { SECTOR } from './validate.ts';
 import { alone, shrinkFile, writeBack } from './write-back.ts';
 
@@ -20,24 +20,34 @@ export async function repair(
 ): Promise<void> {
   const entriesWrong = found.tooLarge.length + found.beyondEnd.length + found.shared.length > 0;
   if (entriesWrong && options.repair !== 'all') return;
+  const steps = { signal: options.signal, moved: stepsOf(image, options) };
   await alone(image, async () => {
     image.touch();
-    if (entriesWrong) await mendEntries(image, found, options);
+    if (entriesWrong) await mendEntries(image, found, options, steps);
     if (found.geometryWrong) mendGeometry(image, options);
+    if (found.countWrong) options.detail?.('Repairing the count of allocated blocks');
     image.headerDirty = true;
     await writeBack(image);
-    await closeGaps(image, { signal: options.signal });
+    await closeGaps(image, steps);
     await shrinkFile(image);
     await image.file.flush();
   });
+  if (report.leaks > 0) options.detail?.(`Repairing leaks: the file ends at ${image.file.length()}`);
   report.corruptionsFixed = report.corruptions;
   report.leaksFixed = report.leaks;
   report.corruptions = 0;
   report.leaks = 0;
 }
 
+/** Told of each block that is moved: the image is done when all that are stored have been. */
+function stepsOf(image: VdiImage, { progress }: CheckOptions): () => void {
+  const total = image.map.length * image.blockSize;
+  let moved = 0;
+  return () => progress?.(Math.min(total, ++moved * image.blockSize), total);
+}
+
 /** Afterwards the map is sound, and durable. A crash on the way leaves no more wrong than there was. */
-async function mendEntries(image: VdiImage, found: Findings, options: CheckOptions): Promise<void> {
+async function mendEntries(image: VdiImage, found: Findings, options: CheckOptions, steps: MoveOptions): Promise<void> {
   const { tooLarge, beyondEnd, shared } = (await completeLastSlot(image, found, options)) ? lookAgain(image) : found;
   const copies = [...shared];
   for (const block of shared) {
@@ -57,7 +67,7 @@ async function mendEntries(image: VdiImage, found: Findings, options: CheckOptio
   // Durable before the places they named are used for something else.
   await writeBack(image);
   const moves = copies.map((block) => ({ block, to: image.slots.takeAny() }));
-  await moveBlocks(image, moves, { signal: options.signal, keepSources: true });
+  await moveBlocks(image, moves, { ...steps, keepSources: true });
   image.rescan();
 }
 

@@ -71,10 +71,11 @@ export const vdi = defineFormat<VdiOptions, VdiCreateOptions>({
   measure,
   stream,
   migratable: false,
-  open: openVdi,
+  open: (context) => openVdi(context),
 });
 
-async function openVdi(context: OpenContext<VdiOptions>): Promise<DriverNode> {
+/** `rehearsing`: what is written to its files is not kept by anyone. */
+async function openVdi(context: OpenContext<VdiOptions>, rehearsing = false): Promise<DriverNode> {
   const { file, host, node, event, eventsHeard } = context;
   const headerBytes = new Uint8Array(HEADER_BYTES);
   await file.read(0, headerBytes);
@@ -101,9 +102,13 @@ async function openVdi(context: OpenContext<VdiOptions>): Promise<DriverNode> {
     event,
     eventsHeard,
     orphaned,
+    rehearsing,
   });
   if (context.writable && !readOnly && context.options.upgrade) upgrade(image);
-  return vdiNode(image, readOnly, () => context.childInfo('backing'), reference);
+  return {
+    ...vdiNode(image, readOnly, () => context.childInfo('backing'), reference),
+    rehearse: (files) => openVdi(files.context(context), true),
+  };
 }
 
 interface RecordedParent {
