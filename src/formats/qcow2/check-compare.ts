@@ -1,4 +1,5 @@
 /** Comparing counts as stored with references as counted, and correcting them (Q-CHK-2, Q-CHK-4). */
+import type { CheckReport } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import type { Walk } from './check-walk.ts';
 
@@ -10,21 +11,27 @@ export interface CountFixes {
   readonly errors: boolean;
 }
 
-/** Tells every difference, and corrects what may be. Resolves with the cluster behind the last that is used or counted. */
-export async function compareCounts(walk: Walk, fixes: CountFixes): Promise<number> {
+export const NO_FIXES: CountFixes = { leaks: false, errors: false };
+
+/**
+ * Tells every difference in the range of the references, and corrects what may be; `report` counts them. Resolves with the
+ * cluster behind the last that is used or counted.
+ */
+export async function compareCounts(walk: Walk, fixes: CountFixes, report: CheckReport): Promise<number> {
   const { image, references } = walk;
   const { refcounts, layout } = image;
   const { refcountsPerBlock } = layout;
   let usedEnd = 0;
   for (let cluster = references.from; cluster < references.to; ) {
     walk.signal?.throwIfAborted();
+    walk.step(layout.clusterSize);
     const index = refcounts.blockIndex(cluster);
     const stop = Math.min(references.to, (index + 1) * refcountsPerBlock);
     const block = await readableBlock(walk, index);
     const first = index * refcountsPerBlock;
     for (; block === UNREADABLE && cluster < stop; cluster++) {
-      walk.tell(`Can't get refcount for cluster ${cluster}: Input/output error`);
-      walk.report.checkErrors++;
+      walk.inRange.tell(`Can't get refcount for cluster ${cluster}: Input/output error`);
+      report.checkErrors++;
     }
     for (; cluster < stop; cluster++) {
       const stored = block instanceof DataView ? refcounts.width.get(block, cluster - first) : 0;
@@ -32,7 +39,7 @@ export async function compareCounts(walk: Walk, fixes: CountFixes): Promise<numb
       if (stored > 0 || counted > 0) usedEnd = cluster + 1;
       if (stored === counted) continue;
       const text = block instanceof DataView && stored > EXACT_MAX ? block.getBigUint64((cluster - first) * 8) : stored;
-      await differ(walk, fixes, { cluster, stored, counted, text: String(text) });
+      await differ(walk, fixes, report, { cluster, stored, counted, text: String(text) });
     }
   }
   return Math.max(1, usedEnd);
@@ -69,14 +76,19 @@ interface Difference {
   readonly text: string;
 }
 
-async function differ(walk: Walk, fixes: CountFixes, { cluster, stored, counted, text }: Difference): Promise<void> {
-  const { image, report } = walk;
+async function differ(
+  walk: Walk,
+  fixes: CountFixes,
+  report: CheckReport,
+  { cluster, stored, counted, text }: Difference,
+): Promise<void> {
+  const { image } = walk;
   const { clusterSize } = image.layout;
   const isLeak = stored > counted;
   if (stored === 0) walk.rebuild = true;
   const fixing = isLeak ? fixes.leaks : fixes.errors;
   const what = fixing ? 'Repairing' : isLeak ? 'Leaked' : 'ERROR';
-  walk.tell(`${what} cluster ${cluster} refcount=${text} reference=${counted}`);
+  walk.inRange.tell(`${what} cluster ${cluster} refcount=${text} reference=${counted}`);
   if (fixing) {
     await image.refcounts.change(cluster * clusterSize, clusterSize, counted - stored);
     if (isLeak) report.leaksFixed++;

@@ -20,6 +20,7 @@ export async function checkCopied(walk: Walk, fixing: boolean): Promise<void> {
     const l2 = offsetOf(high, low);
     if (l2 === 0) continue;
     walk.signal?.throwIfAborted();
+    walk.step(clusterSize);
     const cluster = Math.floor(l2 / clusterSize);
     const counts = await countsAround(walk, cluster);
     const count = counts.get(cluster - counts.from);

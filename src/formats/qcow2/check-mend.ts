@@ -1,30 +1,37 @@
 /** What is mended in tables before references are counted: bits that must be zero, storage that cannot be (Q-CHK-4, Q-CHK-6). */
 import { viewOf } from '../../bytes/big-endian.ts';
-import type { CheckOptions, CheckReport } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
+import type { CheckRun } from './check-passes.ts';
+import { nameOf } from './check-walk.ts';
 import type { Qcow2Image } from './image.ts';
 import { L1_ENTRY_BYTES } from './l1-table.ts';
 import { L1_BYTES_MAX } from './layout.ts';
 import { writeMetadata } from './metadata-io.ts';
 import { MetadataClass } from './overlap.ts';
-import { clusterKind, entryHex, isCompressed, Kind, l1Reserved, l2Reserved, offsetOf } from './tables.ts';
+import {
+  clusterKind,
+  compressedPlace,
+  entryHex,
+  type HostOffset,
+  isCompressed,
+  Kind,
+  l1Reserved,
+  l2Reserved,
+  offsetOf,
+} from './tables.ts';
 
 /** High and low words of entries without the bits that must be zero. */
 const L1_KEPT = [0x80ffffff, 0xfffffe00] as const;
 const L2_KEPT = [0xc0ffffff, 0xfffffe01] as const;
 
-interface Mending {
-  readonly image: Qcow2Image;
-  readonly report: CheckReport;
-  readonly options: CheckOptions;
-}
-
 /** Tells of each. What cannot be read is left as it is. Throws BlockError when one cannot be written. */
-export async function mendTables(image: Qcow2Image, report: CheckReport, options: CheckOptions): Promise<void> {
-  const mending = { image, report, options };
+export async function mendTables(run: CheckRun): Promise<void> {
+  const { image, report } = run;
   const { clusterSize } = image.layout;
-  await mendL1(mending, image.l1.offset, image.l1.bytes, MetadataClass.activeL1);
-  for (const { l1Offset, l1Entries } of image.snapshots) {
+  await mendL1({ ...run, whose: '' }, image.l1.offset, image.l1.bytes, MetadataClass.activeL1);
+  for (const snapshot of image.snapshots) {
+    const { l1Offset, l1Entries } = snapshot;
+    const mending = { ...run, whose: ` of ${nameOf(snapshot)}` };
     const [offset, length] = [Number(l1Offset), l1Entries * L1_ENTRY_BYTES];
     const isThere = offset % clusterSize === 0 && offset + length <= image.file.length();
     if (!isThere || length > L1_BYTES_MAX) continue;
@@ -33,6 +40,11 @@ export async function mendTables(image: Qcow2Image, report: CheckReport, options
     await mendL1(mending, offset, bytes, MetadataClass.inactiveL1);
   }
   if (report.corruptionsFixed > 0) await image.file.flush();
+}
+
+interface Mending extends CheckRun {
+  /** Which snapshot's tables these are; empty for the disk. */
+  readonly whose: string;
 }
 
 /** False: it cannot be read, which is told. */
@@ -54,8 +66,8 @@ function tell({ report, options }: Mending, line: string): void {
 }
 
 async function mendL1(mending: Mending, offset: number, bytes: Uint8Array, ownClass: number): Promise<void> {
-  const { image, options } = mending;
-  const { clusterSize } = image.layout;
+  const { image, options, step } = mending;
+  const { clusterSize, l2Reach } = image.layout;
   const view = viewOf(bytes);
   const table = new Uint8Array(bytes.length === 0 ? 0 : clusterSize);
   for (let at = 0; at < bytes.length; at += L1_ENTRY_BYTES) {
@@ -68,16 +80,51 @@ async function mendL1(mending: Mending, offset: number, bytes: Uint8Array, ownCl
       await writeMetadata(image, ownClass, offset + at, bytes.slice(at, at + L1_ENTRY_BYTES));
     }
     const l2 = offsetOf(high, low);
+    const guest = (at / L1_ENTRY_BYTES) * l2Reach;
+    if (isBeyond(image, l2, clusterSize) && mayZero(mending, guest, l2, false)) {
+      view.setUint32(at, 0);
+      view.setUint32(at + 4, 0);
+      image.metadata.remove(MetadataClass.activeL2 | MetadataClass.inactiveL2, l2, clusterSize);
+      await writeMetadata(image, ownClass, offset + at, bytes.slice(at, at + L1_ENTRY_BYTES));
+    }
     if (l2 === 0 || l2 % clusterSize !== 0 || l2 + clusterSize > image.file.length()) continue;
     options.signal?.throwIfAborted();
-    if (!(await readTable(mending, l2, table)) || !mendL2(mending, table)) continue;
+    step(clusterSize);
+    if (!(await readTable(mending, l2, table)) || !mendL2(mending, table, guest)) continue;
     for (let byte = 0; byte < clusterSize; byte += image.l2.entryBytes) image.l2.drop(l2 + byte);
     await writeMetadata(image, MetadataClass.activeL2 | MetadataClass.inactiveL2, l2, table);
   }
 }
 
-/** Whether anything had to be. */
-function mendL2(mending: Mending, table: Uint8Array): boolean {
+/** Nothing of it is in the file, or less than could be of its last cluster (Q-CHK-3). */
+function isBeyond({ layout, file }: Qcow2Image, offset: HostOffset, length: number): boolean {
+  const { clusterSize } = layout;
+  const end = Math.ceil(file.length() / clusterSize);
+  if (offset === 0) return false;
+  const start = Math.floor(offset / clusterSize) * clusterSize;
+  return start >= file.length() || Math.floor((offset + length - 1) / clusterSize) > end;
+}
+
+/**
+ * Whether storage past the end of the file is to be given up, which is told. Only on demand: the rest of the file may turn
+ * up. `asZeroes`: the entry can say that there are zeroes; else nothing may show through from below.
+ */
+function mayZero(mending: Mending, guest: number, offset: HostOffset, asZeroes: boolean): boolean {
+  const { image, options, whose } = mending;
+  if (options.zeroBeyondEnd !== true) return false;
+  const [at, host] = [`guest offset 0x${guest.toString(16)}${whose}`, `host offset 0x${offset.toString(16)}`];
+  if (!asZeroes && image.hasBacking) {
+    options.detail?.(
+      `${at} is left with what is past the end of the file at ${host}: else the backing file would show there`,
+    );
+    return false;
+  }
+  tell(mending, `${at}: ${host} is past the end of the file, so it reads as zeroes now`);
+  return true;
+}
+
+/** Whether anything had to be. `guest`: offset of its first cluster. */
+function mendL2(mending: Mending, table: Uint8Array, guest: number): boolean {
   const { clusterSize, entryBytes, extended, hasDataFile } = mending.image.layout;
   const view = viewOf(table);
   const inCluster = clusterSize - 1;
@@ -85,6 +132,10 @@ function mendL2(mending: Mending, table: Uint8Array): boolean {
   for (let at = 0; at < table.length; at += entryBytes) {
     let high = view.getUint32(at);
     let low = view.getUint32(at + 4);
+    if (mending.options.zeroBeyondEnd === true && zeroBeyond(mending, view, at, guest)) {
+      changed = true;
+      continue;
+    }
     if ((high & 0x7f000000) === 0 && (low & inCluster) === 0) continue;
     if (isCompressed(high)) continue;
     if (l2Reserved(high, low)) {
@@ -107,4 +158,25 @@ function mendL2(mending: Mending, table: Uint8Array): boolean {
     view.setUint32(at + 4, low >>> 0);
   }
   return changed;
+}
+
+/** Whether the entry has been made one of zeroes, as what it names is not there. */
+function zeroBeyond(mending: Mending, view: DataView, at: number, first: number): boolean {
+  const { image } = mending;
+  const { clusterSize, clusterBits, entryBytes, extended, hasDataFile, version } = image.layout;
+  const [high, low] = [view.getUint32(at), view.getUint32(at + 4)];
+  const isPacked = isCompressed(high);
+  if (hasDataFile || (high === 0 && low === 0)) return false;
+  const { offset, length } = isPacked
+    ? compressedPlace(high, low, clusterBits)
+    : { offset: offsetOf(high, low), length: clusterSize };
+  const guest = first + (at / entryBytes) * clusterSize;
+  if (!isBeyond(image, offset, length) || !mayZero(mending, guest, offset, version >= 3)) return false;
+  view.setUint32(at, 0);
+  view.setUint32(at + 4, version >= 3 && !extended ? 1 : 0);
+  if (extended) {
+    view.setUint32(at + 8, 0xffffffff);
+    view.setUint32(at + 12, 0);
+  }
+  return true;
 }

@@ -5,6 +5,7 @@ import type { CheckReport } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { walkBitmaps } from './bitmaps/check.ts';
 import { encryptionRange } from './check-ranges.ts';
+import type { Step } from './check-steps.ts';
 import type { Qcow2Image } from './image.ts';
 import { L1_ENTRY_BYTES } from './l1-table.ts';
 import { L1_BYTES_MAX } from './layout.ts';
@@ -27,19 +28,22 @@ export interface Walk {
   readonly image: Qcow2Image;
   readonly references: ReferenceCounts;
   readonly report: CheckReport;
+  /** The same for what is found in the range of the references only: in each of several passes something else. */
+  readonly inRange: { readonly report: CheckReport; tell(line: string): void };
   /** Unaligned preallocated clusters are made plain zeroes, and blocks outside are told as repaired. */
   readonly repairing: boolean;
   readonly signal: AbortSignal | undefined;
   tell(line: string): void;
   /** The same for what qemu-img does not tell. */
   detail(line: string): void;
+  readonly step: Step;
   /** The refcount structure can only be built anew. */
   rebuild: boolean;
   /** Something is used more often than it may be, so that it is worth a look at what (Q-CHK-6). */
   doubtful: boolean;
   /** Entries of the active tables that name storage without saying that it is theirs alone. */
   uncopied: number;
-  /** Clusters that compressed data were seen in, as bits; made when there are such. */
+  /** Clusters of the range that compressed data were seen in, as bits; made when there are such. */
   packed: Uint8Array | undefined;
 }
 
@@ -97,8 +101,8 @@ function pastEnd(walk: Walk, offset: string, length: string): void {
 /** More uses than a count can hold. */
 function overflow(walk: Walk, cluster: number): void {
   walk.references.undo(cluster);
-  corrupt(walk, `ERROR: overflow cluster offset=0x${(cluster * walk.image.layout.clusterSize).toString(16)}`);
-  walk.tell(
+  corruptInRange(walk, `ERROR: overflow cluster offset=0x${(cluster * walk.image.layout.clusterSize).toString(16)}`);
+  walk.inRange.tell(
     'Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a clean copy if the image cannot be opened for writing',
   );
 }
@@ -109,12 +113,17 @@ interface L1 {
   readonly bytes: Uint8Array;
 }
 
+/** As messages name it. */
+export function nameOf({ id, name }: Snapshot): string {
+  const text = new TextDecoder();
+  return `snapshot ${text.decode(id)} (${text.decode(name)})`;
+}
+
 async function walkSnapshot(walk: Walk, snapshot: Snapshot): Promise<void> {
   const { image } = walk;
   const { clusterSize } = image.layout;
   const { l1Offset, l1Entries: entries } = snapshot;
-  const text = new TextDecoder();
-  const name = `ERROR snapshot ${text.decode(snapshot.id)} (${text.decode(snapshot.name)})`;
+  const name = `ERROR ${nameOf(snapshot)}`;
   if (BigInt(l1Offset) % BigInt(clusterSize) !== 0n) {
     const what = `l1_offset=0x${l1Offset.toString(16)}: L1 table is not cluster aligned; snapshot table entry corrupted`;
     return corrupt(walk, `${name} ${what}`);
@@ -138,11 +147,14 @@ async function walkL1(walk: Walk, { offset, entries, bytes }: L1, isActive: bool
   use(walk, offset, entries * 8);
   const view = viewOf(bytes);
   const table = new Uint8Array(entries > 0 ? clusterSize : 0);
+  let behind = 0;
   for (let index = 0; index < entries && index * 8 < bytes.length; index++) {
     const high = view.getUint32(index * 8);
     const low = view.getUint32(index * 8 + 4);
     if (high === 0 && low === 0) continue;
     walk.signal?.throwIfAborted();
+    walk.step((isActive ? 1 : index + 1 - behind) * clusterSize);
+    behind = index + 1;
     if (l1Reserved(high, low)) corrupt(walk, `ERROR found L1 entry with reserved bits set: ${entryHex(high, low)}`);
     // An entry of nothing but flags names what is at 0.
     const l2 = offsetOf(high, low);
@@ -168,6 +180,11 @@ async function walkL1(walk: Walk, { offset, entries, bytes }: L1, isActive: bool
 function corrupt(walk: Walk, line: string): void {
   walk.tell(line);
   walk.report.corruptions++;
+}
+
+function corruptInRange({ inRange }: Walk, line: string): void {
+  inRange.tell(line);
+  inRange.report.corruptions++;
 }
 
 function walkL2(walk: Walk, table: Uint8Array, isActive: boolean): void {
@@ -320,10 +337,11 @@ function exactPlace(high: number, low: number, clusterBits: number): { offset: s
 function notePacked(walk: Walk, offset: number, length: number): void {
   const { references, image } = walk;
   const { clusterSize } = image.layout;
-  walk.packed ??= new Uint8Array(Math.ceil(references.to / 8));
-  const last = Math.floor((offset + length - 1) / clusterSize);
-  for (let cluster = Math.floor(offset / clusterSize); cluster <= last && cluster < references.to; cluster++) {
-    const [at, bit] = [cluster >>> 3, 1 << (cluster & 7)];
+  const { from, to } = references;
+  walk.packed ??= new Uint8Array(Math.ceil((to - from) / 8));
+  const last = Math.min(to - 1, Math.floor((offset + length - 1) / clusterSize));
+  for (let cluster = Math.max(from, Math.floor(offset / clusterSize)); cluster <= last; cluster++) {
+    const [at, bit] = [(cluster - from) >>> 3, 1 << ((cluster - from) & 7)];
     const seen = ((walk.packed[at] ?? 0) & bit) !== 0;
     if (!seen && references.get(cluster) > 1) walk.doubtful = true;
     walk.packed[at] = (walk.packed[at] ?? 0) | bit;
@@ -364,7 +382,7 @@ async function walkBlocks(walk: Walk): Promise<void> {
     use(walk, block, clusterSize);
     const count = references.get(block / clusterSize);
     if (count > 1) {
-      corrupt(walk, `ERROR refcount block ${index} refcount=${count}`);
+      corruptInRange(walk, `ERROR refcount block ${index} refcount=${count}`);
       walk.rebuild = true;
     }
   }

@@ -1,97 +1,60 @@
 /** What a check finds and repairs, on images broken by hand (Q-CHK). */
 import { describe, expect, test } from 'vitest';
 import {
-  firstL2,
-  makeImage,
-  openDisk,
-  patchWords,
-  some,
-  useDisk,
-  viewImage,
-  wordsAt,
-} from '../../../tests/support/qcow2-image.ts';
-import type { CheckOptions } from '../../core/driver.ts';
-import { checkDisk } from '../../jobs/check.ts';
-import type { SimHost } from '../../testing/index.ts';
-
-const CLUSTER = 65536;
-const COPIED = 1n << 63n;
-
-/** Clusters 0 to 3 are stored side by side, behind header, refcounts, L1 and L2 table: at 5 and up in the file. */
-async function filled(): Promise<SimHost> {
-  const host = await makeImage();
-  await useDisk(host, (disk) => disk.write(0, some(1, 4 * CLUSTER)));
-  await patchEnd(host);
-  return host;
-}
-
-/** One cluster more, of nothing. */
-async function patchEnd(host: SimHost): Promise<void> {
-  await patchWords(host, 10 * CLUSTER - 8, 0n);
-}
-
-async function check(host: SimHost, options: Partial<CheckOptions> = {}) {
-  const lines: string[] = [];
-  const details: string[] = [];
-  const writable = (options.repair ?? 'none') !== 'none';
-  const disk = await openDisk(host, {}, { writable, checkOnly: true });
-  const report = await disk.check({
-    repair: 'none',
-    finding: (line) => void lines.push(line),
-    detail: (line) => void details.push(line),
-    ...options,
-  });
-  await disk.close();
-  return { lines, details, report };
-}
-
-const entry = (cluster: number) => COPIED | BigInt(cluster * CLUSTER);
-const at = (host: SimHost, index: number) => firstL2(host) + index * 8;
-const block = (host: SimHost) => Number(wordsAt(host, Number(wordsAt(host, 48)[0]))[0]);
+  CLUSTER,
+  COPIED,
+  checkImage,
+  checkWhole,
+  entryAt,
+  entryOf,
+  filledImage,
+  refcountBlock,
+} from '../../../tests/support/qcow2-checks.ts';
+import { makeImage, patchWords, some, useDisk, viewImage, wordsAt } from '../../../tests/support/qcow2-image.ts';
 
 describe('counts (Q-CHK-1, Q-CHK-2)', () => {
   test('a sound image', async () => {
-    const { lines, report } = await check(await filled());
+    const { lines, report } = await checkImage(await filledImage());
     expect(lines).toEqual([]);
     expect(report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
   });
 
   test('counts that are too low and too high, told and mended', async () => {
-    const host = await filled();
+    const host = await filledImage();
     // Clusters 4 to 7 of the file are the L2 table and data, 8 too; 9 is nothing.
-    await patchWords(host, block(host) + 8, 0x0001_0001_0000_0001n);
-    await patchWords(host, block(host) + 16, 0x0001_0003_0000_0000n);
-    expect(await check(host)).toMatchObject({
+    await patchWords(host, refcountBlock(host) + 8, 0x0001_0001_0000_0001n);
+    await patchWords(host, refcountBlock(host) + 16, 0x0001_0003_0000_0000n);
+    expect(await checkImage(host)).toMatchObject({
       lines: ['ERROR cluster 6 refcount=0 reference=1', 'Leaked cluster 9 refcount=3 reference=0', expect.any(String)],
       report: { corruptions: 2, leaks: 1 },
     });
-    expect((await check(host, { repair: 'all' })).lines).toContain('Rebuilding refcount structure');
+    expect((await checkImage(host, { repair: 'all' })).lines).toContain('Rebuilding refcount structure');
     expect([viewImage(host).problems, viewImage(host).leaks]).toEqual([[], []]);
-    expect((await check(host)).report).toMatchObject({ corruptions: 0, leaks: 0 });
+    expect((await checkImage(host)).report).toMatchObject({ corruptions: 0, leaks: 0 });
   });
 
   test('Q-CHK-4: of leaks alone, nothing else is touched', async () => {
-    const host = await filled();
-    await patchWords(host, block(host) + 16, 0x0001_0003_0000_0000n);
-    const { lines, report } = await check(host, { repair: 'leaks' });
+    const host = await filledImage();
+    await patchWords(host, refcountBlock(host) + 16, 0x0001_0003_0000_0000n);
+    const { lines, report } = await checkImage(host, { repair: 'leaks' });
     expect(lines).toEqual(['Leaked cluster 9 refcount=3 reference=0', 'Repairing cluster 9 refcount=3 reference=0']);
     expect(report).toMatchObject({ leaks: 0, leaksFixed: 1, corruptions: 0 });
     expect(viewImage(host).leaks).toEqual([]);
   });
 
   test('dirty and corrupt marks are taken away when nothing is wrong any more, and only then', async () => {
-    const host = await filled();
+    const host = await filledImage();
     await patchWords(host, 72, 3n);
-    await check(host);
+    await checkImage(host);
     expect(wordsAt(host, 72)).toEqual([3n]);
-    await check(host, { repair: 'leaks' });
+    await checkImage(host, { repair: 'leaks' });
     expect(wordsAt(host, 72)).toEqual([0n]);
   });
 
   test('Q-CHK-5: fragments, allocation, the end', async () => {
-    const host = await filled();
-    await patchWords(host, at(host, 1), entry(8), entry(7), entry(6));
-    const { report } = await check(host);
+    const host = await filledImage();
+    await patchWords(host, entryAt(host, 1), entryOf(8), entryOf(7), entryOf(6));
+    const { report } = await checkImage(host);
     expect(report).toMatchObject({
       totalClusters: 16,
       allocatedClusters: 4,
@@ -102,26 +65,26 @@ describe('counts (Q-CHK-1, Q-CHK-2)', () => {
   });
 
   test('Q-CHK-4, Q-CHK-6: bits that must be zero are cleared, and preallocated storage that cannot be is given up', async () => {
-    const host = await filled();
-    const [first = 0n] = wordsAt(host, at(host, 0));
-    await patchWords(host, at(host, 0), first | (1n << 58n), COPIED | 0x12345601n);
-    const { lines, report } = await check(host, { repair: 'all' });
+    const host = await filledImage();
+    const [first = 0n] = wordsAt(host, entryAt(host, 0));
+    await patchWords(host, entryAt(host, 0), first | (1n << 58n), COPIED | 0x12345601n);
+    const { lines, report } = await checkImage(host, { repair: 'all' });
     expect(lines.slice(0, 2)).toEqual([
-      'Repairing found l2 entry with reserved bits set: 8400000000050000',
+      'Repairing found l2 entry with reserved bits set: 8400000000005000',
       'Repairing offset=12345600: Preallocated cluster is not properly aligned; L2 entry corrupted.',
     ]);
     expect(report).toMatchObject({ corruptions: 0, leaks: 0, corruptionsFixed: 2, leaksFixed: 1 });
-    expect(wordsAt(host, at(host, 0), 2)).toEqual([first, 1n]);
+    expect(wordsAt(host, entryAt(host, 0), 2)).toEqual([first, 1n]);
     expect([viewImage(host).problems, viewImage(host).leaks]).toEqual([[], []]);
   });
 
   test('Q-CHK-3: more uses than a count can hold', async () => {
-    const host = await makeImage({ refcount_bits: 1 });
+    const host = await makeImage({ cluster_size: CLUSTER, refcount_bits: 1 });
     await useDisk(host, (disk) => disk.write(0, some(1, 2 * CLUSTER)));
-    await patchWords(host, at(host, 1), entry(5));
-    const { lines, report } = await check(host);
+    await patchWords(host, entryAt(host, 1), entryOf(5));
+    const { lines, report } = await checkImage(host);
     expect(lines).toEqual([
-      'ERROR: overflow cluster offset=0x50000',
+      'ERROR: overflow cluster offset=0x5000',
       'Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a clean copy if the image cannot be opened for writing',
       'Leaked cluster 6 refcount=1 reference=0',
     ]);
@@ -129,11 +92,11 @@ describe('counts (Q-CHK-1, Q-CHK-2)', () => {
   });
 
   test('Q-CHK-7: counters of few bytes take more passes, and find the same', async () => {
-    const host = await filled();
-    await patchWords(host, block(host) + 8, 0x0001_0002_0000_0001n);
-    await patchWords(host, at(host, 3), entry(5));
-    const whole = await check(host);
-    const passes = await check(host, { memory: 3 });
+    const host = await filledImage();
+    await patchWords(host, refcountBlock(host) + 8, 0x0001_0002_0000_0001n);
+    await patchWords(host, entryAt(host, 3), entryOf(5));
+    const whole = await checkImage(host);
+    const passes = await checkImage(host, { memory: 3 });
     expect(passes.lines).toEqual(whole.lines);
     expect(passes.report).toEqual(whole.report);
     expect(whole.report.corruptions).toBeGreaterThan(2);
@@ -142,13 +105,13 @@ describe('counts (Q-CHK-1, Q-CHK-2)', () => {
 
 describe('storage that two have (Q-CHK-6)', () => {
   test('data of two guest clusters: who shares is told, and each gets its own', async () => {
-    const host = await filled();
-    await patchWords(host, at(host, 2), entry(5));
+    const host = await filledImage();
+    await patchWords(host, entryAt(host, 2), entryOf(5));
     const before = viewImage(host).content();
-    const found = await check(host);
-    expect(found.details).toEqual(['cluster 5 holds data of guest offset 0x20000 and data of guest offset 0x0']);
+    const found = await checkImage(host);
+    expect(found.details).toEqual(['cluster 5 holds data of guest offset 0x2000 and data of guest offset 0x0']);
     expect(found.report).toMatchObject({ corruptions: 1, leaks: 1 });
-    const { repaired, report } = await repair(host);
+    const { repaired, report } = await checkWhole(host, { repair: 'all' });
     expect(report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
     expect(repaired?.corruptions).toBeGreaterThan(0);
     await useDisk(host, (disk) => disk.write(2 * CLUSTER, some(9, CLUSTER)));
@@ -163,29 +126,22 @@ describe('storage that two have (Q-CHK-6)', () => {
     ['L2 table', 4, 'active L2 table'],
     ['refcount block', 2, 'refcount block'],
   ])('data and the %s: the data go elsewhere, and metadata stay', async (_name, cluster, text) => {
-    const host = await filled();
-    await patchWords(host, at(host, 1), entry(cluster));
-    const found = await check(host);
-    expect(found.details).toEqual([`cluster ${cluster} holds data of guest offset 0x10000 and the ${text}`]);
-    const { report } = await repair(host);
+    const host = await filledImage();
+    await patchWords(host, entryAt(host, 1), entryOf(cluster));
+    const found = await checkImage(host);
+    expect(found.details).toEqual([`cluster ${cluster} holds data of guest offset 0x1000 and the ${text}`]);
+    const { report } = await checkWhole(host, { repair: 'all' });
     expect(report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
     await useDisk(host, (disk) => disk.write(CLUSTER, new Uint8Array(CLUSTER)));
     expect([viewImage(host).problems, viewImage(host).leaks]).toEqual([[], []]);
   });
 
   test('where counts say that two have it, nothing is wrong about that', async () => {
-    const host = await filled();
-    await patchWords(host, at(host, 2), BigInt(5 * CLUSTER));
-    await patchWords(host, at(host, 0), BigInt(5 * CLUSTER));
-    await patchWords(host, block(host) + 8, 0x0001_0002_0001_0000n);
-    await patchWords(host, block(host) + 16, 0x0001_0000_0000_0000n);
-    expect(await check(host)).toMatchObject({ details: [], lines: [], report: { corruptions: 0, leaks: 0 } });
+    const host = await filledImage();
+    await patchWords(host, entryAt(host, 2), BigInt(5 * CLUSTER));
+    await patchWords(host, entryAt(host, 0), BigInt(5 * CLUSTER));
+    await patchWords(host, refcountBlock(host) + 8, 0x0001_0002_0001_0000n);
+    await patchWords(host, refcountBlock(host) + 16, 0x0001_0000_0000_0000n);
+    expect(await checkImage(host)).toMatchObject({ details: [], lines: [], report: { corruptions: 0, leaks: 0 } });
   });
 });
-
-async function repair(host: SimHost) {
-  const disk = await openDisk(host, {}, { writable: true, checkOnly: true });
-  const result = await checkDisk(disk, { repair: 'all' });
-  await disk.close();
-  return result;
-}

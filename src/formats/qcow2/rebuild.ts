@@ -2,33 +2,24 @@
 import { alignUp } from '../../bytes/align.ts';
 import { setU64, viewOf } from '../../bytes/big-endian.ts';
 import { BlockError } from '../../core/errors.ts';
-import { clustersOf, type Walk } from './check-walk.ts';
+import { clustersOf } from './check-walk.ts';
 import { FIELD_AT } from './header.ts';
+import type { Qcow2Image } from './image.ts';
 import { REFCOUNT_TABLE_BYTES_MAX } from './layout.ts';
 import { MetadataMap } from './overlap.ts';
+import type { ReferenceCounts } from './reference-counts.ts';
 
-/** Writes blocks and table behind the end of the file, then switches the header to them. EFBIG where they do not fit. */
-export async function rebuildRefcounts(walk: Walk): Promise<void> {
-  const { image, references } = walk;
+/**
+ * Writes blocks and table behind the end of the file, then switches the header to them. `counted`: references of all clusters,
+ * range by range in order. Throws BlockError EFBIG where they do not fit, EINVAL where a count does not.
+ */
+export async function rebuildRefcounts(image: Qcow2Image, counted: AsyncIterable<ReferenceCounts>): Promise<void> {
   const { layout, refcounts, file, header } = image;
   const { clusterSize, refcountsPerBlock } = layout;
   const first = clustersOf(image);
   const { blocks, tableClusters } = sizes(first, clusterSize, refcountsPerBlock);
   if (tableClusters * clusterSize > REFCOUNT_TABLE_BYTES_MAX) throw new BlockError('EFBIG', 'File too large');
-  const end = first + blocks + tableClusters;
-  for (let index = 0; index < blocks; index++) {
-    const block = new Uint8Array(clusterSize);
-    const view = viewOf(block);
-    for (let i = 0; i < refcountsPerBlock && index * refcountsPerBlock + i < end; i++) {
-      const cluster = index * refcountsPerBlock + i;
-      const count = cluster < first ? references.get(cluster) : 1;
-      if (count > refcounts.width.max) {
-        throw new BlockError('EINVAL', `refcount width of ${layout.refcountBits} bits cannot hold another reference`);
-      }
-      if (count > 0) refcounts.width.set(view, i, count);
-    }
-    await file.write((first + index) * clusterSize, block);
-  }
+  await writeBlocks(image, first, first + blocks + tableClusters, counted);
   const table = new Uint8Array(tableClusters * clusterSize);
   for (let index = 0; index < blocks; index++) setU64(viewOf(table), index * 8, (first + index) * clusterSize);
   const tableAt = (first + blocks) * clusterSize;
@@ -46,6 +37,39 @@ export async function rebuildRefcounts(walk: Walk): Promise<void> {
   await refcounts.load();
   image.metadata = new MetadataMap(clusterSize);
   image.indexMetadata();
+}
+
+/** At `first` and on. What lies from there to `end` is counted once each: the blocks themselves and the table. */
+async function writeBlocks(
+  image: Qcow2Image,
+  first: number,
+  end: number,
+  counted: AsyncIterable<ReferenceCounts>,
+): Promise<void> {
+  const { layout, refcounts, file, node } = image;
+  const { clusterSize, refcountsPerBlock, refcountBits } = layout;
+  const block = new Uint8Array(clusterSize);
+  const view = viewOf(block);
+  const writeBlock = async (index: number) => {
+    await file.write((first + index) * clusterSize, block);
+    block.fill(0);
+  };
+  let cluster = 0;
+  const put = async (to: number, countOf: (cluster: number) => number) => {
+    for (; cluster < to; cluster++) {
+      if (cluster > 0 && cluster % refcountsPerBlock === 0) await writeBlock(cluster / refcountsPerBlock - 1);
+      const count = countOf(cluster);
+      if (count > refcounts.width.max) {
+        throw new BlockError('EINVAL', `refcount width of ${refcountBits} bits cannot hold another reference`, {
+          node,
+        });
+      }
+      if (count > 0) refcounts.width.set(view, cluster % refcountsPerBlock, count);
+    }
+  };
+  for await (const references of counted) await put(references.to, (each) => references.get(each));
+  await put(end, () => 1);
+  await writeBlock(Math.floor((end - 1) / refcountsPerBlock));
 }
 
 /** Blocks for all clusters, their own and the table's too. */

@@ -3,22 +3,32 @@ import type { CheckOptions, CheckReport } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { mendBitmaps } from './bitmaps/check.ts';
 import { compareCounts } from './check-compare.ts';
+import { testCompressed } from './check-compressed.ts';
 import { checkCopied } from './check-copied.ts';
+import { separateInactive } from './check-inactive.ts';
 import { mendTables } from './check-mend.ts';
-import { findShared, separate } from './check-shared.ts';
+import {
+  type CheckRun,
+  correctCounts,
+  countAgain,
+  countRange,
+  emptyReport,
+  passesOf,
+  rangesOf,
+  type Survey,
+  survey,
+} from './check-passes.ts';
+import { separate } from './check-shared.ts';
 import { checkSnapshotTable, rewriteSnapshotTable } from './check-snapshots.ts';
-import { clustersOf, type Walk, walkImage } from './check-walk.ts';
+import { stepsOf } from './check-steps.ts';
+import { clustersOf, type Walk } from './check-walk.ts';
 import { writeFeatures } from './corruption.ts';
 import { Incompatible } from './header.ts';
 import type { Qcow2Image } from './image.ts';
 import { rebuildRefcounts } from './rebuild.ts';
-import { ReferenceCounts } from './reference-counts.ts';
+import type { ReferenceCounts } from './reference-counts.ts';
 import { requireDisk } from './snapshots.ts';
 import { flushAll } from './write-back.ts';
-
-/** Bytes of counters: clusters whose references are counted in one pass have one each. */
-const MEMORY = 64 << 20;
-const NO_FIXES = { leaks: false, errors: false };
 
 export async function check(image: Qcow2Image, options: CheckOptions): Promise<CheckReport> {
   requireDisk(image);
@@ -28,7 +38,7 @@ export async function check(image: Qcow2Image, options: CheckOptions): Promise<C
   const mends = options.repair === 'all';
   const report = await run(image, options, mends ? 0 : faults);
   if (mends && faults > 0) await mendSnapshotTable(image, options, report, faults);
-  if (options.repair !== 'none') await settle(image, report);
+  if (options.repair !== 'none') await settle(image, report, options.detail);
   return report;
 }
 
@@ -58,64 +68,63 @@ export async function repairDirty(image: Qcow2Image): Promise<void> {
   await settle(image, report);
 }
 
-function emptyReport(image: Qcow2Image): CheckReport {
-  return {
-    corruptions: 0,
-    leaks: 0,
-    checkErrors: 0,
-    corruptionsFixed: 0,
-    leaksFixed: 0,
-    totalClusters: Math.ceil(image.length / image.layout.clusterSize),
-    allocatedClusters: 0,
-    fragmentedClusters: 0,
-    compressedClusters: 0,
-  };
-}
-
 /** `faults`: corruptions that were found before. */
 async function run(image: Qcow2Image, options: CheckOptions, faults = 0): Promise<CheckReport> {
-  const clusters = clustersOf(image);
   const report = emptyReport(image);
   report.corruptions = faults;
-  const { memory = MEMORY } = options;
-  if (clusters > memory && options.repair === 'none') return inPasses(image, options, report, clusters);
+  const step = stepsOf(image, options, passesOf(image, options));
+  const checkRun: CheckRun = { image, options, report, step };
   if (options.repair === 'all') {
-    await mendTables(image, report, options);
+    await mendTables(checkRun);
     await mendBitmaps(image, report, options);
   }
-  const walk = await countAll(image, options, report, options.repair === 'all', { from: 0, to: clusters });
-  // What a table that cannot be read refers to looks like leaks.
-  const isCounted = report.checkErrors === 0;
-  const shared = await findShared(walk);
-  const before = { ...report };
-  let usedEnd = await compareCounts(walk, NO_FIXES);
-  if (options.repair !== 'none' && isCounted) {
-    if (walk.rebuild && options.repair === 'all') {
-      // What could not be read of the old structure is none of the new one's errors.
-      report.checkErrors = before.checkErrors;
-      usedEnd = await rebuild(walk, options);
-    } else if (walk.rebuild) {
-      options.finding('ERROR need to rebuild refcount structures');
-      throw new BlockError('EIO', 'Input/output error', { node: image.node });
-    } else if (report.leaks > 0 || report.corruptions > 0) {
-      report.leaks = before.leaks;
-      report.corruptions = before.corruptions;
-      usedEnd = await compareCounts(walk, { leaks: true, errors: options.repair === 'all' });
-    }
-  }
+  const found = await survey(checkRun);
+  const { walk, shared } = found;
+  let usedEnd = await settleCounts(checkRun, found);
+  const told: Walk = { ...walk, report, tell: (line) => options.finding(line) };
   const isElseSound = report.corruptions + report.leaks + report.checkErrors === 0;
   if (!isElseSound || !isAllAlone(walk)) {
-    await checkCopied(walk, options.repair === 'all' || (options.repair === 'leaks' && isElseSound));
+    await checkCopied(told, options.repair === 'all' || (options.repair === 'leaks' && isElseSound));
   }
-  if (options.repair === 'all' && shared.length > 0) {
-    const mended = await separate(walk, shared);
+  if (options.repair === 'all' && shared.active.size + shared.crossed.size > 0) {
+    const mended = (await separate(told, shared.active.values())) + (await separateInactive(told, shared.crossed));
     report.corruptions = Math.max(0, report.corruptions - mended);
     usedEnd = Math.max(usedEnd, clustersOf(image));
     // Who keeps the storage is alone with it now.
-    await checkCopied({ ...walk, report: emptyReport(image), tell: () => {} }, true);
+    await checkCopied({ ...told, report: emptyReport(image), tell: () => {} }, true);
   }
+  if (options.decompress === true) await testCompressed(told);
   report.imageEndOffset = usedEnd * image.layout.clusterSize;
   return report;
+}
+
+/** Corrects counts as far as the mode says. Resolves with the cluster behind the last that is used or counted. */
+async function settleCounts(checkRun: CheckRun, found: Survey): Promise<number> {
+  const { image, options, report } = checkRun;
+  const { walk, differences, usedEnd, isCounted } = found;
+  const all = options.repair === 'all';
+  const wrong = report.corruptions + report.leaks + differences.corruptions + differences.leaks;
+  if (options.repair === 'none' || !isCounted || (!walk.rebuild && wrong === 0)) {
+    addCounts(report, differences);
+    report.checkErrors += differences.checkErrors;
+    return usedEnd;
+  }
+  if (!walk.rebuild) {
+    report.checkErrors += differences.checkErrors;
+    return correctCounts(checkRun, found, { leaks: true, errors: all });
+  }
+  if (all) {
+    // What could not be read of the old structure is none of the new one's errors.
+    addCounts(report, differences);
+    return rebuild(checkRun, found);
+  }
+  options.finding('ERROR need to rebuild refcount structures');
+  throw new BlockError('EIO', 'Input/output error', { node: image.node });
+}
+
+function addCounts(report: CheckReport, { corruptions, leaks }: CheckReport): void {
+  report.corruptions += corruptions;
+  report.leaks += leaks;
 }
 
 /** Where counts are right, and nothing is used twice, all copied bits must be set: there is no need to look at each. */
@@ -123,65 +132,19 @@ function isAllAlone({ image, doubtful, uncopied }: Walk): boolean {
   return !doubtful && uncopied === 0 && image.snapshots.length === 0;
 }
 
-async function countAll(
-  image: Qcow2Image,
-  options: CheckOptions,
-  report: CheckReport,
-  repairing: boolean,
-  { from, to }: { readonly from: number; readonly to: number },
-): Promise<Walk> {
-  const walk: Walk = {
-    image,
-    references: new ReferenceCounts(from, to),
-    report,
-    repairing,
-    signal: options.signal,
-    tell: (line) => options.finding(line),
-    detail: (line) => options.detail?.(line),
-    rebuild: false,
-    doubtful: false,
-    uncopied: 0,
-    packed: undefined,
-  };
-  await walkImage(walk);
-  return walk;
-}
-
-/** Very large files: the tables are walked once for each part of the file, and told of the first time (Q-CHK-7). */
-async function inPasses(
-  image: Qcow2Image,
-  options: CheckOptions,
-  report: CheckReport,
-  clusters: number,
-): Promise<CheckReport> {
-  let usedEnd = 0;
-  const { memory = MEMORY } = options;
-  for (let from = 0; from < clusters; from += memory) {
-    const range = { from, to: Math.min(clusters, from + memory) };
-    const silent = { ...options, finding: () => {} };
-    const walk = await countAll(
-      image,
-      from === 0 ? options : silent,
-      from === 0 ? report : emptyReport(image),
-      false,
-      range,
-    );
-    usedEnd = Math.max(usedEnd, await compareCounts({ ...walk, report, tell: options.finding }, NO_FIXES));
-    if (range.to === clusters) await checkCopied({ ...walk, report, tell: options.finding }, false);
-  }
-  report.imageEndOffset = usedEnd * image.layout.clusterSize;
-  return report;
-}
-
 /** What was wrong with counts is right then; the old structure is given up. */
-async function rebuild(walk: Walk, options: CheckOptions): Promise<number> {
-  const { image, report } = walk;
+async function rebuild(checkRun: CheckRun, found: Survey): Promise<number> {
+  const { image, report, options } = checkRun;
   options.finding('Rebuilding refcount structure');
-  await rebuildRefcounts(walk);
+  await rebuildRefcounts(image, countedAnew(checkRun, found));
   const fixed = { corruptions: report.corruptions, leaks: report.leaks };
   const again = emptyReport(image);
-  const second = await countAll(image, options, again, false, { from: 0, to: clustersOf(image) });
-  const usedEnd = await compareCounts(second, { leaks: true, errors: false });
+  const second = { ...checkRun, report: again, options: { ...options, repair: 'none' as const } };
+  let usedEnd = 0;
+  for (const range of rangesOf(image, options)) {
+    const walk = await countRange(second, range, range.from === 0 ? 'all' : 'range');
+    usedEnd = Math.max(usedEnd, await compareCounts(walk, { leaks: true, errors: false }, again));
+  }
   report.corruptionsFixed += Math.max(0, fixed.corruptions - again.corruptions);
   report.leaksFixed += Math.max(0, fixed.leaks - again.leaks);
   report.corruptions = again.corruptions;
@@ -190,14 +153,25 @@ async function rebuild(walk: Walk, options: CheckOptions): Promise<number> {
   return usedEnd;
 }
 
+/** References of all ranges, in order: those of the survey where it took one pass. */
+async function* countedAnew(checkRun: CheckRun, { walk }: Survey): AsyncGenerator<ReferenceCounts> {
+  const { image, options } = checkRun;
+  // The file gets longer meanwhile.
+  const ranges = [...rangesOf(image, options)];
+  for (const range of ranges) {
+    yield ranges.length === 1 ? walk.references : (await countAgain(checkRun, range)).references;
+  }
+}
+
 /** Makes repairs durable; an image without errors is neither dirty nor corrupt any more. */
-async function settle(image: Qcow2Image, report: CheckReport): Promise<void> {
+async function settle(image: Qcow2Image, report: CheckReport, detail?: (line: string) => void): Promise<void> {
   const { refcounts, file, header } = image;
   await refcounts.writeBack();
   await file.flush();
   if (report.corruptions > 0 || report.checkErrors > 0) return;
   const marks = Incompatible.dirty | Incompatible.corrupt;
   if ((header.incompatible & marks) === 0n) return;
+  detail?.('Repairing the marks in the header: the image is neither dirty nor corrupt');
   header.incompatible &= ~marks;
   await writeFeatures(image);
   await file.flush();

@@ -1,0 +1,199 @@
+/** Storage that data of a snapshot share with each other or with metadata: each gets its own, and snapshots go on sharing (Q-CHK-6). */
+import { describe, expect, test } from 'vitest';
+import { CLUSTER, checkWhole, faultsOf, SOUND } from '../../../tests/support/qcow2-checks.ts';
+import { makeImage, patchWords, some, useDisk, viewImage, wordsAt } from '../../../tests/support/qcow2-image.ts';
+import type { OptionTree } from '../../core/options.ts';
+import { differsAt } from '../../testing/compare-bytes.ts';
+import type { SimHost } from '../../testing/index.ts';
+
+/** Guest clusters below one L2 table. */
+const BELOW = CLUSTER / 8;
+
+interface Made {
+  /** `both`: the second snapshot has the tables of the first; `all`: the disk too; `own`: the first has its own. */
+  readonly shares?: 'own' | 'both' | 'all';
+  readonly options?: OptionTree;
+  readonly compressed?: boolean;
+}
+
+/** Clusters 0 to 3, and as many below the second L2 table, in one snapshot or two. */
+async function withSnapshots({ shares = 'own', options = {}, compressed = false }: Made = {}): Promise<SimHost> {
+  const host = await makeImage({ cluster_size: CLUSTER, ...options }, { size: 2 * BELOW * CLUSTER });
+  await useDisk(host, async (disk) => {
+    await disk.write(0, some(1, 4 * CLUSTER).fill(9, 300), { compressed });
+    await disk.write(BELOW * CLUSTER, some(2, 4 * CLUSTER));
+    await disk.snapshots.create('first');
+    if (shares !== 'own') await disk.snapshots.create('second');
+    if (shares === 'all') return;
+    await disk.write(0, some(3, 4 * CLUSTER));
+    await disk.write(BELOW * CLUSTER, some(4, 4 * CLUSTER));
+  });
+  return host;
+}
+
+const OFFSET = 0x00ff_ffff_ffff_fe00n;
+
+/** Where the first snapshot's L1 table is, and its L2 tables. */
+function tablesOf(host: SimHost) {
+  const [table = 0n] = wordsAt(host, 64);
+  const l1 = Number(wordsAt(host, Number(table))[0]);
+  const l2 = wordsAt(host, l1, 2).map((entry) => Number(entry & OFFSET));
+  return { l1, l2: l2[0] ?? 0, second: l2[1] ?? 0 };
+}
+
+const wordAt = (host: SimHost, offset: number) => wordsAt(host, offset)[0] ?? 0n;
+
+type Damage = (host: SimHost) => Promise<void>;
+
+const twice: Damage = (host) => {
+  const { l2 } = tablesOf(host);
+  return patchWords(host, l2 + 16, wordAt(host, l2));
+};
+const farApart: Damage = (host) => {
+  const { l2, second } = tablesOf(host);
+  return patchWords(host, second + 8, wordAt(host, l2));
+};
+const thrice: Damage = async (host) => {
+  await twice(host);
+  await farApart(host);
+};
+const tableTwice: Damage = (host) => {
+  const { l1 } = tablesOf(host);
+  return patchWords(host, l1 + 8, wordAt(host, l1));
+};
+
+interface Contents {
+  readonly disk: Uint8Array;
+  readonly snapshots: readonly Uint8Array[];
+}
+
+function contentsOf(host: SimHost): Contents {
+  const view = viewImage(host);
+  return { disk: view.content(), snapshots: view.snapshots.map((each) => each.content()) };
+}
+
+function expectSame(found: Contents, expected: Contents): void {
+  expect(differsAt(found.disk, expected.disk)).toBe(-1);
+  expect(found.snapshots.map((each, i) => differsAt(each, expected.snapshots[i] ?? found.disk))).toEqual(
+    expected.snapshots.map(() => -1),
+  );
+}
+
+/** No cluster is named twice by one snapshot. */
+function expectApart(host: SimHost): void {
+  const { l2, second } = tablesOf(host);
+  const named = [...wordsAt(host, l2, 4), ...wordsAt(host, second, 4)].map((entry) => entry & OFFSET);
+  expect(new Set(named).size).toBe(named.length);
+}
+
+describe('two entries of one snapshot', () => {
+  test.each<[string, Made, Damage]>([
+    ['below one table', {}, twice],
+    ['below two tables', {}, farApart],
+    ['three of them', {}, thrice],
+    ['of a table that two snapshots have', { shares: 'both' }, twice],
+    ['of tables that two snapshots have', { shares: 'both' }, thrice],
+    ['of tables that the disk has too', { shares: 'all' }, thrice],
+    ['with counts of one byte', { options: { refcount_bits: 8 } }, thrice],
+  ])('%s: each has its own, with the same content', async (_name, made, damage) => {
+    const host = await withSnapshots(made);
+    await damage(host);
+    const before = contentsOf(host);
+    const found = await checkWhole(host);
+    expect(found.details).toContainEqual(
+      expect.stringMatching(
+        /^cluster \d+ holds data of guest offset 0x2[0-9]*000 of snapshot 1 \(first\) and data of guest offset 0x0$/,
+      ),
+    );
+    const { report, details } = await checkWhole(host, { repair: 'all' });
+    expect(report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
+    expect(details).toContainEqual(expect.stringMatching(/^Repairing guest offset 0x2[0-9]*000/));
+    expect(faultsOf(host)).toEqual(SOUND);
+    expectSame(contentsOf(host), before);
+    expectApart(host);
+  });
+
+  test('an L2 table that it names twice', async () => {
+    const host = await withSnapshots();
+    await tableTwice(host);
+    const before = contentsOf(host);
+    const { report, details } = await checkWhole(host, { repair: 'all' });
+    expect(details).toContain(
+      'Repairing guest offset 0x200000 of snapshot 1 (first): it has an L2 table of its own now',
+    );
+    expect(report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
+    expect(faultsOf(host)).toEqual(SOUND);
+    expectSame(contentsOf(host), before);
+    expectApart(host);
+  });
+
+  test('a compressed one and a plain one', async () => {
+    const host = await withSnapshots({ compressed: true });
+    const { l2, second } = tablesOf(host);
+    const packed = wordAt(host, l2) & 0xffff_ffffn;
+    await patchWords(host, second, packed & OFFSET & ~BigInt(CLUSTER - 1));
+    const before = contentsOf(host);
+    const { report } = await checkWhole(host, { repair: 'all' });
+    expect(report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
+    expect(faultsOf(host)).toEqual(SOUND);
+    expectSame(contentsOf(host), before);
+  });
+
+  test('with subclusters', async () => {
+    const options = { cluster_size: 16384, extended_l2: true };
+    const host = await makeImage(options, { size: 1 << 20 });
+    await useDisk(host, async (disk) => {
+      await disk.write(0, some(1, 3 * 16384 + 700));
+      await disk.snapshots.create('first');
+      await disk.write(0, some(2, 4 * 16384));
+    });
+    const { l2 } = tablesOf(host);
+    await patchWords(host, l2 + 32, wordAt(host, l2));
+    const before = contentsOf(host);
+    expect((await checkWhole(host, { repair: 'all' })).report).toMatchObject({ corruptions: 0, leaks: 0 });
+    expect(faultsOf(host)).toEqual(SOUND);
+    expectSame(contentsOf(host), before);
+  });
+});
+
+describe('data of a snapshot in metadata', () => {
+  test.each<[string, (host: SimHost) => number]>([
+    ['refcount block', (host) => Number(wordAt(host, Number(wordAt(host, 48))))],
+    ['active L1 table', (host) => Number(wordAt(host, 40))],
+    ['inactive L2 table', (host) => tablesOf(host).l2],
+  ])('the %s: the data go elsewhere', async (text, place) => {
+    const host = await withSnapshots({ shares: 'both' });
+    const at = place(host);
+    await patchWords(host, tablesOf(host).l2 + 8, BigInt(at));
+    const found = await checkWhole(host);
+    expect(found.details).toContain(
+      `cluster ${at / CLUSTER} holds data of guest offset 0x1000 of snapshot 1 (first) and the ${text}`,
+    );
+    const before = contentsOf(host);
+    const { report } = await checkWhole(host, { repair: 'all' });
+    expect(report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
+    expect(faultsOf(host)).toEqual(SOUND);
+    const after = contentsOf(host);
+    expect(differsAt(after.disk, before.disk)).toBe(-1);
+    for (const content of [...before.snapshots, ...after.snapshots]) content.fill(0, CLUSTER, 2 * CLUSTER);
+    expectSame(after, before);
+  });
+});
+
+test('what snapshots and the disk share is nothing to be told of', async () => {
+  for (const shares of ['both', 'all'] as const) {
+    const host = await withSnapshots({ shares });
+    // Counts are looked at closely where they are wrong.
+    const { l2 } = tablesOf(host);
+    const block = Number(wordAt(host, Number(wordAt(host, 48))));
+    const at = block + Math.floor(Number(wordAt(host, l2) & OFFSET) / CLUSTER) * 2;
+    await patchWords(host, at - (at % 8), 0x0001_0001_0001_0001n);
+    const found = await checkWhole(host);
+    expect(found.details).toEqual([]);
+    expect(found.report.corruptions).toBeGreaterThan(0);
+    const before = contentsOf(host);
+    expect((await checkWhole(host, { repair: 'all' })).report).toMatchObject({ corruptions: 0, leaks: 0 });
+    expect(faultsOf(host)).toEqual(SOUND);
+    expectSame(contentsOf(host), before);
+  }
+});
