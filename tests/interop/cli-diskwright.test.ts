@@ -76,6 +76,12 @@ describe('VDI in full', () => {
     writeFileSync(path, bytes);
     const found = diskwright('check g.vdi');
     expect([found.status, found.stderr]).toEqual([2, expect.stringContaining('ERROR: block index 2 too large, is 77')]);
+    const planned = diskwright('check -r all --plan --progress=json g.vdi');
+    expect(planned.status).toBe(2);
+    expect(planned.stdout).toMatch(/^Nothing was written\. This would be repaired:\n(.*\n)*\n[12] errors were found/);
+    expect(planned.stderr).toMatch(/^\{"done":0,.*\n(.*\n)*Repairing block 2: .*\n(.*\n)*\{.*"percent":100\}\n$/);
+    expect(bytes.equals(readFileSync(path))).toBe(true);
+    expect(diskwright('check --plan g.vdi').stderr).toContain('--plan needs a repair to plan: -r leaks or -r all');
     const repaired = diskwright('check -r all g.vdi');
     expect(repaired.status).toBe(0);
     expect(repaired.stdout).toMatch(

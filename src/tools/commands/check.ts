@@ -2,7 +2,7 @@
 import type { CheckReport, RepairMode } from '../../core/driver.ts';
 import { BlockError, withErrno } from '../../core/errors.ts';
 import { type CheckResult, checkDisk } from '../../jobs/check.ts';
-import { type Command, readCommandLine } from '../command.ts';
+import { type Command, type GivenOptions, readCommandLine } from '../command.ts';
 import { cacheMode, type OutputForm, outputForm } from '../command-line/arguments.ts';
 import {
   FORCE_SHARE,
@@ -10,6 +10,8 @@ import {
   IMAGE_OPTS,
   OBJECT,
   OUTPUT,
+  PROGRESS,
+  PROGRESS_MODE,
   QUIET,
   SOURCE_CACHE,
 } from '../command-line/standard-options.ts';
@@ -17,8 +19,9 @@ import type { Context } from '../context.ts';
 import { Failure, misuse } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { imageRequest, openImage, withDisks } from '../open-image.ts';
-import { repairedText, reportJson, reportText } from '../output/check-result.ts';
+import { plannedJson, plannedText, repairedText, reportJson, reportText } from '../output/check-result.ts';
 import { jsonText } from '../output/json.ts';
+import { askedDisplay } from '../output/progress.ts';
 
 /** Exit statuses (T-GEN-7, T-CHECK-5). */
 const NOT_CHECKED = 1;
@@ -33,7 +36,7 @@ export const checkCommand: Command = {
     '[--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] filename',
   operands: 'FILENAME',
   description:
-    'Exit status: 0 no damage (or all repaired), 1 the check could not be done, 2 damage, 3 only space that nothing\nuses, 63 the format has no check.',
+    'Exit status: 0 no damage (or all repaired), 1 the check could not be done, 2 damage, 3 only space that nothing\nuses, 63 the format has no check. --plan ends as a check without -r does.',
   options: [
     FORMAT,
     {
@@ -42,14 +45,33 @@ export const checkCommand: Command = {
       argument: 'WHAT',
       help: 'leaks: give back space that nothing uses, correct counts; all: also drop what cannot be right',
     },
+    { long: 'plan', help: 'with -r: say what the repair would do, line by line, and write nothing', beyond: true },
+    {
+      long: 'decompress',
+      help: 'also decompress all that is stored compressed, and tell what cannot be',
+      beyond: true,
+    },
+    {
+      long: 'zero-beyond-end',
+      help: 'with -r all: what lies past the end of a file cut short reads as zeroes from then on',
+      beyond: true,
+    },
     OUTPUT,
+    { ...PROGRESS, beyond: true },
+    PROGRESS_MODE,
     QUIET,
     SOURCE_CACHE,
     OBJECT,
     IMAGE_OPTS,
     FORCE_SHARE,
   ],
-  examples: ['check disk.vdi', 'check -r all disk.vdi', 'check --output=json disk.vdi'],
+  examples: [
+    'check disk.vdi',
+    'check -r all disk.vdi',
+    'check -r all --plan disk.qcow2',
+    'check --decompress disk.qcow2',
+    'check --output=json disk.vdi',
+  ],
   run,
 };
 
@@ -64,19 +86,38 @@ async function run(context: Context): Promise<number> {
   const form = outputForm(given.text('output'));
   const cache = cacheMode('source cache', given.text('T'));
   const request = imageRequest(context, given, filename, 'format');
+  const plan = given.has('plan');
+  requireRepair(given, repair);
   const disk = await openImage(newGraph(context), {
     ...request,
     cache,
-    writable: repair !== 'none',
+    writable: repair !== 'none' && !plan,
     checkOnly: true,
   });
+  // qemu-img's check has none, and takes no notice of SIGUSR1 (T-GEN-16).
+  const quiet = context.dialect.qemu || given.has('q');
+  const display = askedDisplay(context, given, { step: 1, quiet });
   return withDisks([disk], async () => {
     let result: CheckResult;
     try {
-      const finding = (line: string) => context.messages.raw(`${line}\n`);
-      const detail = context.dialect.qemu ? {} : { detail: finding };
-      result = await checkDisk(disk, { repair, finding, ...detail, signal: context.signal });
+      display.begin();
+      const finding = (line: string) => {
+        display.release();
+        context.messages.raw(`${line}\n`);
+      };
+      result = await checkDisk(disk, {
+        repair,
+        plan,
+        decompress: given.has('decompress'),
+        zeroBeyondEnd: given.has('zero-beyond-end'),
+        finding,
+        ...(context.dialect.qemu ? {} : { detail: finding }),
+        progress: display.update,
+        signal: context.signal,
+      });
+      display.complete();
     } catch (error) {
+      display.release();
       if (!(error instanceof BlockError)) throw error;
       if (error.code === 'ENOTSUP') {
         throw new Failure('This image format does not support checks', { status: UNSUPPORTED, cause: error });
@@ -87,7 +128,13 @@ async function run(context: Context): Promise<number> {
     }
     if (!given.has('q')) print(context, form, { filename, format: disk.format, result });
     return exitStatus(context, result.report);
-  });
+  }).finally(() => display.end());
+}
+
+/** Options that say more about a repair. Throws Failure where there is to be none. */
+function requireRepair(given: GivenOptions, repair: RepairMode): void {
+  if (given.has('plan') && repair === 'none') throw misuse('--plan needs a repair to plan: -r leaks or -r all');
+  if (given.has('zero-beyond-end') && repair !== 'all') throw misuse('--zero-beyond-end is a part of -r all');
 }
 
 /** `-r`. */
@@ -103,11 +150,13 @@ interface Checked {
 }
 
 function print({ out }: Context, form: OutputForm, { filename, format, result }: Checked): void {
-  const { repaired, report } = result;
+  const { repaired, planned, report } = result;
   if (form === 'json') {
-    out.line(jsonText(reportJson(filename, format, report)));
+    const plan = planned === undefined ? {} : { planned: plannedJson(planned) };
+    out.line(jsonText({ ...reportJson(filename, format, report), ...plan }));
   } else {
     if (repaired !== undefined) out.write(repairedText(repaired));
+    if (planned !== undefined) out.write(plannedText(planned));
     out.write(reportText(report));
   }
 }

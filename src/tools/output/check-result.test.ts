@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { CheckReport } from '../../core/driver.ts';
-import { repairedText, reportJson, reportText } from './check-result.ts';
+import { plannedJson, plannedText, repairedText, reportJson, reportText } from './check-result.ts';
 import { jsonText } from './json.ts';
 
 const CLEAN: CheckReport = { corruptions: 0, leaks: 0, checkErrors: 0, corruptionsFixed: 0, leaksFixed: 0 };
@@ -20,6 +20,28 @@ This means waste of disk space, but no harm to data.
 1 internal errors have occurred during the check.
 `,
     );
+  });
+
+  test('what a repair would do, and what it would leave', () => {
+    const planned = { leaks: 2, corruptions: 3, left: CLEAN };
+    expect(plannedText(planned)).toBe(
+      `Nothing was written. This would be repaired:
+
+    2 leaked clusters
+    3 corruptions
+
+Nothing would be wrong with the image then. What is wrong now:
+`,
+    );
+    const left = { ...CLEAN, corruptions: 1 };
+    expect(plannedText({ ...planned, left })).toContain(
+      '\nWhat would be left: 0 leaked clusters, 1 corruptions, 0 internal errors. What is wrong now:\n',
+    );
+    expect(plannedJson({ ...planned, left })).toEqual({
+      'leaks-fixed': 2,
+      'corruptions-fixed': 3,
+      left: { leaks: 0, corruptions: 1, 'check-errors': 0 },
+    });
   });
 
   test('statistics only when total and allocated are known and not zero', () => {

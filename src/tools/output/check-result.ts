@@ -16,6 +16,33 @@ export function repairedText({ leaks, corruptions }: NonNullable<CheckResult['re
   ].join('\n');
 }
 
+type Planned = NonNullable<CheckResult['planned']>;
+
+/** What a repair would do, before what is the matter now. */
+export function plannedText({ leaks, corruptions, left }: Planned): string {
+  const found = left.leaks + left.corruptions + left.checkErrors;
+  const rest = `${left.leaks} leaked clusters, ${left.corruptions} corruptions, ${left.checkErrors} internal errors`;
+  return [
+    'Nothing was written. This would be repaired:',
+    '',
+    `    ${leaks} leaked clusters`,
+    `    ${corruptions} corruptions`,
+    '',
+    found === 0
+      ? 'Nothing would be wrong with the image then. What is wrong now:'
+      : `What would be left: ${rest}. What is wrong now:`,
+    '',
+  ].join('\n');
+}
+
+export function plannedJson({ leaks, corruptions, left }: Planned): JsonObject {
+  return {
+    'leaks-fixed': leaks,
+    'corruptions-fixed': corruptions,
+    left: { leaks: left.leaks, corruptions: left.corruptions, 'check-errors': left.checkErrors },
+  };
+}
+
 export function reportText(report: CheckReport): string {
   const { corruptions, leaks, checkErrors } = report;
   const lines: string[] = [];

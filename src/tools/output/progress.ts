@@ -130,15 +130,17 @@ const BAR_INTERVAL_MS = 100;
 function bar(context: Context): ProgressDisplay {
   const started = performance.now();
   let drawnAt = -Infinity;
+  let standing = false;
   let last: readonly [number, number] = [0, 0];
   const draw = (done: number, total: number) => {
     const seconds = (performance.now() - started) / 1000;
     context.messages.raw(`\r${barLine(done, total, seconds)}\x1b[K`);
     drawnAt = performance.now();
+    standing = true;
   };
   const release = () => {
-    if (drawnAt > -Infinity) context.messages.raw('\n');
-    drawnAt = -Infinity;
+    if (standing) context.messages.raw('\n');
+    standing = false;
   };
   return {
     begin() {},
