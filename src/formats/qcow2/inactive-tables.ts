@@ -1,7 +1,7 @@
 /** L2 tables that snapshots have, so that nothing is written over them where that is checked (Q-CORR-3: `all`). */
 import { BlockError } from '../../core/errors.ts';
 import type { Qcow2Image } from './image.ts';
-import { MetadataClass } from './overlap.ts';
+import { MetadataClass, MetadataMap } from './overlap.ts';
 import { readSnapshotL1 } from './snapshot-l1.ts';
 
 /** Notes them, where the option asks for it. What cannot be read is left to a check. */
@@ -18,4 +18,11 @@ export async function indexInactiveTables(image: Qcow2Image): Promise<void> {
       if (!(error instanceof BlockError)) throw error;
     }
   }
+}
+
+/** Notes anew where all metadata are, when structures have other places. */
+export async function renewMetadata(image: Qcow2Image): Promise<void> {
+  image.metadata = new MetadataMap(image.layout.clusterSize);
+  image.indexMetadata();
+  await indexInactiveTables(image);
 }

@@ -5,8 +5,8 @@ import { BlockError } from '../../core/errors.ts';
 import { clustersOf } from './check-walk.ts';
 import { FIELD_AT } from './header.ts';
 import type { Qcow2Image } from './image.ts';
+import { renewMetadata } from './inactive-tables.ts';
 import { REFCOUNT_TABLE_BYTES_MAX } from './layout.ts';
-import { MetadataMap } from './overlap.ts';
 import type { ReferenceCounts } from './reference-counts.ts';
 
 /**
@@ -35,8 +35,7 @@ export async function rebuildRefcounts(image: Qcow2Image, counted: AsyncIterable
   refcounts.cache.forgetAll();
   refcounts.hint = 0;
   await refcounts.load();
-  image.metadata = new MetadataMap(clusterSize);
-  image.indexMetadata();
+  await renewMetadata(image);
 }
 
 /** At `first` and on. What lies from there to `end` is counted once each: the blocks themselves and the table. */
