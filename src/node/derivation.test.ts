@@ -1,12 +1,14 @@
 /** Keys that take long to derive, and what comes of giving up. */
+import { spawn } from 'node:child_process';
 import { pbkdf2Sync } from 'node:crypto';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { cryptoOf } from '../crypto/provider.ts';
 import { SimHost } from '../testing/index.ts';
 import { nodeCrypto } from './crypto.ts';
-import { deriveApart, isLong } from './derivation.ts';
+import { deriveApart, isLong, PROGRAM } from './derivation.ts';
 
 const REQUEST = {
   hash: 'sha256',
@@ -47,6 +49,13 @@ describe('Q-CRYPT-3: deriving off the event loop', () => {
     controller.abort(reason);
     await expect(deriving).rejects.toBe(reason);
     while (children().length > before.length) await setImmediate();
+  });
+
+  test('when the program that waits is killed, the process does not work on for nobody', async () => {
+    const child = spawn(process.execPath, ['-e', PROGRAM], { stdio: ['pipe', 'ignore', 'inherit'] });
+    const request = { ...REQUEST, password: '', salt: '', iterations: 2 ** 31 - 1 };
+    child.stdin.end(`${JSON.stringify(request)}\n`);
+    expect(await once(child, 'close')).toEqual([null, 'SIGKILL']);
   });
 
   test('what cannot be ended is waited for no longer', async () => {

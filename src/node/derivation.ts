@@ -10,12 +10,22 @@ import { DIGEST_BYTES } from '../core/host-crypto.ts';
 /** Twice as much work as usual passphrases are on a fast machine, beside which the start of a process is nothing. */
 const LONG = 2 ** 24;
 
-/** Reads the request as JSON, with bytes as Base64, and writes the key as such. */
-const PROGRAM = `
-const { hash, password, salt, iterations, length } = JSON.parse(require('node:fs').readFileSync(0, 'utf8'));
+/**
+ * Reads the request as a line of JSON, with bytes as Base64, and writes the key as such. Ends when its input does, so that
+ * it does not work on for nobody when the program that waits for it is killed.
+ */
+export const PROGRAM = `
 const bytes = (text) => Buffer.from(text, 'base64');
-const key = require('node:crypto').pbkdf2Sync(bytes(password), bytes(salt), iterations, length, hash);
-process.stdout.write(key.toString('base64'));
+let line = '';
+process.stdin.setEncoding('latin1').on('data', (text) => {
+  line += text;
+  if (!line.endsWith('\\n')) return;
+  const { hash, password, salt, iterations, length } = JSON.parse(line);
+  require('node:crypto').pbkdf2(bytes(password), bytes(salt), iterations, length, hash, (error, key) => {
+    if (error) throw error;
+    process.stdout.write(key.toString('base64'), () => process.exit());
+  });
+}).on('close', () => process.kill(process.pid, 'SIGKILL'));
 `;
 
 /** Whether a request is to be run by {@link deriveApart}: it can be aborted, and takes long. */
@@ -58,6 +68,6 @@ export function deriveApart({ hash, password, salt, iterations, length, signal }
     const base64 = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64');
     const request = { hash, password: base64(password), salt: base64(salt), iterations, length };
     // One that has ended before it read this is told of by its end.
-    child.stdin.on('error', () => {}).end(JSON.stringify(request));
+    child.stdin.on('error', () => {}).write(`${JSON.stringify(request)}\n`);
   });
 }
