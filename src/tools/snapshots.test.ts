@@ -7,12 +7,13 @@ import { createImage } from '../core/create.ts';
 import { Graph } from '../core/graph.ts';
 import { DRIVERS } from '../drivers.ts';
 import { nodeHost } from '../node/host.ts';
+import { GivenOptions } from './command.ts';
 import { ObjectList } from './command-line/objects.ts';
 import { readArguments } from './nbd/arguments.ts';
 import { closeExports, openExports } from './nbd/open-exports.ts';
 import { snapshotLines } from './output/snapshot-list.ts';
 import { Messages } from './output/stream.ts';
-import { snapshotChoice } from './snapshots.ts';
+import { openAtSnapshot, snapshotChoice } from './snapshots.ts';
 
 const silent = () => {};
 
@@ -52,7 +53,7 @@ test('T-SNAP-2: nothing for no snapshots; columns, which long tags push', () => 
   ]);
 });
 
-test('N-110: diskwright-nbd -l exports a snapshot, to be read only and with its size', async () => {
+test('N-110: diskwright-nbd -l, and serve and mount with it, export a snapshot, to be read only and with its size', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'diskwright-export-'));
   const name = join(folder, 'disk.qcow2');
   const graph = new Graph({ host: nodeHost(), drivers: DRIVERS });
@@ -75,6 +76,14 @@ test('N-110: diskwright-nbd -l exports a snapshot, to be read only and with its 
     expect((await first?.disk.read(0, 512))?.every((byte) => byte === 1)).toBe(true);
     await closeExports(exports);
     await expect(opened('y')).rejects.toThrow("Failed to load snapshot: Can't find snapshot");
+    const given = (snapshot: string) => new GivenOptions(new Map([['load-snapshot', snapshot]]), [name]);
+    const request = { name, imageOpts: false, writable: true, warn: () => {} };
+    const shown = await openAtSnapshot({ messages }, graph, given('x'), request);
+    expect([shown.writable, shown.length, (await shown.read(0, 1))[0]]).toEqual([false, 1 << 20, 1]);
+    await shown.close();
+    await expect(openAtSnapshot({ messages }, graph, given('y'), request)).rejects.toThrow("Can't find snapshot");
+    const overlay = openAtSnapshot({ messages }, graph, given('x'), { ...request, snapshot: true });
+    await expect(overlay).rejects.toThrow('-l and --snapshot exclude each other');
     expect(graph.nodes()).toEqual([]);
   } finally {
     rmSync(folder, { recursive: true });

@@ -11,12 +11,14 @@ import { Failure, misuse } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { type Mounted, requireFuse, startFuse } from '../mount/nbdfuse.ts';
 import { runServer } from '../nbd/run-server.ts';
-import { imageRequest, openImage } from '../open-image.ts';
+import { imageRequest } from '../open-image.ts';
+import { LOAD_SNAPSHOT, openAtSnapshot } from '../snapshots.ts';
 
 export const mountCommand: Command = {
   name: 'mount',
   summary: 'Show an image as a raw file in a folder, through nbdfuse',
-  usage: '[--object objectdef] [--image-opts] [-f fmt] [-r] [-o options] [--name name] [--snapshot] filename directory',
+  usage:
+    '[--object objectdef] [--image-opts] [-f fmt] [-r] [-l snapshot] [-o options] [--name name] [--snapshot] filename directory',
   operands: 'FILENAME DIRECTORY',
   description: `Prints the name of the file when it can be used, and serves it until it is unmounted (fusermount3 -u DIRECTORY) or
 this command is interrupted, which unmounts it too. Needs nbdfuse and FUSE; only the user who mounts it can use it,
@@ -24,6 +26,7 @@ unless -o allow_other says otherwise.`,
   options: [
     FORMAT,
     { short: 'r', long: 'read-only', help: 'the file may only be read' },
+    LOAD_SNAPSHOT,
     { short: 'o', argument: 'OPTIONS', help: 'options of FUSE, e.g. allow_other; may be repeated' },
     { long: 'name', argument: 'NAME', help: "the file's name; default: the image's, ending in .raw" },
     { long: 'snapshot', help: 'keep what is written in a temporary overlay, and drop it at the end' },
@@ -43,10 +46,10 @@ async function run(context: Context): Promise<number> {
   }
   const name = nameOf(given, image);
   requireFuse(folder);
-  const readOnly = given.has('read-only');
+  const readOnly = given.has('read-only') || given.has('load-snapshot');
   const graph = newGraph(context);
   const request = { ...imageRequest(context, given, image, 'format'), snapshot: given.has('snapshot') };
-  const disk = await openImage(graph, { ...request, writable: !readOnly });
+  const disk = await openAtSnapshot(context, graph, given, { ...request, writable: !readOnly });
   const place = { folder: resolve(folder), name, readOnly, options };
   try {
     await serveMounted(context, graph.host, disk, place);

@@ -15,12 +15,13 @@ import { newGraph } from '../graph.ts';
 import { closeExports } from '../nbd/open-exports.ts';
 import { runServer, type ServedExport } from '../nbd/run-server.ts';
 import { isLoopback, OPEN_TO_ALL } from '../nbd/serve-arguments.ts';
-import { imageRequest, openImage } from '../open-image.ts';
+import { imageRequest } from '../open-image.ts';
+import { LOAD_SNAPSHOT, openAtSnapshot } from '../snapshots.ts';
 
 export const serveCommand: Command = {
   name: 'serve',
   summary: 'Serve images to NBD clients',
-  usage: '[--object objectdef] [--image-opts] [-f fmt] [-r] [--socket path | --port port] filename...',
+  usage: '[--object objectdef] [--image-opts] [-f fmt] [-r] [-l snapshot] [--socket path | --port port] filename...',
   operands: 'FILENAME...',
   description: `Prints where clients find the images, and serves them until it is stopped. A single image has the empty export
 name; of several each has its file's name, and the first is also what clients get that name none.
@@ -28,6 +29,7 @@ Clients of this machine only can connect, unless --bind says otherwise.`,
   options: [
     FORMAT,
     { short: 'r', long: 'read-only', help: 'clients may only read' },
+    LOAD_SNAPSHOT,
     { short: 'k', long: 'socket', argument: 'PATH', help: 'listen on a unix socket instead of a TCP port' },
     { short: 'p', long: 'port', argument: 'PORT', help: `TCP port, 0: any that is free (default ${DEFAULT_PORT})` },
     { short: 'b', long: 'bind', argument: 'HOST', help: 'address to listen on, e.g. 0.0.0.0; with --tls, please' },
@@ -50,6 +52,7 @@ Clients of this machine only can connect, unless --bind says otherwise.`,
   examples: [
     'serve disk.vdi',
     'serve --socket /run/user/1000/disk.sock --read-only a.vdi b.img',
+    'serve --load-snapshot before-upgrade disk.qcow2',
     'serve --bind 0.0.0.0 --tls pki disk.vdi',
   ],
   run,
@@ -69,6 +72,7 @@ async function run(context: Context): Promise<number> {
     bitmap: (value) => void lists.bitmaps.push(value),
   });
   if (given.operands.length === 0) throw misuse('Expecting at least one image file name');
+  if (given.has('load-snapshot') && given.operands.length > 1) throw misuse('-l goes with one image only');
   const { signal, messages, out } = context;
   const address = addressOf(given);
   const server = await serverOptions(context, given);
@@ -152,7 +156,7 @@ async function openAll(context: Context, graph: Graph, given: GivenOptions, list
         allocationDepth: given.has('allocation-depth'),
         default: index === 0,
       };
-      exports.push({ disk: await openImage(graph, request), options });
+      exports.push({ disk: await openAtSnapshot(context, graph, given, request), options });
     }
     return exports;
   } catch (error) {
