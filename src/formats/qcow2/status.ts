@@ -6,12 +6,15 @@ import type { Qcow2Image } from './image.ts';
 import { findRun, loadRun, type Run } from './map.ts';
 import { Kind } from './tables.ts';
 
+/** Most compressed clusters that are told together: looking at each takes its time. */
+const TOLD_TOGETHER = 16384;
+
 export async function status(image: Qcow2Image, offset: number, length: number): Promise<Extent> {
   image.requireUsable();
   image.preallocated ??= await isPreallocated(image);
   const run = await loadRun(image, offset, length);
   if (run.kind === Kind.invalid) throw await corruption(image, { fatal: true, text: run.problem ?? '' });
-  return extentOf(image, run);
+  return extentOf(image, run, offset, length);
 }
 
 export function tryStatusNow(image: Qcow2Image, offset: number, length: number): Extent | undefined {
@@ -19,17 +22,18 @@ export function tryStatusNow(image: Qcow2Image, offset: number, length: number):
   const run = findRun(image, offset, length);
   if (run === undefined || run.kind === Kind.invalid) return undefined;
   if (run.kind === Kind.normal && image.preallocated === undefined) return undefined;
-  return extentOf(image, run);
+  return extentOf(image, run, offset, length);
 }
 
-function extentOf(image: Qcow2Image, { kind, host, length }: Run): Extent {
+function extentOf(image: Qcow2Image, run: Run, offset: number, limit: number): Extent {
+  const { kind, host, length } = run;
   const at = () => ({ child: image.data.name, offset: host });
   switch (kind) {
     case Kind.normal:
       if (image.header.cryptMethod !== CryptMethod.none) return { kind: 'encoded', length };
       return { kind: 'data', length, at: at(), recurse: image.preallocated === true };
     case Kind.compressed:
-      return { kind: 'encoded', length };
+      return { kind: 'encoded', length: lengthOfCompressed(image, run, offset, limit) };
     case Kind.zeroPlain:
       return { kind: 'zero', length };
     case Kind.zeroAllocated:
@@ -37,6 +41,17 @@ function extentOf(image: Qcow2Image, { kind, host, length }: Run): Extent {
     default:
       return { kind: 'unallocated', length };
   }
+}
+
+/** Clusters are told together as far as tables in memory tell of them, and within the limit. */
+function lengthOfCompressed(image: Qcow2Image, first: Run, offset: number, most: number): number {
+  const limit = Math.min(most, TOLD_TOGETHER * image.layout.clusterSize);
+  let { length } = first;
+  for (let run: Run | undefined = first; length < limit; length += run.length) {
+    run = findRun(image, offset + length, limit - length);
+    if (run?.kind !== Kind.compressed) break;
+  }
+  return length;
 }
 
 /** Where a range is stored in one piece, as requests would read and write it. */
