@@ -179,8 +179,11 @@ export interface ZstdModule {
 export interface ZstdCodecs {
   /** One frame; -1: it does not fit. */
   compress(source: Uint8Array, target: Uint8Array): Promise<number>;
-  /** Of one whole frame; -1: it holds more than fits, or is bad, which some codecs tell by fewer bytes than were stored. */
-  decompress(frame: Uint8Array, target: Uint8Array): Promise<number>;
+  /**
+   * Each of some whole frames into its own target: the bytes that it fills; -1: it holds more, or is bad, which some codecs tell
+   * by fewer bytes than were stored.
+   */
+  decompress(frames: readonly Uint8Array[], targets: readonly Uint8Array[]): Promise<readonly number[]>;
 }
 
 export interface Host {
@@ -198,10 +201,10 @@ export interface Host {
   /** Threads for large work on files. Absent: the host has none. */
   bulkLanes?(): BulkLanes | undefined;
   /**
-   * Fills `target` from a raw deflate stream, ignoring whatever follows; false: the stream is bad or too short. Absent: bytes/inflate.ts
-   * does it on the event loop.
+   * Fills each target from its own raw deflate stream, ignoring whatever follows; false: the stream is bad or too short. Absent:
+   * bytes/inflate.ts does it on the event loop.
    */
-  inflateRaw?(source: Uint8Array, target: Uint8Array): Promise<boolean>;
+  inflateRaw?(sources: readonly Uint8Array[], targets: readonly Uint8Array[]): Promise<readonly boolean[]>;
   /**
    * Makes a raw deflate stream with a window of 4096 bytes; resolves with the bytes of `target` that it takes, or -1: it does
    * not fit. Absent: bytes/deflate.ts does it on the event loop.

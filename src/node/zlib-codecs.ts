@@ -1,7 +1,7 @@
 /** Codecs that Node has built in, in its thread pool: raw deflate, and zstd from 22.15 on. */
 import { createRequire } from 'node:module';
 import { inflateRaw as inflateSlowly } from '../bytes/inflate.ts';
-import type { ZstdCodecs, ZstdModule } from '../core/host.ts';
+import type { ZstdModule } from '../core/host.ts';
 
 type Zlib = typeof import('node:zlib');
 /** Not imported, as it takes milliseconds to load. */
@@ -11,7 +11,7 @@ type Coder = (source: Uint8Array, options: object, done: (error: Error | null, b
 /** Newer Nodes have these two. */
 type ZstdZlib = Zlib & { readonly zstdCompress?: Coder; readonly zstdDecompress?: Coder };
 
-/** As `Host.inflateRaw`. */
+/** As `Host.inflateRaw`, of one. */
 export async function inflateRaw(source: Uint8Array, target: Uint8Array): Promise<boolean> {
   const { inflateRaw: inflate, constants } = zlib();
   // A stream without an end mark is no error; one that holds more than asked for is, here.
@@ -43,8 +43,10 @@ export async function deflateRaw(source: Uint8Array, target: Uint8Array): Promis
   return put(await coded(deflate, source, { windowBits: 12, memLevel: 9, chunkSize: source.length + 64 }), target);
 }
 
-/** Undefined: this Node has none. */
-export function builtInZstd(): ZstdCodecs | undefined {
+type OneCoder = (source: Uint8Array, target: Uint8Array) => Promise<number>;
+
+/** As `ZstdCodecs`, of one. Undefined: this Node has none. */
+export function builtInZstd(): { readonly compress: OneCoder; readonly decompress: OneCoder } | undefined {
   const { zstdCompress, zstdDecompress } = zlib() as ZstdZlib;
   if (zstdCompress === undefined || zstdDecompress === undefined) return undefined;
   return {

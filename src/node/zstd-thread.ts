@@ -43,10 +43,12 @@ export function threadedZstd(threads: number): ZstdCodecs | undefined {
     target.set(bytes);
     return bytes.length;
   };
+  // One byte more would show a frame that holds more than fits.
+  const decode = (frame: Uint8Array, target: Uint8Array) => run(frame, target.length + 1, target);
   return {
     compress: (source, target) => run(source, -1, target),
-    // One byte more would show a frame that holds more than fits.
-    decompress: (frame, target) => run(frame, target.length + 1, target),
+    decompress: (frames, targets) =>
+      Promise.all(frames.map((frame, index) => decode(frame, targets[index] ?? new Uint8Array(0)))),
   };
 }
 

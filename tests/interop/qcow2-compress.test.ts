@@ -7,9 +7,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Graph } from '../../src/core/graph.ts';
 import { DRIVERS } from '../../src/drivers.ts';
 import { type ConvertOptions, convert } from '../../src/jobs/convert.ts';
+import { Coding } from '../../src/node/coders.ts';
+import { CodingPool } from '../../src/node/coding-pool.ts';
 import { nodeHost } from '../../src/node/host.ts';
 import { loadKoffi } from '../../src/node/koffi.ts';
-import { nativeDeflate, nativeZstd } from '../../src/node/native-codecs.ts';
 import { differsAt } from '../../src/testing/compare-bytes.ts';
 import { operationData } from '../../src/testing/disk-operations.ts';
 import { peerMissing } from './cli-programs.ts';
@@ -28,7 +29,8 @@ function mixed(): Uint8Array {
 }
 
 /** The encoders of QEMU's programs: images are the same to the byte. */
-const sameEncoders = nativeDeflate(loadKoffi()) !== undefined && nativeZstd(loadKoffi()) !== undefined;
+const pool = new CodingPool(loadKoffi());
+const sameEncoders = process.platform === 'linux' && pool.can(Coding.deflate) && pool.can(Coding.encodeZstd);
 
 describe.skipIf(peerMissing !== undefined)(`compression and QEMU${peerMissing ? ` (${peerMissing})` : ''}`, () => {
   let folder: string;

@@ -87,13 +87,12 @@ async function testBatch(walk: Walk, batch: readonly Packed[], name: string | un
   signal?.throwIfAborted();
   // Those past the end of the file have been told of.
   const there = batch.filter(({ place }) => place.offset < image.file.length());
-  const results = await Promise.allSettled(image.decompressed.getAll(there.map(({ place }) => place)));
+  const results = await image.decompressed.getAll(there.map(({ place }) => place));
   for (const [index, result] of results.entries()) {
     const packed = there[index];
     if (packed === undefined) continue;
     walk.step(packed.place.length);
-    if (result.status === 'fulfilled') continue;
-    if (!(result.reason instanceof BlockError)) throw result.reason;
+    if (result instanceof Uint8Array) continue;
     const where = rangeText(image, packed, name);
     if (await readInto(image, packed.place.offset, new Uint8Array(packed.place.length))) {
       walk.tell(`ERROR compressed cluster ${where} cannot be decompressed`);

@@ -62,9 +62,9 @@ describe('compressed clusters', () => {
     const { disk, reads } = await opened();
     expectRange(await disk.read(100, 20 * CLUSTER), 100);
     expect(reads()).toBe(1);
-    // At most 32 clusters are taken together.
-    expectRange(await disk.read(100 * CLUSTER, 100 * CLUSTER), 100 * CLUSTER);
-    expect(reads()).toBe(4);
+    // At most 512 clusters are taken together.
+    expectRange(await disk.read(100 * CLUSTER, 700 * CLUSTER), 100 * CLUSTER);
+    expect(reads()).toBe(2);
     await disk.close();
   });
 
@@ -86,6 +86,14 @@ describe('compressed clusters', () => {
     }
   });
 
+  test('are told together as data, as far as tables in memory tell of them (Q-READ-4)', async () => {
+    const { disk } = await opened();
+    const told = disk.tryStatusNow(100, COUNT * CLUSTER - 100);
+    expect(told).toMatchObject({ data: true, zero: false, length: 1536 * CLUSTER - 100 });
+    expect(disk.tryStatusNow(100, 5 * CLUSTER)).toMatchObject({ data: true, length: 5 * CLUSTER });
+    await disk.close();
+  });
+
   test('are kept: parts of them need no read again', async () => {
     const { disk, reads } = await opened();
     await disk.read(30 * CLUSTER + 5, 100);
@@ -105,6 +113,21 @@ describe('compressed clusters', () => {
     await disk.read(1000 * CLUSTER, CLUSTER);
     expect(reads()).toBe(0);
     await disk.read(0, CLUSTER);
+    expect(reads()).toBe(1);
+    await disk.close();
+  });
+
+  test('of long requests are not kept, but for those that are not read whole', async () => {
+    const { disk, reads } = await opened();
+    const offset = 60 * CLUSTER + 100;
+    expectRange(await disk.read(offset, 40 * CLUSTER), offset);
+    expect(reads()).toBe(1);
+    for (const kept of [60, 100]) await disk.read(kept * CLUSTER, 50);
+    expect(reads()).toBe(0);
+    expectRange(await disk.read(61 * CLUSTER, CLUSTER), 61 * CLUSTER);
+    expect(reads()).toBe(1);
+    // What is kept is not read again for a longer request.
+    expectRange(await disk.read(60 * CLUSTER, 33 * CLUSTER), 60 * CLUSTER);
     expect(reads()).toBe(1);
     await disk.close();
   });

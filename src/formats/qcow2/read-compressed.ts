@@ -5,8 +5,10 @@ import { findRun, type Run } from './map.ts';
 import type { CompressedPlace } from './tables.ts';
 
 /** Clusters that are taken together, and bytes of them; one is always taken. */
-const TOGETHER = 32;
+const TOGETHER = 512;
 const BYTES_TOGETHER = 4 << 20;
+/** Whole clusters of a request as long as that are decoded into its memory, and not kept. */
+const DIRECT_MIN = 128 << 10;
 /** When requests follow each other, so much is read ahead of them. */
 const AHEAD = 3;
 const BYTES_AHEAD = 256 << 10;
@@ -38,17 +40,19 @@ export async function readCompressed(image: Qcow2Image, run: CompressedRun, targ
   const { decompressed, layout } = image;
   const { clusterSize } = layout;
   const ahead = placesAhead(image, run);
-  const loading = decompressed.getAll([...run.places, ...ahead]);
-  // What was read ahead is waited for, so that nothing goes on behind a request; its failures are not this request's.
-  const results = await Promise.allSettled(loading);
-  let start = run.guest % clusterSize;
-  let done = 0;
-  for (const result of results.slice(0, run.places.length)) {
-    if (result.status === 'rejected') throw result.reason;
-    const part = result.value.subarray(start, start + target.length - done);
-    target.set(part, done);
-    done += part.length;
-    start = 0;
+  const lead = run.guest % clusterSize;
+  const parts = run.places.map((_place, index) =>
+    target.subarray(Math.max(0, index * clusterSize - lead), (index + 1) * clusterSize - lead),
+  );
+  const direct =
+    target.length >= DIRECT_MIN ? parts.map((part) => (part.length === clusterSize ? part : undefined)) : [];
+  // Failures of what was read ahead are not this request's.
+  const loaded = await decompressed.getAll([...run.places, ...ahead], direct);
+  for (const [index, part] of parts.entries()) {
+    const bytes = loaded[index];
+    if (!(bytes instanceof Uint8Array)) throw bytes;
+    const start = index === 0 ? lead : 0;
+    if (bytes !== part) part.set(bytes.subarray(start, start + part.length));
   }
 }
 

@@ -23,7 +23,7 @@ const AT_ONCE = 16;
 const BYTES_AT_ONCE = 8 << 20;
 const SECTOR = 512;
 /** Buffers for compressed data that are kept for later writes. */
-const KEPT_BUFFERS = 32;
+const KEPT_BUFFERS = 160;
 
 /** Whole clusters; the last one may end with the disk, and is filled up with zeroes. */
 export async function writeCompressed(image: Qcow2Image, offset: number, source: Uint8Array): Promise<void> {

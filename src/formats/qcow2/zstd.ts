@@ -87,29 +87,68 @@ export async function encodeZstd(host: Host, source: Uint8Array, target: Uint8Ar
 }
 
 /**
- * Fills `target` from one or more whole frames; what follows is ignored. False: a bad or incomplete frame, or frames that
- * hold fewer bytes, or more.
+ * Fills each target from its own source, one or more whole frames; what follows is ignored. False: a bad or incomplete frame,
+ * or frames that hold fewer bytes, or more.
  */
-export async function decodeZstd(host: Host, source: Uint8Array, target: Uint8Array): Promise<boolean> {
-  let done = 0;
-  for (let at = 0; done < target.length; ) {
-    const frame = frameAt(source.subarray(at));
-    if (frame === undefined) return false;
-    if (!frame.skippable) {
-      const length = await decodeFrame(host, source.subarray(at, at + frame.length), target.subarray(done));
-      if (length < 0) return false;
-      done += length;
+export async function decodeZstd(
+  host: Host,
+  sources: readonly Uint8Array[],
+  targets: readonly Uint8Array[],
+): Promise<readonly boolean[]> {
+  const good = targets.map(() => true);
+  let left = targets.map((target, index) => ({ index, source: sources[index] ?? NOTHING, target }));
+  while (left.length > 0) {
+    const ready: (typeof left)[number][] = [];
+    const frames: Uint8Array[] = [];
+    for (const part of left) {
+      const rest = afterSkippable(part.source);
+      const length = rest && frameAt(rest)?.length;
+      if (rest === undefined || length === undefined) good[part.index] = false;
+      else {
+        frames.push(rest.subarray(0, length));
+        ready.push({ ...part, source: rest.subarray(length) });
+      }
     }
-    at += frame.length;
+    const lengths = await decodeFrames(
+      host,
+      frames,
+      ready.map(({ target }) => target),
+    );
+    left = [];
+    for (const [i, { index, source, target }] of ready.entries()) {
+      const length = lengths[i] ?? -1;
+      if (length < 0) good[index] = false;
+      else if (length < target.length) left.push({ index, source, target: target.subarray(length) });
+    }
   }
-  return true;
+  return good;
 }
 
-/** The bytes of a whole frame; -1: it is bad, or holds more than `target` has room for. */
-async function decodeFrame(host: Host, frame: Uint8Array, target: Uint8Array): Promise<number> {
+const NOTHING = new Uint8Array(0);
+
+/** Undefined: what comes is no whole frame. */
+function afterSkippable(source: Uint8Array): Uint8Array | undefined {
+  let rest = source;
+  for (;;) {
+    const frame = frameAt(rest);
+    if (frame === undefined || !frame.skippable) return frame && rest;
+    rest = rest.subarray(frame.length);
+  }
+}
+
+/** The bytes of each whole frame; -1: it is bad, or holds more than its target has room for. */
+async function decodeFrames(
+  host: Host,
+  frames: readonly Uint8Array[],
+  targets: readonly Uint8Array[],
+): Promise<readonly number[]> {
   const threads = host.zstd?.();
-  if (threads !== undefined) return threads.decompress(frame, target);
+  if (threads !== undefined) return threads.decompress(frames, targets);
   const codec = await zstdCodec(host);
+  return frames.map((frame, index) => decodeFrame(codec, frame, targets[index] ?? NOTHING));
+}
+
+function decodeFrame(codec: ZstdCodec, frame: Uint8Array, target: Uint8Array): number {
   try {
     codec.reset();
     // One byte more would show a frame that does not end where it must.
