@@ -4,6 +4,7 @@ import type { Host, ZstdCodecs } from '../core/host.ts';
 import { Coding } from './coders.ts';
 import { CodingPool } from './coding-pool.ts';
 import type { Koffi } from './koffi.ts';
+import { Slots } from './slots.ts';
 import * as builtIn from './zlib-codecs.ts';
 import { threadedZstd } from './zstd-thread.ts';
 
@@ -29,7 +30,7 @@ export function nodeCodecs(koffi: () => Koffi): Codecs {
       return inflate(sources, targets);
     },
     deflateRaw(source, target) {
-      deflate ??= encodeBy(poolFor(Coding.deflate), Coding.deflate) ?? slots.limit(builtIn.deflateRaw);
+      deflate ??= encodeBy(poolFor(Coding.deflate), Coding.deflate) ?? limit(slots, builtIn.deflateRaw);
       return deflate(source, target);
     },
     zstd() {
@@ -76,14 +77,18 @@ function zstdBy(pool: CodingPool | undefined): ZstdCodecs | undefined {
 
 function builtInZstd(slots: Slots): ZstdCodecs | undefined {
   const codec = builtIn.builtInZstd();
-  return codec && { compress: slots.limit(codec.compress), decompress: each(slots, codec.decompress) };
+  return codec && { compress: limit(slots, codec.compress), decompress: each(slots, codec.decompress) };
 }
 
 type One<T> = (source: Uint8Array, target: Uint8Array) => Promise<T>;
 
+function limit<T>(slots: Slots, code: One<T>): One<T> {
+  return (source, target) => slots.run(() => code(source, target));
+}
+
 /** Codes many, as `code` does one. */
 function each<T>(slots: Slots, code: One<T>) {
-  const limited = slots.limit(code);
+  const limited = limit(slots, code);
   return (sources: readonly Uint8Array[], targets: readonly Uint8Array[]) =>
     Promise.all(targets.map((target, index) => limited(sources[index] ?? new Uint8Array(0), target)));
 }
@@ -92,30 +97,4 @@ function each<T>(slots: Slots, code: One<T>) {
 function codingThreads(): number {
   const pool = Number(process.env.UV_THREADPOOL_SIZE) || 4;
   return Math.max(1, Math.min(availableParallelism() + 1, pool - 1));
-}
-
-/** At most so many calls at a time; others wait, first come, first served. */
-class Slots {
-  #free: number;
-  readonly #waiting: (() => void)[] = [];
-
-  constructor(count: number) {
-    this.#free = count;
-  }
-
-  limit<T>(code: One<T>): One<T> {
-    return (source, target) => this.#run(() => code(source, target));
-  }
-
-  async #run<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#free > 0) this.#free--;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    try {
-      return await work();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next === undefined) this.#free++;
-      else next();
-    }
-  }
 }

@@ -39,14 +39,18 @@ export function bindCoder(koffi: Koffi, coding: Coding): Coder {
       return ended || name === 'inflate' ? (stream[10] ?? 0) : -1;
     };
   };
-  const zstd = (state: string, name: string, ...settings: number[]) => {
+  const zstd = (state: string, name: string, level?: number) => {
     const libzstd = deep('libzstd.so.1');
     const context = libzstd.func(`uintptr_t ZSTD_create${state}()`)();
     if (Number(context) === 0) throw new RangeError(`${name}: no memory`);
     const places = 'uintptr_t context, uintptr_t target, size_t room, uintptr_t source, size_t length';
-    const code = libzstd.func(`size_t ${name}(${[places, ...settings.map((_, i) => `int setting${i}`)].join(', ')})`);
+    const code = libzstd.func(`size_t ${name}(${places}${level === undefined ? '' : ', int level'})`);
     return (source: number, length: number, target: number, room: number) => {
-      const result = Number(code(context, target, room, source, length, ...settings));
+      const result = Number(
+        level === undefined
+          ? code(context, target, room, source, length)
+          : code(context, target, room, source, length, level),
+      );
       // Error numbers are lengths that nothing has.
       return result > room ? -1 : result;
     };

@@ -116,9 +116,10 @@ export class CodingPool {
 
   #put(job: Job): boolean {
     const { batch, index, cost } = job;
-    const [source = NOTHING, target = NOTHING] = [batch.sources[index], batch.targets[index]];
-    const parameters: Parameters<Coder> = [this.#address(source), source.length, this.#address(target), target.length];
-    const place = this.#owner.put(batch.coding, parameters, cost);
+    const source = batch.sources[index] ?? NOTHING;
+    const target = batch.targets[index] ?? NOTHING;
+    const places = [this.#address(source), source.length, this.#address(target), target.length] as const;
+    const place = this.#owner.put([batch.coding, ...places, cost]);
     if (place < 0) return false;
     this.#jobs.set(place, job);
     this.#costInside += cost;

@@ -10,6 +10,7 @@ import { NOT_SUPPORTED, systemError } from './errno.ts';
 import { FileExtents } from './extents.ts';
 import { readFully, writeFully } from './fd.ts';
 import { FileLocks } from './locks.ts';
+import { Slots } from './slots.ts';
 import type { Storage } from './storage.ts';
 import { Fallocate, type LockKind, type Syscalls } from './syscalls.ts';
 import { WriteGuard } from './write-guard.ts';
@@ -19,6 +20,12 @@ const { EXDEV, EINVAL, ETXTBSY, EBADF, EISDIR } = constants.errno;
 /** Longer synchronous requests would hold up the event loop by copying alone. */
 const LONGEST_READ_NOW = 2 * 1024 * 1024;
 const LONGEST_WRITE_NOW = 64 * 1024;
+/**
+ * The page cache lets one write at a time into a file. So many long ones are given to threads, the next while one is under way;
+ * further ones would only spin for the same lock, at the cost of a processor.
+ */
+const LARGE_WRITE = 256 * 1024;
+const LARGE_AT_ONCE = 2;
 /** Bytes that one kernel copy may move, so that progress can be shown and an abort heeded in between. */
 const LONGEST_COPY = 64 * 1024 * 1024;
 /** Of the page cache; at most 64 KiB on the machines that have larger pages than this one. */
@@ -75,6 +82,7 @@ export class NodeFile implements HostFile {
   /** As it was told last, where asking might take waiting. */
   #allocated: number | undefined;
   #bulkWaitsUntil = 0;
+  readonly #largeWrites = new Slots(LARGE_AT_ONCE);
   #countsCache = true;
   #flushError: BlockError | undefined;
   #scratch: Uint8Array | undefined;
@@ -170,7 +178,9 @@ export class NodeFile implements HostFile {
 
   async write(offset: number, source: Uint8Array): Promise<void> {
     const aligned = this.#aligned;
-    if (aligned === undefined || aligned.isAligned(source)) {
+    if (aligned === undefined && this.kind === 'regular' && source.length >= LARGE_WRITE) {
+      await this.#largeWrites.run(() => writeFully(this.#calls, this.#fd, source, this.#position(offset)));
+    } else if (aligned === undefined || aligned.isAligned(source)) {
       await writeFully(this.#calls, this.#fd, source, this.#position(offset));
     } else {
       const bounce = aligned.take(source.length);
