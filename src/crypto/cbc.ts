@@ -1,8 +1,8 @@
 /** CBC over many sectors. Decrypting takes one call of the block cipher; encrypting one for the blocks of each place in all sectors. */
-import type { AesBlocks } from '../core/host-crypto.ts';
+import type { BlockCipher } from '../core/host-crypto.ts';
 import { AES_BLOCK, CHUNK, type IvGenerator, SECTOR, type SectorCipher } from './sector-cipher.ts';
 
-export function cbc(data: AesBlocks, ivs: IvGenerator): SectorCipher {
+export function cbc(data: BlockCipher, ivs: IvGenerator): SectorCipher {
   return {
     encrypt(plain, sector) {
       const result = new Uint8Array(plain.length);
@@ -26,7 +26,7 @@ export function cbc(data: AesBlocks, ivs: IvGenerator): SectorCipher {
   };
 }
 
-function encryptChunk(data: AesBlocks, ivs: Uint8Array, plain: Uint8Array, target: Uint8Array): void {
+function encryptChunk(data: BlockCipher, ivs: Uint8Array, plain: Uint8Array, target: Uint8Array): void {
   const column = new Uint8Array(ivs.length);
   let before = ivs;
   for (let place = 0; place < SECTOR; place += AES_BLOCK) {
@@ -40,7 +40,7 @@ function encryptChunk(data: AesBlocks, ivs: Uint8Array, plain: Uint8Array, targe
   }
 }
 
-function decryptChunk(data: AesBlocks, ivs: Uint8Array, bytes: Uint8Array): void {
+function decryptChunk(data: BlockCipher, ivs: Uint8Array, bytes: Uint8Array): void {
   const opened = data.decrypt(bytes);
   for (let sector = 0; sector < bytes.length; sector += SECTOR) {
     const iv = (sector / SECTOR) * AES_BLOCK;

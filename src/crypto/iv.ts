@@ -1,6 +1,6 @@
 /** What begins each sector, by its number: `plain64` the number itself, `plain` its low 32 bits, `essiv` the number encrypted. */
 import { BlockError } from '../core/errors.ts';
-import { DIGEST_BYTES, type HashName, type HostCrypto } from '../core/host-crypto.ts';
+import { type BlockCipher, DIGEST_BYTES, type HashName, type HostCrypto } from '../core/host-crypto.ts';
 import { AES_BLOCK, type IvGenerator } from './sector-cipher.ts';
 
 export interface IvSpec {
@@ -8,18 +8,28 @@ export interface IvSpec {
   readonly name: string;
   /** Of `essiv`: what makes its key of the data's. */
   readonly hash: HashName | undefined;
+  /** Of `essiv`: what encrypts the number. Default: AES. */
+  readonly family?: CipherFamily;
 }
 
-const AES_KEYS: readonly number[] = [16, 24, 32];
+/** A cipher of blocks of 16 bytes, with keys of 16, 24 and 32. */
+export interface CipherFamily {
+  /** For messages. */
+  readonly name: string;
+  readonly withKey: (key: Uint8Array) => BlockCipher;
+}
 
-/** Throws BlockError EINVAL for a hash whose digest is no key for AES. */
-export function ivGenerator(crypto: HostCrypto, { name, hash }: IvSpec, key: Uint8Array): IvGenerator {
+const KEYS: readonly number[] = [16, 24, 32];
+
+/** Throws BlockError EINVAL for a hash whose digest is no key for the cipher. */
+export function ivGenerator(crypto: HostCrypto, { name, hash, family }: IvSpec, key: Uint8Array): IvGenerator {
   if (name === 'plain') return (sector, count) => numbers(sector, count, 2 ** 32);
   const plain64: IvGenerator = (sector, count) => numbers(sector, count, Number.POSITIVE_INFINITY);
   if (name !== 'essiv' || hash === undefined) return plain64;
   const size = DIGEST_BYTES[hash];
-  if (!AES_KEYS.includes(size)) throw new BlockError('EINVAL', `No AES cipher with key size ${size} available`);
-  const salted = crypto.aes(crypto.digest(hash, key));
+  const { name: cipher, withKey } = family ?? { name: 'AES', withKey: crypto.aes };
+  if (!KEYS.includes(size)) throw new BlockError('EINVAL', `No ${cipher} cipher with key size ${size} available`);
+  const salted = withKey(crypto.digest(hash, key));
   return (sector, count) => salted.encrypt(plain64(sector, count));
 }
 

@@ -81,9 +81,7 @@ export function planLuks(plan: LuksPlan): LuksHeader {
       materialOffset: (LUKS_ALIGN + index * room) / SECTOR,
     })),
   };
-  const algorithms = algorithmsOf(header);
-  usableHash(algorithms.hash);
-  requireWholeSectors(algorithms, header);
+  requireWholeSectors(algorithmsOf(header), header);
   return header;
 }
 
@@ -111,7 +109,7 @@ export async function createLuks(
   const random = (target: Uint8Array) => host.random(target);
   const key = randomBytes(random, header.keyBytes);
   // Tells what cannot be before any time is spent.
-  sectorCipher(crypto, algorithmsOf(header), key);
+  await sectorCipher(crypto, algorithmsOf(header), key);
   const hash = usableHash(header.hash);
   const [slot] = header.slots;
   if (slot === undefined) throw new TypeError('a header has slots');

@@ -94,7 +94,7 @@ export async function unlockSlot(
   const slotKey = await slotKeyOf(crypto, header, slot, passphrase);
   const material = new Uint8Array(header.keyBytes * STRIPES);
   await readInside(storage, slot.materialOffset * SECTOR, material);
-  sectorCipher(crypto, algorithms, slotKey).decrypt(material, 0);
+  (await sectorCipher(crypto, algorithms, slotKey)).decrypt(material, 0);
   const key = merge({ crypto, hash }, material, header.keyBytes);
   const digest = await keyDigest(crypto, header, key);
   return digest.every((byte, at) => byte === header.digest[at]) ? key : undefined;
@@ -122,7 +122,7 @@ export async function encodeMaterial(
   const hash = usableHash(header.hash);
   const slotKey = await slotKeyOf(crypto, header, slot, passphrase);
   const material = split({ crypto, hash }, key, STRIPES, random);
-  return sectorCipher(crypto, algorithmsOf(header), slotKey).encrypt(material, 0);
+  return (await sectorCipher(crypto, algorithmsOf(header), slotKey)).encrypt(material, 0);
 }
 
 export interface SlotSecrets {

@@ -1,13 +1,13 @@
 /** Ciphers and hashes where the host brings none, as in browsers: WebCrypto where it can do it, JavaScript for the rest. */
 import { ecb } from '@noble/ciphers/aes.js';
-import { sha1 } from '@noble/hashes/legacy.js';
+import { md5, ripemd160, sha1 } from '@noble/hashes/legacy.js';
 import { pbkdf2Async } from '@noble/hashes/pbkdf2.js';
 import { sha224, sha256, sha384, sha512 } from '@noble/hashes/sha2.js';
 import type { HashName, HostCrypto, Pbkdf2Request } from '../core/host-crypto.ts';
 
-const FUNCTIONS = { sha1, sha224, sha256, sha384, sha512 } as const;
+const FUNCTIONS = { md5, ripemd160, sha1, sha224, sha256, sha384, sha512 } as const;
 
-/** Names in WebCrypto, which has no SHA-224. */
+/** Names in WebCrypto, which has no others. */
 const WEB_NAMES: Readonly<Partial<Record<HashName, string>>> = {
   sha1: 'SHA-1',
   sha256: 'SHA-256',

@@ -2,7 +2,7 @@
  * XTS (IEEE 1619) over many sectors: tweaks of all sectors come from one call of the block cipher, and all blocks go through
  * another. A context of the system's XTS for each sector would take several times as long.
  */
-import type { AesBlocks } from '../core/host-crypto.ts';
+import type { BlockCipher } from '../core/host-crypto.ts';
 import { AES_BLOCK, CHUNK, type IvGenerator, SECTOR, type SectorCipher, wordsOf } from './sector-cipher.ts';
 
 /** Of the field that tweaks are multiplied in: what comes in at the low end for a bit lost at the high one. */
@@ -10,15 +10,15 @@ const FEEDBACK = 0x87;
 const BLOCKS = SECTOR / AES_BLOCK;
 
 export interface XtsParts {
-  readonly data: AesBlocks;
-  readonly tweak: AesBlocks;
+  readonly data: BlockCipher;
+  readonly tweak: BlockCipher;
   readonly ivs: IvGenerator;
 }
 
 export function xts({ data, tweak, ivs }: XtsParts): SectorCipher {
   const tweaks = new Uint32Array(CHUNK / 4);
   const input = new Uint8Array(CHUNK);
-  const run = (work: AesBlocks['encrypt'], source: Uint8Array, target: Uint8Array, sector: number) => {
+  const run = (work: BlockCipher['encrypt'], source: Uint8Array, target: Uint8Array, sector: number) => {
     for (let done = 0; done < source.length; done += CHUNK) {
       const length = Math.min(CHUNK, source.length - done);
       const count = length / SECTOR;

@@ -1,5 +1,5 @@
 /** Ciphers and hashes of Node: OpenSSL's, with the processor's own instructions for AES. */
-import type { AesBlocks, HostCrypto, Pbkdf2Request } from '../core/host-crypto.ts';
+import type { BlockCipher, HostCrypto, Pbkdf2Request } from '../core/host-crypto.ts';
 import { deriveApart, isLong } from './derivation.ts';
 
 /** As `Host.crypto`. */
@@ -7,7 +7,7 @@ export function nodeCrypto(): HostCrypto {
   // Not imported, as it takes milliseconds to load.
   const crypto = process.getBuiltinModule('node:crypto');
   return {
-    aes(key): AesBlocks {
+    aes(key): BlockCipher {
       const name = `aes-${key.length * 8}-ecb`;
       // Blocks do not depend on one another, so one context serves all calls; making one takes longer than a sector.
       const encryptor = crypto.createCipheriv(name, key, null).setAutoPadding(false);

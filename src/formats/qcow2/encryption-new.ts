@@ -83,7 +83,7 @@ export async function newEncryption(
   };
   const crypto = await cryptoOf(host, signal);
   const key = await createLuks(host, crypto, { plan: luks, passphrase: passphraseOf(host, keySecret), storage });
-  return { bytes, cipher: luksCipher(sectorCipher(crypto, algorithmsOf(planLuks(luks)), key)) };
+  return { bytes, cipher: luksCipher(await sectorCipher(crypto, algorithmsOf(planLuks(luks)), key)) };
 }
 
 /** Gives the image a LUKS header behind all that is there, durable before the image's own header names it. */
@@ -104,5 +104,5 @@ export async function addEncryption(
   await refcounts.writeBack();
   await file.flush();
   await rewriteHeader(image);
-  image.cipher = luksCipher(sectorCipher(crypto, algorithmsOf(planLuks(luks)), key));
+  image.cipher = luksCipher(await sectorCipher(crypto, algorithmsOf(planLuks(luks)), key));
 }

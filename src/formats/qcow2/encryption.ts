@@ -49,7 +49,7 @@ export async function openEncryption(context: OpenContext<Qcow2Options>, image: 
     return;
   }
   const key = await unlock(crypto, image.luks, passphrase);
-  image.cipher = luksCipher(sectorCipher(crypto, image.luks.algorithms, key));
+  image.cipher = luksCipher(await sectorCipher(crypto, image.luks.algorithms, key));
 }
 
 /** The part of the image file that the header names for LUKS. */
