@@ -96,6 +96,24 @@ describe('searchTrials', () => {
     expect(failure.operations.filter(({ kind }) => kind === 'resize').length).toBe(2);
   });
 
+  test('a byte that no request put there, while two were under way, is found', async () => {
+    const failure = await failureOf((model) => {
+      let writing = 0;
+      return {
+        write: async (offset, source) => {
+          writing += 1;
+          await Promise.resolve();
+          const stored = source.slice();
+          if (writing > 1) stored[stored.length - 1] = (stored.at(-1) ?? 0) ^ 1;
+          model.write(offset, stored);
+          writing -= 1;
+        },
+      };
+    });
+    expect(failure.operations.map(({ kind }) => kind)).toEqual(['together']);
+    expect(failure.message).toMatch(/byte \d+ is \d+ after write/);
+  });
+
   test('a read at once that answers other than later is found', async () => {
     const failure = await failureOf(() => ({ tryReadNow: () => true }));
     expect(failure.message).toContain('read byte');

@@ -1,6 +1,6 @@
 /** Runs operations on a disk and on the model, and compares after each. */
 import type { BlockStatus } from '../core/status.ts';
-import { differsAt } from './compare-bytes.ts';
+import { differsAt, notFilledAt } from './compare-bytes.ts';
 import { type DiskOperation, operationData, type RangeOperation } from './disk-operations.ts';
 import type { DiskUnderTest } from './disk-under-test.ts';
 import { ModelDisk } from './model-disk.ts';
@@ -20,21 +20,6 @@ export class TrialError extends Error {
 function fail(message: string): never {
   throw new TrialError(message);
 }
-
-/** Where the first byte is that is neither the one expected nor accepted; -1: none. Without expectation: zeroes. */
-function firstBad(
-  found: Uint8Array,
-  expected: Uint8Array | undefined,
-  accept: (index: number, value: number) => boolean,
-): number {
-  for (let i = 0; i < found.length; i++) {
-    const value = found[i] as number;
-    if (value !== (expected === undefined ? 0 : expected[i]) && !accept(i, value)) return i;
-  }
-  return -1;
-}
-
-const never = () => false;
 
 /** A disk and its model, driven together. */
 export class DiskTrial {
@@ -129,7 +114,7 @@ export class DiskTrial {
       if (now !== undefined && JSON.stringify(now) !== JSON.stringify(run)) {
         fail(`status at ${at} at once is ${JSON.stringify(now)}, later ${JSON.stringify(run)}`);
       }
-      if (run.zero && firstBad(this.#model.bytes.subarray(at, at + run.length), undefined, never) >= 0) {
+      if (run.zero && notFilledAt(this.#model.bytes.subarray(at, at + run.length), 0) >= 0) {
         fail(`status at ${at} claims ${run.length} bytes of zeroes`);
       }
       at += run.length;
@@ -142,61 +127,64 @@ export class DiskTrial {
     const datas = requests.map((request) =>
       request.kind === 'write' ? operationData(request.seed ?? 0, request.length) : undefined,
     );
+    const changes = requests.flatMap((request, i) => (request.kind === 'read' ? [] : [{ ...request, data: datas[i] }]));
     const results = await settleAll(requests.map((request, i) => perform(this.#disk, request, datas[i])));
-    const before = this.#model;
     results.forEach((found, i) => {
-      const read = requests[i];
-      if (found === undefined || read === undefined) return;
-      const old = before.bytes.subarray(read.offset, read.offset + found.length);
-      const bad = firstBad(found, old, (index, value) =>
-        candidates(requests, datas, read.offset + index, undefined).includes(value),
-      );
-      if (bad >= 0) fail(`read byte ${read.offset + bad} as ${found[bad]}`);
+      const offset = requests[i]?.offset;
+      if (found === undefined || offset === undefined) return;
+      const bad = firstWrong(found, offset, changes, this.#model, true);
+      if (bad >= 0) fail(`read byte ${offset + bad} as ${found[bad]}`);
     });
-    await this.#adopt(requests, datas);
+    await this.#adopt(changes);
   }
 
-  async #adopt(requests: readonly RangeOperation[], datas: readonly (Uint8Array | undefined)[]): Promise<void> {
+  async #adopt(changes: readonly Change[]): Promise<void> {
     const adopted: { offset: number; found: Uint8Array }[] = [];
-    for (const request of requests) {
-      if (request.kind === 'read') continue;
-      const { offset, length } = request;
+    for (const { kind, offset, length } of changes) {
       const found = await this.#disk.read(offset, length);
-      const old = this.#model.bytes.subarray(offset, offset + length);
-      const alone = requests.every((other) => other === request || !overlap(other, request));
-      // What one request alone leaves is known; of a discard, that it zeroes or does nothing.
-      const likely = request.kind === 'discard' ? old : datas[requests.indexOf(request)];
-      const bad = firstBad(found, request.kind === 'discard' && !alone ? undefined : likely, (index, value) => {
-        if (alone) return request.kind === 'discard' && value === 0;
-        return candidates(requests, datas, offset + index, old[index]).includes(value);
-      });
-      if (bad >= 0) fail(`byte ${offset + bad} is ${found[bad]} after ${request.kind}`);
+      const bad = firstWrong(found, offset, changes, this.#model, false);
+      if (bad >= 0) fail(`byte ${offset + bad} is ${found[bad]} after ${kind}`);
       adopted.push({ offset, found });
     }
     for (const { offset, found } of adopted) this.#model.write(offset, found);
   }
 }
 
-function overlap(a: RangeOperation, b: RangeOperation): boolean {
-  return a.kind !== 'read' && a.offset < b.offset + b.length && b.offset < a.offset + a.length;
+/** A request that changes what it covers, with what it writes; without: zeroes. */
+type Change = RangeOperation & { readonly data: Uint8Array | undefined };
+
+/**
+ * The first byte of what was found at `offset` that no change put there; -1: none. Where only discards were, what was
+ * there before may have stayed, and while the changes are under way (`during`) anywhere.
+ */
+function firstWrong(
+  found: Uint8Array,
+  offset: number,
+  changes: readonly Change[],
+  before: ModelDisk,
+  during: boolean,
+): number {
+  const end = offset + found.length;
+  const edges = changes.flatMap((change) => [change.offset, change.offset + change.length]);
+  const inside = new Set([offset, end, ...edges.filter((edge) => edge > offset && edge < end)]);
+  let from = offset;
+  // Between two edges each byte has the same changes.
+  for (const to of [...inside].sort((a, b) => a - b).slice(1)) {
+    const here = changes.filter((change) => change.offset <= from && to <= change.offset + change.length);
+    const sources = here.map(({ data, offset: start }) => data?.subarray(from - start, to - start));
+    if (during || here.every(({ kind }) => kind === 'discard')) sources.push(before.bytes.subarray(from, to));
+    const bad = firstOfNone(found.subarray(from - offset, to - offset), sources);
+    if (bad >= 0) return from - offset + bad;
+    from = to;
+  }
+  return -1;
 }
 
-/** Values that the byte may have after all requests. Only a discard alone may leave the old one. */
-function candidates(
-  requests: readonly RangeOperation[],
-  datas: readonly (Uint8Array | undefined)[],
-  at: number,
-  old: number | undefined,
-): (number | undefined)[] {
-  const values: (number | undefined)[] = [];
-  let written = false;
-  requests.forEach(({ kind, offset, length }, i) => {
-    if (kind === 'read' || at < offset || at >= offset + length) return;
-    values.push(kind === 'write' ? datas[i]?.[at - offset] : 0);
-    if (kind !== 'discard') written = true;
-  });
-  if (!written) values.push(old);
-  return values;
+/** The first byte that is in none of the sources at its place; -1: none. A source that is absent is zeroes. */
+function firstOfNone(found: Uint8Array, sources: readonly (Uint8Array | undefined)[]): number {
+  if (sources.some((source) => (source === undefined ? notFilledAt(found, 0) : differsAt(found, source)) < 0))
+    return -1;
+  return found.findIndex((byte, i) => sources.every((source) => (source === undefined ? 0 : source[i]) !== byte));
 }
 
 function clip(operation: RangeOperation, limit: number): RangeOperation {

@@ -1,5 +1,5 @@
 /** Checks of the contract suite, which belongs to no test runner. */
-import { differsAt } from './compare-bytes.ts';
+import { differsAt, notFilledAt } from './compare-bytes.ts';
 
 /** What a driver did against its contract. */
 export class ContractError extends Error {
@@ -17,7 +17,7 @@ export function expectBytes(found: Uint8Array, expected: Uint8Array, what: strin
 }
 
 export function expectFilled(found: Uint8Array, value: number, what: string): void {
-  const at = found.findIndex((byte) => byte !== value);
+  const at = notFilledAt(found, value);
   if (at >= 0) throw new ContractError(`${what}: byte ${at} of ${found.length} is ${found[at]} instead of ${value}`);
 }
 
