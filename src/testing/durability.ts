@@ -119,18 +119,31 @@ export async function checkDurability(
   for (const { change, durable } of changes) if (durable) applyDurable(change, expected, discarded);
   const flushed = differsAt(content, expected);
   if (flushed < 0) return;
-  for (let at = flushed; at < content.length; at++) {
+  let since: Change[] = [];
+  for (let at = flushed, until = flushed; at < content.length; at++) {
+    // Up to the next edge of a change the same ones reach each byte.
+    if (at >= until) [since, until] = [changesSince(changes, at), nextEdge(changes, at)];
     const found = content[at];
     if (found === expected[at] || (found === 0 && discarded[at] === 1)) continue;
-    if (writtenSince(changes, at).includes(found)) continue;
+    if (since.some((change) => byteAt(change, at) === found)) continue;
     throw new Error(`byte ${at} is ${found}; flushed was ${expected[at]}, and nothing since wrote that there`);
   }
 }
 
-/** Values that changes after the last durable one of this byte would give it. */
-function writtenSince(changes: readonly Told[], at: number): (number | undefined)[] {
-  const last = changes.findLastIndex(({ change, durable }) => durable && byteAt(change, at) !== undefined);
-  return changes.slice(last + 1).map(({ change }) => byteAt(change, at));
+/** Changes of this byte after the last durable one of it. */
+function changesSince(changes: readonly Told[], at: number): Change[] {
+  const here = changes.filter(({ change }) => byteAt(change, at) !== undefined);
+  const last = here.findLastIndex(({ durable }) => durable);
+  return here.slice(last + 1).map(({ change }) => change);
+}
+
+/** Where the next change begins or ends behind `at`. */
+function nextEdge(changes: readonly Told[], at: number): number {
+  const edges = changes.flatMap(({ change }) => {
+    if (change.event === 'resize') return [change.to, change.from];
+    return [change.offset, change.offset + (change.event === 'write' ? change.data.length : change.length)];
+  });
+  return Math.min(...edges.filter((edge) => edge > at));
 }
 
 function applyDurable(change: Change, expected: Uint8Array, discarded: Uint8Array): void {

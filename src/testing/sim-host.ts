@@ -99,9 +99,7 @@ export class SimHost implements Host {
   /** All bytes of a file as they are now. ENOENT when it is not there. */
   contents(path: string): Uint8Array {
     const content = this.#content(path);
-    const bytes = new Uint8Array(content.length);
-    content.read(0, bytes);
-    return bytes;
+    return content.bytes();
   }
 
   exists(path: string): boolean {

@@ -37,6 +37,16 @@ export class SparseBytes {
     return new SparseBytes(this.#length, new Map(this.#pages));
   }
 
+  /** All of it. Holes are not written to the new buffer, so that the host need not give them memory. */
+  bytes(): Uint8Array {
+    const all = new Uint8Array(this.#length);
+    for (const [index, page] of this.#pages) {
+      const at = index * PAGE_SIZE;
+      all.set(page.subarray(0, this.#length - at), at);
+    }
+    return all;
+  }
+
   /** Fills `target` and returns how many bytes were there; the rest of it is untouched. */
   read(offset: number, target: Uint8Array): number {
     const count = Math.max(0, Math.min(target.length, this.#length - offset));
