@@ -1,8 +1,8 @@
 /** The crash lab finds what is wrong with each of a dozen broken VDI drivers, and nothing wrong with the real one. */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { build } from 'esbuild';
 import { afterAll, describe, expect, test } from 'vitest';
 import * as kit from '../../src/testing/index.ts';
@@ -17,12 +17,12 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 /** The kit for testers, made of the sources with one place changed. */
 async function kitWith({ file, from, to }: Variant, name: string): Promise<typeof kit> {
   let changed = 0;
-  const outfile = join(folder, `${name}.mjs`);
+  const outfile = join(folder, `${name}.cjs`);
   await build({
     absWorkingDir: root,
     entryPoints: ['src/testing/index.ts'],
     bundle: true,
-    format: 'esm',
+    format: 'cjs',
     platform: 'node',
     target: 'node20.19',
     outfile,
@@ -42,7 +42,8 @@ async function kitWith({ file, from, to }: Variant, name: string): Promise<typeo
     ],
   });
   expect(changed, 'the place that is changed is there once').toBe(1);
-  return import(pathToFileURL(outfile).href);
+  // Past the test runner, which would take the whole text to pieces first.
+  return createRequire(import.meta.url)(outfile);
 }
 
 const PLAN = longMode ? { seed: testSeed, states: 6000 } : { seed: 1, states: 1000 };
