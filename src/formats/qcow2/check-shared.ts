@@ -228,8 +228,9 @@ export async function separate(
   let mended = 0;
   for (const { guest, isCorruption } of shared) {
     signal?.throwIfAborted();
-    const content = new Uint8Array(Math.min(image.layout.clusterSize, image.length - guest));
-    if (content.length <= 0) continue;
+    const { clusterSize } = image.layout;
+    // Machine state lies behind the disk.
+    const content = new Uint8Array(guest < image.length ? Math.min(clusterSize, image.length - guest) : clusterSize);
     try {
       await readInside(image, guest, content);
       await write(image, guest, content);

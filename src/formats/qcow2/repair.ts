@@ -18,7 +18,7 @@ import {
   type Survey,
   survey,
 } from './check-passes.ts';
-import { separate } from './check-shared.ts';
+import { type SharedCluster, type SharedData, separate } from './check-shared.ts';
 import { checkSnapshotTable, rewriteSnapshotTable } from './check-snapshots.ts';
 import { stepsOf } from './check-steps.ts';
 import { clustersOf, type Walk } from './check-walk.ts';
@@ -87,7 +87,7 @@ async function run(image: Qcow2Image, options: CheckOptions, faults = 0): Promis
     await checkCopied(told, options.repair === 'all' || (options.repair === 'leaks' && isElseSound));
   }
   if (options.repair === 'all' && shared.active.size + shared.crossed.size > 0) {
-    const mended = (await separate(told, shared.active.values())) + (await separateInactive(told, shared.crossed));
+    const mended = (await separate(told, inOrder(shared.active))) + (await separateInactive(told, shared.crossed));
     report.corruptions = Math.max(0, report.corruptions - mended);
     usedEnd = Math.max(usedEnd, clustersOf(image));
     // Who keeps the storage is alone with it now.
@@ -96,6 +96,11 @@ async function run(image: Qcow2Image, options: CheckOptions, faults = 0): Promis
   if (options.decompress === true) await testCompressed(told);
   report.imageEndOffset = usedEnd * image.layout.clusterSize;
   return report;
+}
+
+/** As the disk has them, however many passes it took to find them. */
+function inOrder(shared: SharedData['active']): SharedCluster[] {
+  return [...shared.values()].sort((a, b) => a.guest - b.guest);
 }
 
 /** Corrects counts as far as the mode says. Resolves with the cluster behind the last that is used or counted. */
