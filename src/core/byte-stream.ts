@@ -13,6 +13,8 @@ export interface ByteStreamListener {
   data(bytes: Uint8Array, more?: boolean): unknown;
   /** There is no more for now. Without it `more` is never told. */
   rest?(): void;
+  /** What was told before is still being worked at, and will be answered later. Absent: never. */
+  busy?(): boolean;
   /** The other side sends no more, but may still receive. */
   end(): void;
   /** Nothing goes either way any more; called once. `error`: why, where it did not just end. */

@@ -138,6 +138,7 @@ export class Session {
     this.#stream.listen({
       data: (bytes, more = false) => this.#takeInput(bytes, more),
       rest: () => this.#transmission?.flush(),
+      busy: () => (this.#transmission?.underWay ?? 0) > 0,
       end: () => {
         this.#inputEnded = true;
         this.#advance();

@@ -10,10 +10,15 @@ import type { SocketCalls } from './socket-calls.ts';
 
 const BUFFER_BYTES = 64 * 1024;
 /** The event loop turns at least so often, milliseconds. */
-const TURN_MS = 1;
-/** So long the next request is waited for, milliseconds, where the last came that soon or little later. */
-const WAIT_MS = 0.05;
+const TURN_MS = 0.3;
+/** The next request is waited for twice as long as it took of late, and what sleep costs; so long at most, milliseconds. */
+const WAIT_MAX_MS = 0.25;
+/** A client that takes longer is not waited for: little would be gained for much work of the processor. */
 const SOON_MS = 0.15;
+/** To sleep and be woken takes about as long, and is not the client's time. */
+const WAKE_MS = 0.08;
+/** A gap counts for no more, so that one long one does not spoil the average. */
+const GAP_MAX_MS = 1;
 /** Other streams that had something to say so recently are not kept waiting. */
 const ALONE_MS = 5;
 /** Waiting in vain is not tried again for 1, 2, 4, … and at most so many times that it could be. */
@@ -30,6 +35,9 @@ export class Haste {
   #buffer = new Uint8Array(BUFFER_BYTES);
   /** When there was nothing to receive, milliseconds. */
   #idleAt = Number.NEGATIVE_INFINITY;
+  /** How long it takes, on average, until there is something again, milliseconds. */
+  #gap = GAP_MAX_MS;
+  #goesOn = false;
   /** There was more at once after the last bytes: answers wait until it is seen whether there is again. */
   #holds = false;
   /** How often waiting is left out, and how often it will be after the next time in vain. */
@@ -67,40 +75,62 @@ export class Haste {
       latest = this;
       latestSince = began;
     }
+    this.#noteGap(began - WAKE_MS);
     listener.data(first, this.#holds);
     this.#receiveMore(listener, began);
-    if (this.#holds) listener.rest?.();
   }
 
   #receiveMore(listener: ByteStreamListener, began: number): void {
-    const patience = this.#patience(began);
-    let waited = false;
-    for (let at = began; this.#mayReceive(); ) {
+    /** Milliseconds; negative: there was something the last time. */
+    let patience = -1;
+    while (this.#mayReceive()) {
       const count = this.#calls.receive(this.#fd, this.#buffer);
       // The end is told by the event loop.
-      if (count === 0) return;
+      if (count === 0) break;
+      const now = performance.now();
       if (count < 0) {
-        if (this.#holds) listener.rest?.();
-        this.#holds = false;
-        waited = true;
-        const now = performance.now();
-        if (now - at < patience) continue;
-        this.#idleAt = now;
+        this.#release(listener);
+        if (patience < 0) {
+          this.#idleAt = now;
+          patience = this.#patience(listener, now);
+        }
+        if (now - this.#idleAt < patience) continue;
         if (patience > 0) this.#waitedInVain();
-        return;
+        break;
       }
-      if (waited) this.#nextSkips = 1;
+      if (patience > 0) this.#nextSkips = 1;
+      if (patience >= 0) this.#noteGap(now);
       // Of a client that sends many requests, one after the other, the answers are sent together.
-      this.#holds = !waited && listener.rest !== undefined;
-      waited = false;
+      this.#holds = patience < 0 && listener.rest !== undefined;
+      patience = -1;
       const bytes = count < BUFFER_BYTES ? this.#buffer.subarray(0, count) : this.#buffer;
       if (listener.data(bytes, this.#holds) !== true) this.#buffer = new Uint8Array(BUFFER_BYTES);
-      at = performance.now();
-      if (at - began > TURN_MS) {
-        this.#idleAt = at;
-        return;
-      }
+      if (now - began < TURN_MS) continue;
+      this.#idleAt = performance.now();
+      this.#goOnLater(listener);
+      break;
     }
+    this.#release(listener);
+  }
+
+  /** Answers wait no longer for what else may come. */
+  #release(listener: ByteStreamListener): void {
+    if (this.#holds) listener.rest?.();
+    this.#holds = false;
+  }
+
+  /** Lets the event loop turn, without letting it sleep: more is about to come. */
+  #goOnLater(listener: ByteStreamListener): void {
+    if (this.#goesOn) return;
+    this.#goesOn = true;
+    setImmediate(() => {
+      this.#goesOn = false;
+      this.#receiveMore(listener, performance.now());
+    });
+  }
+
+  #noteGap(at: number): void {
+    this.#gap += (Math.min(GAP_MAX_MS, Math.max(0, at - this.#idleAt)) - this.#gap) / 4;
   }
 
   #waitedInVain(): void {
@@ -113,13 +143,14 @@ export class Haste {
     return !destroyed && readableLength === 0 && readableFlowing === true;
   }
 
-  /** How long to wait, milliseconds. */
-  #patience(now: number): number {
-    if (now - this.#idleAt > SOON_MS || now - latestSince < ALONE_MS) return 0;
+  /** How long to wait, milliseconds. What is under way, and what waits to be sent, goes on by the event loop only. */
+  #patience(listener: ByteStreamListener, now: number): number {
+    if (this.#gap > SOON_MS || now - latestSince < ALONE_MS) return 0;
+    if (this.#socket.writableLength > 0 || listener.busy?.() === true) return 0;
     if (this.#skips > 0) {
       this.#skips--;
       return 0;
     }
-    return WAIT_MS;
+    return Math.min(WAIT_MAX_MS, WAKE_MS + 2 * this.#gap);
   }
 }
