@@ -1,10 +1,22 @@
 /** Storage that data of a snapshot share with each other or with metadata: each gets its own, and snapshots go on sharing (Q-CHK-6). */
 import { describe, expect, test } from 'vitest';
 import { CLUSTER, checkWhole, faultsOf, SOUND } from '../../../tests/support/qcow2-checks.ts';
-import { makeImage, patchWords, some, useDisk, viewImage, wordsAt } from '../../../tests/support/qcow2-image.ts';
+import {
+  makeImage,
+  openDisk,
+  patchWords,
+  some,
+  useDisk,
+  viewImage,
+  wordsAt,
+} from '../../../tests/support/qcow2-image.ts';
+import { quickCrypto } from '../../../tests/support/quick-crypto.ts';
+import type { Disk } from '../../core/disk.ts';
 import type { OptionTree } from '../../core/options.ts';
+import { secrets } from '../../crypto/secrets.ts';
+import { checkDisk } from '../../jobs/check.ts';
 import { differsAt } from '../../testing/compare-bytes.ts';
-import type { SimHost } from '../../testing/index.ts';
+import { SimHost } from '../../testing/index.ts';
 
 /** Guest clusters below one L2 table. */
 const BELOW = CLUSTER / 8;
@@ -153,6 +165,33 @@ describe('two entries of one snapshot', () => {
     expect((await checkWhole(host, { repair: 'all' })).report).toMatchObject({ corruptions: 0, leaks: 0 });
     expect(faultsOf(host)).toEqual(SOUND);
     expectSame(contentsOf(host), before);
+  });
+});
+
+test('of an encrypted image: stored anew for its new place', async () => {
+  const host = Object.assign(new SimHost({ record: false }), { crypto: quickCrypto });
+  secrets(host).set('s', 'open sesame');
+  const options = { cluster_size: CLUSTER, 'encrypt.format': 'luks', 'encrypt.key-secret': 's' };
+  await makeImage(options, { size: 16 * CLUSTER, host });
+  const key = { 'encrypt.key-secret': 's' };
+  const use = (work: (disk: Disk) => Promise<void>) => useDisk(host, work, key);
+  await use(async (disk) => {
+    await disk.write(0, some(1, 4 * CLUSTER));
+    await disk.snapshots.create('first');
+    await disk.write(0, some(2, 4 * CLUSTER));
+  });
+  await twice(host);
+  const disk = await openDisk(host, key, { writable: true, checkOnly: true });
+  expect((await checkDisk(disk, { repair: 'all' })).report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
+  await disk.close();
+  expect(faultsOf(host)).toEqual(SOUND);
+  expect(new Set(wordsAt(host, tablesOf(host).l2, 4)).size).toBe(4);
+  await use(async (again) => {
+    expect(differsAt(await again.read(0, 4 * CLUSTER), some(2, 4 * CLUSTER))).toBe(-1);
+    await again.snapshots.apply('first');
+    const expected = some(1, 4 * CLUSTER);
+    expected.copyWithin(2 * CLUSTER, 0, CLUSTER);
+    expect(differsAt(await again.read(0, 4 * CLUSTER), expected)).toBe(-1);
   });
 });
 

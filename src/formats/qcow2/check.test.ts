@@ -136,6 +136,15 @@ describe('storage that two have (Q-CHK-6)', () => {
     expect([viewImage(host).problems, viewImage(host).leaks]).toEqual([[], []]);
   });
 
+  test('machine state behind the disk gets its own too', async () => {
+    const host = await filledImage();
+    await patchWords(host, entryAt(host, 20), entryOf(5));
+    const { report, details } = await checkWhole(host, { repair: 'all' });
+    expect(details).toContain('Repairing guest offset 0x14000: it has storage of its own now');
+    expect(report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
+    expect([viewImage(host).problems, viewImage(host).leaks]).toEqual([[], []]);
+  });
+
   test('where counts say that two have it, nothing is wrong about that', async () => {
     const host = await filledImage();
     await patchWords(host, entryAt(host, 2), BigInt(5 * CLUSTER));
