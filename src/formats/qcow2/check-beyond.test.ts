@@ -8,6 +8,7 @@ import {
   entryOf,
   faultsOf,
   filledImage,
+  refcountBlock,
   SOUND,
 } from '../../../tests/support/qcow2-checks.ts';
 import {
@@ -81,6 +82,34 @@ describe('Q-CHK-6: storage past the end', () => {
     ).toBe(true);
     await useDisk(host, (disk) => disk.write(0, some(5, CLUSTER)));
     expect(faultsOf(host)).toEqual(SOUND);
+  });
+
+  test.each([10, 11, 13])('a new refcount structure does not go where entries name cluster %d', async (cluster) => {
+    const host = await filledImage();
+    await patchWords(host, entryAt(host, 1), entryOf(cluster));
+    await patchWords(host, refcountBlock(host) + 8, 0x0001_0000_0000_0001n);
+    const { lines, report } = await checkWhole(host, { repair: 'all' });
+    expect(lines).toContain('Rebuilding refcount structure');
+    expect(report.corruptions).toBe(1);
+    expect(viewImage(host).references.get(cluster)).toBe(1);
+    expect(refcountBlock(host)).toBe((cluster + 1) * CLUSTER);
+    const { report: again } = await checkWhole(host, { repair: 'all' });
+    expect(again).toMatchObject({ corruptions: 0, leaks: 0 });
+    expect(faultsOf(host)).toEqual(SOUND);
+  });
+
+  test('data that get storage of their own do not get it there', async () => {
+    const host = await filledImage();
+    await patchWords(host, entryAt(host, 1), entryOf(10), entryOf(5), entryOf(5));
+    await checkWhole(host, { repair: 'all' });
+    expect(viewImage(host).references.get(10)).toBe(1);
+    const data = some(1, CLUSTER);
+    for (const guest of [0, 2, 3]) {
+      const content = viewImage(host)
+        .content()
+        .subarray(guest * CLUSTER, (guest + 1) * CLUSTER);
+      expect(differsAt(content, data)).toBe(-1);
+    }
   });
 
   test('with subclusters', async () => {

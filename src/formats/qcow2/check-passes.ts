@@ -85,6 +85,7 @@ export async function countRange(run: CheckRun, { from, to }: ClusterRange, tell
     rebuild: false,
     doubtful: false,
     uncopied: 0,
+    strayEnd: 0,
     packed: undefined,
   };
   await walkImage(walk);

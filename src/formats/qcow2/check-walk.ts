@@ -43,6 +43,8 @@ export interface Walk {
   doubtful: boolean;
   /** Entries of the active tables that name storage without saying that it is theirs alone. */
   uncopied: number;
+  /** Behind all clusters past the end of the file that are named, and that a file of this disk could have; 0: there are none. */
+  strayEnd: number;
   /** Clusters of the range that compressed data were seen in, as bits; made when there are such. */
   packed: Uint8Array | undefined;
 }
@@ -80,6 +82,7 @@ export function use(walk: Walk, offset: number, length: number, mayShare = false
   const last = Math.floor((offset + length - 1) / clusterSize);
   if (start * clusterSize >= image.file.length() || last > clustersOf(image)) {
     pastEnd(walk, offset.toString(16), length.toString(16));
+    if (last < straysMax(image)) walk.strayEnd = Math.max(walk.strayEnd, last + 1);
     return;
   }
   for (let cluster = start; cluster <= last; cluster++) {
@@ -87,6 +90,11 @@ export function use(walk: Walk, offset: number, length: number, mayShare = false
     if (count > 1 && !mayShare) walk.doubtful = true;
     if (count > image.refcounts.width.max) overflow(walk, cluster);
   }
+}
+
+/** No cluster from here on can be the lost end of a file: far more than the disk takes. */
+function straysMax({ file, length, layout }: Qcow2Image): number {
+  return Math.ceil((4 * (file.length() + length)) / layout.clusterSize);
 }
 
 /** Both in hexadecimal. */

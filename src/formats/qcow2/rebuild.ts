@@ -10,13 +10,18 @@ import { REFCOUNT_TABLE_BYTES_MAX } from './layout.ts';
 import type { ReferenceCounts } from './reference-counts.ts';
 
 /**
- * Writes blocks and table behind the end of the file, then switches the header to them. `counted`: references of all clusters,
- * range by range in order. Throws BlockError EFBIG where they do not fit, EINVAL where a count does not.
+ * Writes blocks and table behind the end of the file, or from cluster `from` on if that is later, then switches the header to
+ * them. `counted`: references of all clusters of the file, range by range in order. Throws BlockError EFBIG where they do not
+ * fit, EINVAL where a count does not.
  */
-export async function rebuildRefcounts(image: Qcow2Image, counted: AsyncIterable<ReferenceCounts>): Promise<void> {
+export async function rebuildRefcounts(
+  image: Qcow2Image,
+  counted: AsyncIterable<ReferenceCounts>,
+  from: number,
+): Promise<void> {
   const { layout, refcounts, file, header } = image;
   const { clusterSize, refcountsPerBlock } = layout;
-  const first = clustersOf(image);
+  const first = Math.max(clustersOf(image), from);
   const { blocks, tableClusters } = sizes(first, clusterSize, refcountsPerBlock);
   if (tableClusters * clusterSize > REFCOUNT_TABLE_BYTES_MAX) throw new BlockError('EFBIG', 'File too large');
   await writeBlocks(image, first, first + blocks + tableClusters, counted);
@@ -67,6 +72,7 @@ async function writeBlocks(
     }
   };
   for await (const references of counted) await put(references.to, (each) => references.get(each));
+  await put(first, () => 0);
   await put(end, () => 1);
   await writeBlock(Math.floor((end - 1) / refcountsPerBlock));
 }

@@ -81,6 +81,8 @@ async function run(image: Qcow2Image, options: CheckOptions, faults = 0): Promis
   const found = await survey(checkRun);
   const { walk, shared } = found;
   let usedEnd = await settleCounts(checkRun, found);
+  // Nor is anything else that a repair makes to lie where entries past the end would find it.
+  image.refcounts.hint = Math.max(image.refcounts.hint, walk.strayEnd);
   const told: Walk = { ...walk, report, tell: (line) => options.finding(line) };
   const isElseSound = report.corruptions + report.leaks + report.checkErrors === 0;
   if (!isElseSound || !isAllAlone(walk)) {
@@ -141,7 +143,8 @@ function isAllAlone({ image, doubtful, uncopied }: Walk): boolean {
 async function rebuild(checkRun: CheckRun, found: Survey): Promise<number> {
   const { image, report, options } = checkRun;
   options.finding('Rebuilding refcount structure');
-  await rebuildRefcounts(image, countedAnew(checkRun, found));
+  // Entries may name what lies past the end, and must not find the new structure there.
+  await rebuildRefcounts(image, countedAnew(checkRun, found), found.walk.strayEnd);
   const fixed = { corruptions: report.corruptions, leaks: report.leaks };
   const again = emptyReport(image);
   const second = { ...checkRun, report: again, options: { ...options, repair: 'none' as const } };
