@@ -10,7 +10,7 @@ import type { SocketCalls } from './socket-calls.ts';
 
 const BUFFER_BYTES = 64 * 1024;
 /** The event loop turns at least so often, milliseconds. */
-const TURN_MS = 0.3;
+const TURN_MS = 0.5;
 /** The next request is waited for twice as long as it took of late, and what sleep costs; so long at most, milliseconds. */
 const WAIT_MAX_MS = 0.25;
 /** A client that takes longer is not waited for: little would be gained for much work of the processor. */
@@ -107,8 +107,9 @@ export class Haste {
       if (listener.data(bytes, this.#holds) !== true) this.#buffer = new Uint8Array(BUFFER_BYTES);
       if (now - began < TURN_MS) continue;
       this.#idleAt = performance.now();
+      if (this.#holds) listener.rest?.();
       this.#goOnLater(listener);
-      break;
+      return;
     }
     this.#release(listener);
   }
