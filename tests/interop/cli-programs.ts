@@ -108,6 +108,11 @@ export class SideBySide {
   runDiskwright(args: readonly string[], input?: Uint8Array): Outcome {
     return run(this.program('diskwright'), args, this.ours, input);
   }
+
+  /** The same, without a process of its own but in the long mode. */
+  async runDiskwrightHere(args: readonly string[]): Promise<Outcome> {
+    return longMode ? this.runDiskwright(args) : runHere('diskwright', args, this.ours);
+  }
 }
 
 let built: Promise<boolean> | undefined;
