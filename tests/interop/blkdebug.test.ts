@@ -41,13 +41,13 @@ function comparable({ status, stdout, stderr }: Outcome) {
 }
 
 describe.skipIf(peerMissing !== undefined)(`like qemu-io${peerMissing ? ` (skipped: ${peerMissing})` : ''}`, () => {
-  test.each(FAULTS.map(({ name, runs }) => [name, runs] as const))('%s', (_name, runs) => {
+  test.each(FAULTS.map(({ name, runs }) => [name, runs] as const))('%s', async (_name, runs) => {
     for (const [index, { config }] of runs.entries()) {
       if (config === undefined) continue;
       for (const folder of [pair.ours, pair.theirs]) writeFileSync(join(folder, `conf${index}`), config);
     }
     const words = wordsOf(runs);
-    const [ours, theirs] = [pair.runOurIo(words), pair.runTheirIo(words)];
+    const [ours, theirs] = [await pair.runOurIoHere(words), pair.runTheirIo(words)];
     expect(theirs.stdout.length + theirs.stderr.length).toBeGreaterThan(runs.length);
     expect(comparable(ours)).toEqual(comparable(theirs));
   });

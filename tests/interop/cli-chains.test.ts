@@ -75,13 +75,16 @@ function comparable(line: string, outcome: Outcome): Outcome {
 }
 
 describe.skipIf(peerMissing !== undefined)(`chains${peerMissing ? ` (${peerMissing})` : ''}`, () => {
+  let pair: SideBySide;
+  beforeAll(async () => {
+    pair = await SideBySide.make();
+    await prepare(pair);
+    pair.keep();
+  });
+  afterAll(() => pair?.remove());
+
   describe.each(CHAIN_CASES)('$name', ({ lines }) => {
-    let pair: SideBySide;
-    beforeAll(async () => {
-      pair = await SideBySide.make();
-      await prepare(pair);
-    });
-    afterAll(() => pair?.remove());
+    beforeAll(() => pair.restore());
 
     for (const line of lines) {
       test(`qemu-img ${line}`, async () => {

@@ -53,6 +53,28 @@ export class SideBySide {
     }
   }
 
+  /** Keeps what both folders hold, holes and times included, for {@link restore}. */
+  keep(): void {
+    this.#copy([this.ours, this.theirs], this.#kept());
+  }
+
+  /** Both folders as they were when they were kept. */
+  restore(): void {
+    for (const folder of [this.ours, this.theirs]) rmSync(folder, { recursive: true });
+    this.#copy([join(this.#kept(), 'ours'), join(this.#kept(), 'theirs')], this.#folder);
+  }
+
+  #kept(): string {
+    const folder = join(this.#folder, 'kept');
+    mkdirSync(folder, { recursive: true });
+    return folder;
+  }
+
+  #copy(from: readonly string[], to: string): void {
+    const { status, stderr } = spawnSync('cp', ['-a', ...from, to], { encoding: 'utf8' });
+    if (status !== 0) throw new Error(stderr);
+  }
+
   remove(): void {
     rmSync(this.#folder, { recursive: true, force: true });
   }
