@@ -21,12 +21,12 @@ function commandWords(commands: readonly string[]): string[] {
 }
 
 /** In qemu-io's dialect. */
-function qemuIo(words: string, ...commands: string[]): Outcome {
-  return timeless(pair.runOurIo([...commandWords(commands), ...words.split(' ')]));
+async function qemuIo(words: string, ...commands: string[]): Promise<Outcome> {
+  return timeless(await pair.runOurIoHere([...commandWords(commands), ...words.split(' ')]));
 }
 
-function diskwrightIo(words: string, ...commands: string[]): Outcome {
-  return timeless(pair.runDiskwright(['io', ...commandWords(commands), ...words.split(' ')]));
+async function diskwrightIo(words: string, ...commands: string[]): Promise<Outcome> {
+  return timeless(await pair.runDiskwrightHere(['io', ...commandWords(commands), ...words.split(' ')]));
 }
 
 function timeless({ stdout, ...rest }: Outcome): Outcome {
@@ -40,33 +40,33 @@ const WROTE = 'wrote 512/512 bytes at offset 0\n512 bytes, 1 ops\n';
 describe('breakpoints', () => {
   const stopped = ['break pwritev A', 'aio_write 0 512', 'wait_break A'];
 
-  test('removing one of which only suspended requests are left succeeds (T-BRK-1)', () => {
-    expect(qemuIo(BLKDEBUG, ...stopped, 'remove_break A', 'aio_flush')).toEqual({
+  test('removing one of which only suspended requests are left succeeds (T-BRK-1)', async () => {
+    expect(await qemuIo(BLKDEBUG, ...stopped, 'remove_break A', 'aio_flush')).toEqual({
       status: 0,
       stdout: `blkdebug: Suspended request 'A'\nblkdebug: Resuming request 'A'\n${WROTE}`,
       stderr: '',
     });
   });
 
-  test('several on one event stop a request together, and each is resumed by itself (BD-31)', () => {
+  test('several on one event stop a request together, and each is resumed by itself (BD-31)', async () => {
     const commands = ['break pwritev A', 'break pwritev B', 'aio_write 0 512', 'wait_break A', 'resume A'];
-    expect(qemuIo(BLKDEBUG, ...commands, 'sleep 20', 'wait_break B', 'resume B', 'aio_flush').stdout).toBe(
+    expect((await qemuIo(BLKDEBUG, ...commands, 'sleep 20', 'wait_break B', 'resume B', 'aio_flush')).stdout).toBe(
       `${['Suspended', 'Suspended', 'Resuming', 'Resuming']
         .map((what, index) => `blkdebug: ${what} request '${'BAAB'[index]}'\n`)
         .join('')}${WROTE}`,
     );
   });
 
-  test('requests of raw images raise read_aio and write_aio (BD-40, BD-41)', () => {
+  test('requests of raw images raise read_aio and write_aio (BD-40, BD-41)', async () => {
     const commands = ['break write_aio W', 'aio_write 0 512', 'wait_break W', 'resume W', 'aio_flush'];
-    expect(qemuIo(BLKDEBUG, ...commands, 'break read_aio R', 'aio_read 0 512', 'wait_break R').stdout).toBe(
+    expect((await qemuIo(BLKDEBUG, ...commands, 'break read_aio R', 'aio_read 0 512', 'wait_break R')).stdout).toBe(
       `blkdebug: Suspended request 'W'\nblkdebug: Resuming request 'W'\n${WROTE}` +
         `blkdebug: Suspended request 'R'\nblkdebug: Resuming request 'R'\n${READ}`,
     );
   });
 
-  test('waiting for what cannot come fails (T-BRK-2)', () => {
-    expect(qemuIo(BLKDEBUG, 'wait_break A', 'break pwritev B', 'wait_break B', 'length')).toEqual({
+  test('waiting for what cannot come fails (T-BRK-2)', async () => {
+    expect(await qemuIo(BLKDEBUG, 'wait_break A', 'break pwritev B', 'wait_break B', 'length')).toEqual({
       status: 1,
       stdout:
         'Could not wait for breakpoint A: No such file or directory\n' +
@@ -77,8 +77,8 @@ describe('breakpoints', () => {
 
   test.each(['aio_flush', 'close', 'length', 'reopen -r'])(
     '%s, or the end, lets go what is suspended (BD-36)',
-    (last) => {
-      const { status, stdout } = qemuIo(BLKDEBUG, ...stopped, last);
+    async (last) => {
+      const { status, stdout } = await qemuIo(BLKDEBUG, ...stopped, last);
       expect(stdout.replace('1 MiB\n', '')).toBe(
         `blkdebug: Suspended request 'A'\nblkdebug: Resuming request 'A'\n${WROTE}`,
       );
@@ -88,8 +88,8 @@ describe('breakpoints', () => {
 });
 
 describe('requests beside the commands', () => {
-  test('end in their own order, and tell when they end (T-AIO-1)', () => {
-    const { stdout } = diskwrightIo(
+  test('end in their own order, and tell when they end (T-AIO-1)', async () => {
+    const { stdout } = await diskwrightIo(
       BLKDEBUG,
       'fault add none action=delay delay-ms=200 offset=0 length=512',
       'aio_read 0 512',
@@ -106,28 +106,28 @@ describe('requests beside the commands', () => {
 });
 
 describe('numbers and options of the release that is followed', () => {
-  test('negative numbers are too large (T-ARG-1)', () => {
-    expect(qemuIo('-f raw a.raw', 'read -- -1 512', 'read 0 -- -1k').stdout).toBe(
+  test('negative numbers are too large (T-ARG-1)', async () => {
+    expect((await qemuIo('-f raw a.raw', 'read -- -1 512', 'read 0 -- -1k')).stdout).toBe(
       'Parsing error: argument too large -- -1\n' +
         'Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- -1k\n',
     );
   });
 
-  test('registered buffers make no difference, but with zeroes (T-IO-7, T-WRITE-1)', () => {
+  test('registered buffers make no difference, but with zeroes (T-IO-7, T-WRITE-1)', async () => {
     const plain = ['write -r 0 512', 'read -r 0 512', 'readv -r 0 512', 'writev -r 0 512'];
-    expect(qemuIo('-f raw a.raw', ...plain, 'write -zr 0 1', 'aio_write -zr 0 1').stdout).toBe(
+    expect((await qemuIo('-f raw a.raw', ...plain, 'write -zr 0 1', 'aio_write -zr 0 1')).stdout).toBe(
       WROTE + READ + READ + WROTE + 'cannot combine zero write with registered I/O buffer\n'.repeat(2),
     );
   });
 
-  test('truncate needs a size whatever the mode (T-TRUNC-1)', () => {
-    expect(qemuIo('-f raw a.raw', 'truncate -m off').stdout).toBe(
+  test('truncate needs a size whatever the mode (T-TRUNC-1)', async () => {
+    expect((await qemuIo('-f raw a.raw', 'truncate -m off')).stdout).toBe(
       'truncate [-m prealloc_mode] off -- truncates the current file at the given offset\n',
     );
   });
 
-  test('version (T-IO-1, T-GEN-1)', () => {
-    expect(qemuIo('-V').stdout).toMatch(/^qemu-io version 8\.2\.7 \(diskwright .*\)\nCopyright /);
+  test('version (T-IO-1, T-GEN-1)', async () => {
+    expect((await qemuIo('-V')).stdout).toMatch(/^qemu-io version 8\.2\.7 \(diskwright .*\)\nCopyright /);
   });
 });
 
@@ -149,20 +149,20 @@ test('prompt, messages and usage bear the name it was called by (T-GEN-1)', () =
 });
 
 describe('temporary overlays (T-IO-1)', () => {
-  test.each(['raw', 'vdi'])('of %s images take what is written, and leave nothing', (format) => {
+  test.each(['raw', 'vdi'])('of %s images take what is written, and leave nothing', async (format) => {
     const name = `b.${format}`;
     expect(pair.runDiskwright(['create', '-f', format, name, '1M']).status).toBe(0);
     const before = readdirSync(pair.ours);
     const words = `-s -f ${format} ${name}`;
-    expect(qemuIo(words, 'write -P 7 0 1k', 'read -P 7 0 1k', 'read -P 0 1k 1k').status).toBe(0);
-    expect(diskwrightIo(words, 'read -P 0 0 1M').status).toBe(0);
+    expect((await qemuIo(words, 'write -P 7 0 1k', 'read -P 7 0 1k', 'read -P 0 1k 1k')).status).toBe(0);
+    expect((await diskwrightIo(words, 'read -P 0 0 1M')).status).toBe(0);
     expect(readdirSync(pair.ours)).toEqual(before);
   });
 });
 
 describe('diskwright io', () => {
-  test('changes rules while the image is open (BD-60)', () => {
-    const outcome = diskwrightIo(
+  test('changes rules while the image is open (BD-60)', async () => {
+    const outcome = await diskwrightIo(
       BLKDEBUG,
       'fault list',
       'fault add pwritev errno=ENOSPC once',
@@ -196,14 +196,11 @@ describe('diskwright io', () => {
     });
   });
 
-  test('tells of a torn write whether it is told as done', () => {
+  test('tells of a torn write whether it is told as done', async () => {
     const torn = 'fault add none action=torn bytes=512 iotype=write once';
     const words = [`${torn}`, `${torn} errno=0`, 'fault list', 'write -P 5 0 1k', 'read -q -P 5 0 512', 'write 0 1k'];
-    expect(
-      diskwrightIo(BLKDEBUG, ...words)
-        .stdout.split('\n')
-        .slice(2, 6),
-    ).toEqual([
+    const { stdout } = await diskwrightIo(BLKDEBUG, ...words);
+    expect(stdout.split('\n').slice(2, 6)).toEqual([
       '1: none action=torn errno=EIO once=on iotype=write bytes=512, 0 hits',
       '2: none action=torn errno=0 once=on iotype=write bytes=512, 0 hits',
       'wrote 1024/1024 bytes at offset 0',
@@ -211,11 +208,18 @@ describe('diskwright io', () => {
     ]);
   });
 
-  test('says what is wrong with a rule', () => {
+  test('says what is wrong with a rule', async () => {
     const usage =
       'fault (add [set-state] event [key=value..] | list | remove id) -- changes the rules by which blkdebug injects faults\n';
     expect(
-      diskwrightIo(BLKDEBUG, 'fault add zork', 'fault add none foo=1', 'fault remove 7', 'fault add', 'fault zork'),
+      await diskwrightIo(
+        BLKDEBUG,
+        'fault add zork',
+        'fault add none foo=1',
+        'fault remove 7',
+        'fault add',
+        'fault zork',
+      ),
     ).toEqual({
       status: 1,
       stdout: usage.repeat(2),
@@ -225,12 +229,12 @@ describe('diskwright io', () => {
         'diskwright: There is no rule 7\n',
       ].join('\n'),
     });
-    expect(diskwrightIo('-f raw a.raw', 'fault list').stderr).toBe(
+    expect((await diskwrightIo('-f raw a.raw', 'fault list')).stderr).toBe(
       'diskwright: No blkdebug node is there to change: open the image as blkdebug::FILE\n',
     );
-    expect(qemuIo(BLKDEBUG, 'fault list').stderr).toBe('command "fault" not found\n');
+    expect((await qemuIo(BLKDEBUG, 'fault list')).stderr).toBe('command "fault" not found\n');
     const ranges = ['probability=7', 'every=0', 'sector=-5', 'action=delay delay-ms=x', 'length=1'];
-    const { stderr } = diskwrightIo(BLKDEBUG, ...ranges.map((range) => `fault add none ${range}`), 'fault list');
+    const { stderr } = await diskwrightIo(BLKDEBUG, ...ranges.map((range) => `fault add none ${range}`), 'fault list');
     expect(stderr.split('\n')).toEqual([
       'diskwright: invalid parameter value: 7',
       "diskwright: Parameter 'every' expects a whole number of at least 1, not 0",
@@ -241,12 +245,12 @@ describe('diskwright io', () => {
     ]);
   });
 
-  test('marks a log, and replay goes up to the mark', () => {
+  test('marks a log, and replay goes up to the mark', async () => {
     const word = (name: string) => join(pair.ours, name);
     for (const name of ['copy.raw', 'a.log']) writeFileSync(word(name), Buffer.alloc(name === 'a.log' ? 0 : MIB));
     const log = '--image-opts driver=log,file.driver=file,file.filename=a.raw,log.driver=file,log.filename=a.log';
     const commands = ['write -q -P 1 0 512', 'mark one', 'write -q -P 2 0 512', 'mark two', `mark ${'x'.repeat(500)}`];
-    expect(diskwrightIo(log, ...commands, 'mark')).toEqual({
+    expect(await diskwrightIo(log, ...commands, 'mark')).toEqual({
       status: 1,
       stdout: '',
       stderr:
@@ -258,28 +262,30 @@ describe('diskwright io', () => {
       ...['4       flush', ''],
     ]);
     pair.runDiskwright(['replay', '-q', '-f', 'raw', '--mark', 'two', 'a.log', 'copy.raw']);
-    expect(diskwrightIo('-f raw copy.raw', 'read -q -P 2 0 512').status).toBe(0);
-    expect(diskwrightIo('-f raw a.raw', 'mark one').stderr).toBe(
+    expect((await diskwrightIo('-f raw copy.raw', 'read -q -P 2 0 512')).status).toBe(0);
+    expect((await diskwrightIo('-f raw a.raw', 'mark one')).stderr).toBe(
       'diskwright: No log node is there to mark: open the image through the filter log\n',
     );
-    expect(qemuIo('-f raw a.raw', 'mark one').stderr).toBe('command "mark" not found\n');
+    expect((await qemuIo('-f raw a.raw', 'mark one')).stderr).toBe('command "mark" not found\n');
   });
 
-  test('resizes VDIs, which qemu-io cannot', () => {
+  test('resizes VDIs, which qemu-io cannot', async () => {
     pair.runDiskwright(['create', '-f', 'vdi', 'b.vdi', '1M']);
-    expect(qemuIo('-f vdi b.vdi', 'truncate 2M', 'length')).toEqual({
+    expect(await qemuIo('-f vdi b.vdi', 'truncate 2M', 'length')).toEqual({
       status: 1,
       stdout: '1 MiB\n',
       stderr: 'qemu-io: Image format driver does not support resize\n',
     });
-    expect(diskwrightIo('-f vdi b.vdi', 'truncate 2M', 'length').stdout).toBe('2 MiB\n');
+    expect((await diskwrightIo('-f vdi b.vdi', 'truncate 2M', 'length')).stdout).toBe('2 MiB\n');
   });
 
-  test('knows what a differencing image itself stores (T-ALLOC-1, T-MAP-IO)', () => {
+  test('knows what a differencing image itself stores (T-ALLOC-1, T-MAP-IO)', async () => {
     pair.runDiskwright(['create', '-f', 'vdi', 'base.vdi', '4M']);
     pair.runDiskwright(['create', '-f', 'vdi', '-b', 'base.vdi', '-F', 'vdi', 'top.vdi']);
-    diskwrightIo('-f vdi base.vdi', 'write -P 1 0 1M');
-    expect(diskwrightIo('-f vdi top.vdi', 'write -P 2 1M 1M', 'alloc 0 4M', 'map', 'read -q -P 1 0 1M').stdout).toBe(
+    await diskwrightIo('-f vdi base.vdi', 'write -P 1 0 1M');
+    expect(
+      (await diskwrightIo('-f vdi top.vdi', 'write -P 2 1M 1M', 'alloc 0 4M', 'map', 'read -q -P 1 0 1M')).stdout,
+    ).toBe(
       [
         'wrote 1048576/1048576 bytes at offset 1048576',
         '1 MiB, 1 ops',
@@ -291,35 +297,35 @@ describe('diskwright io', () => {
     );
   });
 
-  test('copies on read (T-IO-1)', () => {
+  test('copies on read (T-IO-1)', async () => {
     pair.runDiskwright(['create', '-f', 'vdi', 'base.vdi', '4M']);
     pair.runDiskwright(['create', '-f', 'vdi', '-b', 'base.vdi', '-F', 'vdi', 'top.vdi']);
-    diskwrightIo('-f vdi base.vdi', 'write -P 1 0 1M');
-    expect(diskwrightIo('-C -f vdi top.vdi', 'read -q -P 1 0 1M', 'alloc 0 4M').stdout).toBe(
+    await diskwrightIo('-f vdi base.vdi', 'write -P 1 0 1M');
+    expect((await diskwrightIo('-C -f vdi top.vdi', 'read -q -P 1 0 1M', 'alloc 0 4M')).stdout).toBe(
       '1048576/4194304 bytes allocated at offset 0 bytes\n',
     );
   });
 
-  test('a mismatch of blkverify fails the request, and the shell goes on', () => {
+  test('a mismatch of blkverify fails the request, and the shell goes on', async () => {
     const other = Buffer.alloc(MIB);
     other[4096] = 1;
     writeFileSync(join(pair.ours, 'other.raw'), other);
-    const { status, stdout, stderr } = diskwrightIo('-f raw blkverify:other.raw:a.raw', 'read 4k 512', 'length');
+    const { status, stdout, stderr } = await diskwrightIo('-f raw blkverify:other.raw:a.raw', 'read 4k 512', 'length');
     expect({ status, stdout }).toEqual({ status: 1, stdout: 'read failed: Input/output error\n1 MiB\n' });
     expect(stderr).toContain('blkverify: read offset=4096 bytes=512 contents mismatch at offset 4096\n');
   });
 
-  test('has a prompt of its own, and refuses two images', () => {
+  test('has a prompt of its own, and refuses two images', async () => {
     const { stdout } = pair.runDiskwright(['io', '-f', 'raw', 'a.raw'], Buffer.from('length\nquit\n'));
     expect(stdout).toBe('diskwright io> 1 MiB\ndiskwright io> ');
-    expect(diskwrightIo('a.raw b.raw').stderr).toBe(
+    expect((await diskwrightIo('a.raw b.raw')).stderr).toBe(
       "diskwright: Expecting one image file name\nTry 'diskwright --help' for more information\n",
     );
   });
 
-  test('a write into the last sector of a file makes it no longer than it must be', () => {
+  test('a write into the last sector of a file makes it no longer than it must be', async () => {
     writeFileSync(join(pair.ours, 'odd'), Buffer.alloc(1000));
-    expect(diskwrightIo('-f file odd', 'write -P 1 1000 4', 'length', 'read -q -P 1 1000 4').status).toBe(0);
+    expect((await diskwrightIo('-f file odd', 'write -P 1 1000 4', 'length', 'read -q -P 1 1000 4')).status).toBe(0);
     expect(statSync(join(pair.ours, 'odd')).size).toBe(1004);
   });
 });
