@@ -21,7 +21,7 @@ export default defineConfig({
   test: {
     include: ['src/**/*.test.ts', 'tests/**/*.test.ts'],
     globalSetup: ['tests/set-up/global.ts'],
-    setupFiles: ['tests/set-up/fast-check.ts'],
+    setupFiles: ['tests/set-up/fast-check.ts', 'tests/set-up/process.ts'],
     // Processes, not threads: tests send signals, change limits and load a native module.
     pool: 'forks',
     // Files share their worker's modules: to load all of them for each file took a quarter of the whole time.
