@@ -14,17 +14,6 @@ export function timeProgram([program, ...args], { statuses = [0] } = {}) {
   return milliseconds;
 }
 
-const TOUCHED_MIB = 1024;
-
-/**
- * Touches and frees two times that much memory, in two processes. In a virtual machine whose host takes free pages back, a page
- * is fetched anew at its first use, at many times the cost; whoever ran first would pay for both.
- */
-export function touchMemory() {
-  const fill = `const b = Buffer.allocUnsafeSlow(${TOUCHED_MIB} * 2 ** 20); for (let i = 0; i < b.length; i += 4096) b[i] = 1`;
-  outputOf(['sh', '-c', '"$0" -e "$1" & "$0" -e "$1"; wait', process.execPath, fill]);
-}
-
 /** The most memory a program had resident, in KiB, by GNU time; undefined where that is not installed. */
 export function peakMemory(command) {
   const result = spawnSync('/usr/bin/time', ['-f', '%M', ...command], {
