@@ -11,7 +11,7 @@ import type { Syscalls } from './syscalls.ts';
 /** Longest piece, bytes. */
 export const LONGEST_PIECE = 2 * 1024 * 1024;
 /** Pieces of two files are compared in parts of this many bytes, both of which stay in a core's own cache. */
-const COMPARED_PART = 128 * 1024;
+const COMPARED_PART = 256 * 1024;
 /** How long a thread that waits for another sleeps at most before it looks again whether all stop. */
 const LONGEST_WAIT_MS = 1000;
 
