@@ -23,6 +23,7 @@ const PEERS = {
   'python3-libnbd': { programs: ['nbdsh'], without: 'a test of NBD with nbdsh' },
   'nbd-client': { programs: ['nbd-client'], without: 'a test of NBD with nbd-client' },
   fio: { programs: ['fio'], without: 'a test of NBD under load' },
+  'gnutls-bin': { programs: ['certtool', 'psktool'], without: 'tests of NBD with TLS certificates of GnuTLS' },
   openssl: { programs: ['openssl'], without: 'tests of NBD with TLS certificates' },
   fuse3: { programs: ['fusermount3'], without: 'tests with a disk that hangs' },
 };

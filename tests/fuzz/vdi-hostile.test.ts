@@ -97,7 +97,7 @@ describe('hostile VDI images', () => {
     });
   }
 
-  const mutations = longMode ? 120_000 : 1500;
+  const mutations = longMode ? 120_000 : 4000;
   test(`${mutations} random mutations`, async () => {
     const bases = Object.entries(BASES);
     const random = new SeededRandom(testSeed);

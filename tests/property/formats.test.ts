@@ -94,7 +94,7 @@ function search(kind: DiskKind, sequences: number, count: number): Promise<numbe
 }
 
 /** By whether blocks are large, or keys have to be found, which makes a sequence slow. */
-const SEQUENCES = longMode ? { small: 5000, large: 300, keyed: 100 } : { small: 90, large: 8, keyed: 4 };
+const SEQUENCES = longMode ? { small: 5000, large: 300, keyed: 100 } : { small: 250, large: 8, keyed: 4 };
 
 describe('random operations against plain bytes', () => {
   for (const kind of [...RAW_KINDS, ...VDI_KINDS, ...QCOW2_KINDS, ...LUKS_KINDS]) {

@@ -32,6 +32,8 @@ class Trial {
   /** As the image has them. */
   stored = new Map<string, Model>();
   changed = false;
+  /** Bitmaps were changed by their users since the image was told. */
+  edited = false;
 
   constructor(seed: number) {
     this.random = new SeededRandom(seed);
@@ -97,14 +99,16 @@ class Trial {
     } else {
       const other = random.pick([...models.entries()]);
       const kind = random.below(4);
+      if (kind === 3 && other[1].inconsistent) return;
       if (kind === 0) list.enable(name);
       else if (kind === 1) list.disable(name);
       else if (kind === 2) list.clear(name);
-      else if (!other[1].inconsistent) list.merge(name, [other[0]]);
+      else list.merge(name, [other[0]]);
       if (kind < 2) model.recording = kind === 0;
       else if (kind === 2) model.dirty.clear();
-      else if (!other[1].inconsistent) this.#merge(model, other[1]);
+      else this.#merge(model, other[1]);
     }
+    this.edited = true;
   }
 
   #merge(model: Model, other: Model): void {
@@ -155,6 +159,15 @@ class Trial {
     return new Map([...models].map(([name, model]) => [name, { ...model, dirty: new Set(model.dirty) }]));
   }
 
+  /** Stores the bitmaps if users have changed any. */
+  async flush(disk: Disk): Promise<void> {
+    await disk.flush();
+    if (!this.edited) return;
+    this.stored = this.copies(this.models);
+    this.changed = false;
+    this.edited = false;
+  }
+
   async close(disk: Disk): Promise<void> {
     await disk.close();
     this.stored = this.copies(this.models);
@@ -190,11 +203,12 @@ async function run(seed: number): Promise<void> {
     const disk = await trial.open();
     trial.length = disk.length;
     trial.changed = false;
+    trial.edited = false;
     trial.compare(disk);
     for (let i = trial.random.below(12); i > 0; i--) {
       if (trial.random.chance(0.5)) await trial.change(disk);
       else await trial.manage(disk);
-      if (trial.random.chance(0.1)) await disk.flush();
+      if (trial.random.chance(0.1)) await trial.flush(disk);
     }
     trial.compare(disk);
     const crashes = trial.random.chance(0.25);
