@@ -82,7 +82,7 @@ export function nbdCases(folder, place) {
           format,
           peerImage: raw,
           peerFormat: 'raw',
-          target: 1 / 1.3,
+          target: 0.77,
         }),
     })),
     {
