@@ -8,7 +8,6 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { check, convert, create } from '../../src/node/index.ts';
 import { linkProgram } from '../interop/cli-programs.ts';
 import { start, stop } from '../interop/nbd-programs.ts';
-import { longMode } from '../set-up/seed.ts';
 import { Guest } from './guest.ts';
 import { guestNote } from './parts.ts';
 
@@ -42,9 +41,7 @@ async function fileOnDisk(path: string): Promise<{ readonly fsck: number | null;
   return { fsck: status, sum: stdout.slice(0, 64) };
 }
 
-const note = longMode ? guestNote : ' (skipped: long mode only)';
-
-describe.skipIf(note !== '')(`a Linux guest and the end of its server${note}`, () => {
+describe.skipIf(guestNote !== '')(`a Linux guest and the end of its server${guestNote}`, () => {
   beforeEach(async () => {
     folder = mkdtempSync(join(tmpdir(), 'diskwright-loss-'));
     ours = join(folder, 'diskwright');
@@ -73,24 +70,21 @@ describe.skipIf(note !== '')(`a Linux guest and the end of its server${note}`, (
     expect(await fileOnDisk('/synced')).toEqual({ fsck: 0, sum });
   });
 
-  test.skipIf(!longMode)(
-    `restarted${longMode ? '' : ' (skipped: long mode only)'}: the guest waits, and loses nothing`,
-    async () => {
-      guest = await Guest.boot(folder, [{ socket: socket(), export: 'disk', reconnectDelay: 60 }]);
-      await guest.ok('/sbin/mke2fs -q -F -t ext4 /dev/vda && mount -t ext4 /dev/vda /mnt/a');
-      guest.send('dd if=/dev/urandom of=/mnt/a/file bs=64k count=32; echo began; sync; sha256sum /mnt/a/file');
-      await guest.said('began');
-      expect(await stop(server, 'SIGTERM')).toBe(0);
-      await startServer();
-      const { status, output } = await guest.ended();
-      expect([status, output]).toEqual([0, expect.stringMatching(/[0-9a-f]{64} /)]);
-      const sum = /([0-9a-f]{64}) /.exec(output)?.[1];
-      expect(await guest.ok('dmesg')).not.toContain('I/O error');
-      await guest.ok('umount /mnt/a && e2fsck -fn /dev/vda');
-      await guest.powerOff();
-      expect(await stop(server, 'SIGTERM')).toBe(0);
-      expect(await check(image())).toMatchObject({ report: { corruptions: 0, leaks: 0 } });
-      expect(await fileOnDisk('/file')).toEqual({ fsck: 0, sum });
-    },
-  );
+  test('restarted: the guest waits, and loses nothing', async () => {
+    guest = await Guest.boot(folder, [{ socket: socket(), export: 'disk', reconnectDelay: 60 }]);
+    await guest.ok('/sbin/mke2fs -q -F -t ext4 /dev/vda && mount -t ext4 /dev/vda /mnt/a');
+    guest.send('dd if=/dev/urandom of=/mnt/a/file bs=64k count=32; echo began; sync; sha256sum /mnt/a/file');
+    await guest.said('began');
+    expect(await stop(server, 'SIGTERM')).toBe(0);
+    await startServer();
+    const { status, output } = await guest.ended();
+    expect([status, output]).toEqual([0, expect.stringMatching(/[0-9a-f]{64} /)]);
+    const sum = /([0-9a-f]{64}) /.exec(output)?.[1];
+    expect(await guest.ok('dmesg')).not.toContain('I/O error');
+    await guest.ok('umount /mnt/a && e2fsck -fn /dev/vda');
+    await guest.powerOff();
+    expect(await stop(server, 'SIGTERM')).toBe(0);
+    expect(await check(image())).toMatchObject({ report: { corruptions: 0, leaks: 0 } });
+    expect(await fileOnDisk('/file')).toEqual({ fsck: 0, sum });
+  });
 });

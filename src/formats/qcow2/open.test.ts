@@ -263,6 +263,16 @@ describe('what opening does', () => {
     await disk.close();
   });
 
+  test('Q-FEAT-7: without a data file, none can be said to be a raw image', async () => {
+    const host = patched(await fresh(), [[95, 1, 2]]);
+    const refusal = { code: 'EINVAL', message: 'data-file-raw requires a data file' };
+    for (const writable of [false, true]) await expect(open(host, {}, writable)).rejects.toMatchObject(refusal);
+    const checking = graphOn(host).open(PATH, { format: 'qcow2', checkOnly: true, writable: true });
+    await expect(checking).rejects.toMatchObject({ code: 'EINVAL' });
+    await using shown = await graphOn(host).open(PATH, { format: 'qcow2', noIO: true });
+    expect(shown.length).toBe(1 << 30);
+  });
+
   test('Q-FEAT-7: a writer clears autoclear bits that it does not know, a reader leaves them', async () => {
     const autoclear = (host: SimHost) => new DataView(host.contents(PATH).buffer).getBigUint64(88);
     const host = patched(await fresh(), [[88, 8, 0x100]]);

@@ -5,7 +5,7 @@ import { openDirectory } from './bitmaps/directory-io.ts';
 import { startCleaning } from './cache-cleaning.ts';
 import { checkEncryption, openEncryption } from './encryption.ts';
 import { noExtensions } from './extensions.ts';
-import type { Qcow2Header } from './header.ts';
+import { Autoclear, type Qcow2Header } from './header.ts';
 import { Qcow2Image } from './image.ts';
 import { L1_ENTRY_BYTES, L1Table } from './l1-table.ts';
 import { layoutOf } from './layout.ts';
@@ -85,13 +85,17 @@ async function loadRefcounts(
   }
 }
 
-/** Q-DATA-2. */
+/** Q-DATA-2, Q-FEAT-7. */
 async function openDataFile(context: OpenContext<Qcow2Options>, image: Qcow2Image): Promise<void> {
   const given = context.child('data-file') !== undefined;
-  const { extensions, layout } = image;
+  const { extensions, layout, header } = image;
   if (!layout.hasDataFile) {
     if (given) {
       throw new BlockError('EINVAL', "'data-file' can only be set for images with an external data file");
+    }
+    // What keeps the data file a raw image would be done to the image itself, whose tables are there.
+    if (!context.noIO && (header.autoclear & Autoclear.rawDataFile) !== 0n) {
+      throw new BlockError('EINVAL', 'data-file-raw requires a data file');
     }
     return;
   }
