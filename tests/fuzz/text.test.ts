@@ -58,7 +58,7 @@ describe('sizes (T-SIZE-1)', () => {
         (whole, fraction, unit) => {
           // As the C library would: the whole part exactly, the fraction in double precision.
           const shift = 10 * ('kmgtpe'.indexOf(unit.toLowerCase()) + 1);
-          const part = Math.floor(Number(`0.${fraction}`) * 2 ** shift + 0.5);
+          const part = Math.round(Number(`0.${fraction}`) * 2 ** shift);
           const expected = (whole << BigInt(shift)) + BigInt(part);
           expect(parseSize(`${whole}.${fraction}${unit}`)).toBe(expected > LIMIT ? 'out-of-range' : expected);
         },

@@ -93,7 +93,10 @@ export async function mendBitmaps(image: Qcow2Image, report: CheckReport, { find
     room -= words.filter((word) => word > Word.allOnes && !isBad(word)).length + 1;
     const bad = words.findIndex(isBad);
     const shared = room < 0 ? `${name} shares clusters` : undefined;
-    const problem = bad < 0 ? (lengthProblem(image, bitmap) ?? shared) : `${name} table entry ${bad} cannot be`;
+    const isLost = isElsewhereUsed(image, bitmap.tableOffset, bitmap.tableEntries * WORD_BYTES);
+    const lost = isLost ? `${name} has its table where other metadata are` : undefined;
+    const inside = bad < 0 ? (lengthProblem(image, bitmap) ?? shared) : `${name} table entry ${bad} cannot be`;
+    const problem = lost ?? inside;
     if (problem === undefined || (bitmap.flags & BitmapFlag.inUse) !== 0) continue;
     finding(`Repairing ${problem}: the bitmap is inconsistent`);
     await outdate(image, index);
