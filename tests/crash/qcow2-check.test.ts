@@ -8,7 +8,16 @@ import { differsAt } from '../../src/testing/compare-bytes.ts';
 import { type CrashScenario, exploreCrashes, SimHost } from '../../src/testing/index.ts';
 import { testSeed } from '../set-up/seed.ts';
 import { checkWhole, faultsOf } from '../support/qcow2-checks.ts';
-import { makeImage, PATH, patchWords, some, useDisk, viewImage, wordsAt } from '../support/qcow2-image.ts';
+import {
+  type Contents,
+  contentsOf,
+  makeImage,
+  PATH,
+  patchWords,
+  some,
+  useDisk,
+  wordsAt,
+} from '../support/qcow2-image.ts';
 
 const CLUSTER = 512;
 /** Guest clusters below one L2 table. */
@@ -94,16 +103,6 @@ const DAMAGES: Readonly<Record<string, Damage>> = {
     await patchWords(host, l2 + 16, wordAt(host, l2));
   },
 };
-
-interface Contents {
-  readonly disk: Uint8Array;
-  readonly snapshots: readonly Uint8Array[];
-}
-
-function contentsOf(host: SimHost): Contents {
-  const view = viewImage(host);
-  return { disk: view.content(), snapshots: view.snapshots.map((each) => each.content()) };
-}
 
 function expectSame(found: Contents, expected: Contents): void {
   expect(found.snapshots.length).toBe(expected.snapshots.length);

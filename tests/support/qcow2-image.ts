@@ -118,3 +118,14 @@ export async function openTrail(host: SimHost, runtime: NestedOptions = {}): Pro
     },
   };
 }
+
+/** What guests see on the disk, and in each of its snapshots. */
+export interface Contents {
+  readonly disk: Uint8Array;
+  readonly snapshots: readonly Uint8Array[];
+}
+
+export function contentsOf(host: SimHost): Contents {
+  const view = viewImage(host);
+  return { disk: view.content(), snapshots: view.snapshots.map((each) => each.content()) };
+}

@@ -2,12 +2,13 @@
 import { describe, expect, test } from 'vitest';
 import { checkWhole, faultsOf, SOUND } from '../../../tests/support/qcow2-checks.ts';
 import {
+  type Contents,
+  contentsOf,
   makeImage,
   openDisk,
   patchWords,
   some,
   useDisk,
-  viewImage,
   wordsAt,
 } from '../../../tests/support/qcow2-image.ts';
 import { quickCrypto } from '../../../tests/support/quick-crypto.ts';
@@ -74,16 +75,6 @@ const tableTwice: Damage = (host) => {
   const { l1 } = tablesOf(host);
   return patchWords(host, l1 + 8, wordAt(host, l1));
 };
-
-interface Contents {
-  readonly disk: Uint8Array;
-  readonly snapshots: readonly Uint8Array[];
-}
-
-function contentsOf(host: SimHost): Contents {
-  const view = viewImage(host);
-  return { disk: view.content(), snapshots: view.snapshots.map((each) => each.content()) };
-}
 
 function expectSame(found: Contents, expected: Contents): void {
   expect(differsAt(found.disk, expected.disk)).toBe(-1);
