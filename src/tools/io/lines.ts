@@ -1,9 +1,10 @@
 /** Lines of standard input that is no terminal (T-IO-3). */
+import type { HeldOutput } from '../output/stream.ts';
 
 export interface LineSource {
   /** The next line without its end; undefined: there are no more. A promise only where it takes waiting. */
   next(): string | undefined | Promise<string | undefined>;
-  /** Something was printed while this waits: where a prompt was shown, it is shown again. */
+  /** Something was printed: if this waits, it is shown now, and a terminal's prompt once more. */
   interrupted(): void;
   close(): void;
 }
@@ -11,10 +12,11 @@ export interface LineSource {
 /** So many characters at hand, and no more are read until they are used. */
 const AHEAD_MAX = 1 << 16;
 
-/** `prompt` is called before each line. */
-export function pipedLines(input: NodeJS.ReadStream, prompt: () => void): LineSource {
+/** What stands in the output's buffer is let out before a line is waited for, and when something comes meanwhile. */
+export function pipedLines(input: NodeJS.ReadStream, out: HeldOutput, prompt: string): LineSource {
   let text = '';
   let ended = false;
+  let waiting = false;
   let wake = () => {};
   const end = () => {
     ended = true;
@@ -43,15 +45,20 @@ export function pipedLines(input: NodeJS.ReadStream, prompt: () => void): LineSo
         wake = resolve;
       });
       input.resume();
+      waiting = true;
       await more;
+      waiting = false;
     }
   };
   return {
     next() {
-      prompt();
+      out.write(prompt);
+      out.flush();
       return take() ?? wait();
     },
-    interrupted() {},
+    interrupted() {
+      if (waiting) out.flush();
+    },
     close: () => void input.destroy(),
   };
 }

@@ -75,8 +75,5 @@ async function lineSource({ context, commands }: Session): Promise<LineSource> {
     const { terminalLines } = await import('./terminal.ts');
     return terminalLines(prompt, commands);
   }
-  return pipedLines(process.stdin, () => {
-    out.write(prompt);
-    out.flush();
-  });
+  return pipedLines(process.stdin, out, prompt);
 }
