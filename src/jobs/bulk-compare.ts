@@ -1,7 +1,7 @@
 /** The part of a comparison that the host does by itself, on several processors: where both disks are plainly in its files. */
 import { filePlace } from '../core/bulk.ts';
 import type { Disk } from '../core/disk.ts';
-import type { BulkComparePiece, BulkLanes } from '../core/host-bulk.ts';
+import type { BulkComparePiece, BulkLanes, FilePlace } from '../core/host-bulk.ts';
 import { BATCH } from './bulk-lanes.ts';
 
 /** A range to be read of one disk, which should be zero, or of two, which should be equal. */
@@ -14,6 +14,8 @@ export interface ComparedPiece {
 export interface BulkCompareOptions<P extends ComparedPiece> {
   readonly lanes: BulkLanes;
   next(): Promise<P | undefined>;
+  /** The same at once, where nothing need be waited for. */
+  nextNow(): P | undefined | 'unknown';
   /** Takes back pieces that are not found equal. */
   putBack(pieces: readonly P[]): void;
   /** Called for each piece that is equal. */
@@ -39,6 +41,7 @@ export async function compareInBulk<P extends ComparedPiece>(options: BulkCompar
 
 async function plainPieces<P extends ComparedPiece>({
   next,
+  nextNow,
   putBack,
   signal,
 }: BulkCompareOptions<P>): Promise<{ readonly pieces: P[]; readonly work: BulkComparePiece[] }> {
@@ -47,7 +50,8 @@ async function plainPieces<P extends ComparedPiece>({
   while (pieces.length < BATCH) {
     signal?.throwIfAborted();
     // What cannot be planned is found out, and told, by who plans on.
-    const piece = await next().catch(() => undefined);
+    let piece = nextNow();
+    if (piece === 'unknown') piece = await next().catch(() => undefined);
     if (piece === undefined) break;
     const plain = plainPiece(piece);
     if (plain === undefined) {
@@ -61,9 +65,15 @@ async function plainPieces<P extends ComparedPiece>({
 }
 
 function plainPiece({ offset, length, stored }: ComparedPiece): BulkComparePiece | undefined {
-  const [from, other] = stored.map((disk) => (disk.maySkipRequests ? filePlace(disk.node, offset, length) : undefined));
-  if (from === undefined || (stored.length > 1 && other === undefined)) return undefined;
+  const [a, b] = stored;
+  const from = a && placeOf(a, offset, length);
+  const other = b && placeOf(b, offset, length);
+  if (from === undefined || (b !== undefined && other === undefined)) return undefined;
   return { from, length, other };
+}
+
+function placeOf(disk: Disk, offset: number, length: number): FilePlace | undefined {
+  return disk.maySkipRequests ? filePlace(disk.node, offset, length) : undefined;
 }
 
 function allReached(lanes: BulkLanes, work: readonly BulkComparePiece[]): boolean {

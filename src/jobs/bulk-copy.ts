@@ -22,6 +22,8 @@ export interface BulkCopyOptions {
   readonly target: Disk;
   readonly rule: SparseRule;
   readonly signal: AbortSignal | undefined;
+  /** Called with the first pieces that are planned, before any is copied. */
+  readonly planned: (pieces: readonly Piece[]) => void;
   /** Called for each piece that is copied. */
   readonly advance: (piece: Piece) => void;
 }
@@ -33,6 +35,11 @@ export async function copyInBulk(options: BulkCopyOptions): Promise<void> {
   await new BulkCopy(options).run();
 }
 
+/** A piece that is plainly in a file. */
+interface PlainPiece extends Piece {
+  readonly from: FilePlace;
+}
+
 class BulkCopy {
   readonly #options: BulkCopyOptions;
 
@@ -41,36 +48,40 @@ class BulkCopy {
   }
 
   async run(): Promise<void> {
-    const { plan, target, signal } = this.#options;
-    for (let pieces: Piece[] = []; ; ) {
-      if (pieces.length === 0) pieces = await this.#plainPieces();
+    const { plan, planned, target, signal } = this.#options;
+    let pieces = await this.#plainPieces();
+    planned(pieces);
+    for (;;) {
       const { given, done } = await pastNode(target.node, () => this.#copy(pieces));
       signal?.throwIfAborted();
       if (done < given || done === 0) return plan.putBack(pieces.slice(done));
-      pieces = pieces.slice(done);
+      pieces = done < pieces.length ? pieces.slice(done) : await this.#plainPieces();
     }
   }
 
   /** The next pieces, up to one that is not plainly in a file. */
-  async #plainPieces(): Promise<Piece[]> {
+  async #plainPieces(): Promise<PlainPiece[]> {
     const { plan, signal } = this.#options;
-    const pieces: Piece[] = [];
+    const pieces: PlainPiece[] = [];
     while (pieces.length < BATCH) {
       signal?.throwIfAborted();
       // What cannot be planned is found out, and told, by who plans on.
-      const piece = await plan.next().catch(() => undefined);
+      let piece = plan.nextNow();
+      if (piece === 'unknown') piece = await plan.next().catch(() => undefined);
       if (piece === undefined) break;
-      if (piece.zero || placeOf(piece) === undefined) {
+      const from = piece.zero ? undefined : placeOf(piece);
+      if (from === undefined) {
         plan.putBack([piece]);
         break;
       }
-      pieces.push(piece);
+      const { part, offset, length } = piece;
+      pieces.push({ part, offset, length, zero: false, from });
     }
     return pieces;
   }
 
   /** How many of the pieces were given to the lanes, and copied by them, from the first on. */
-  async #copy(planned: readonly Piece[]): Promise<{ readonly given: number; readonly done: number }> {
+  async #copy(planned: readonly PlainPiece[]): Promise<{ readonly given: number; readonly done: number }> {
     const { target, rule, lanes } = this.#options;
     const storage = await newFileStorage(target.node);
     const pieces = storage === undefined ? planned : planned.slice(0, fittingPieces(planned, storage));
@@ -79,14 +90,11 @@ class BulkCopy {
     if (given === 0) return nothing;
     const place = storage?.place ?? writePlace(target.node, target.length);
     const parts = new Parts(storage);
-    const work = pieces.flatMap((piece) => {
-      const { offset, length } = piece;
-      const from = placeOf(piece);
-      return from && lanes.reaches(from.file)
-        ? [{ from, length, position: offset, unit: parts.add(offset, length) }]
-        : [];
+    if (place === undefined || !lanes.reaches(place.file)) return nothing;
+    if (!pieces.every(({ from }) => lanes.reaches(from.file))) return nothing;
+    const work = pieces.map(({ from, offset, length }) => {
+      return { from, length, position: offset, unit: parts.add(offset, length) };
     });
-    if (work.length < given || place === undefined || !lanes.reaches(place.file)) return nothing;
     const numbers = parts.numbers();
     if (numbers === undefined) return nothing;
     const units = storage && { size: storage.unit, numbers: numbers.slice(), next: storage.next, limit: storage.limit };

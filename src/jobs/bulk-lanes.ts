@@ -4,7 +4,7 @@ import type { Disk } from '../core/disk.ts';
 import type { BulkLanes } from '../core/host-bulk.ts';
 
 /** Less than this, in bytes, is sooner done than a thread is started. */
-const WORTHWHILE = 64 * 1024 * 1024;
+export const WORTHWHILE = 64 * 1024 * 1024;
 /** Pieces that are handed over at a time. A thread that has nothing to do yet is still starting, so many are planned first. */
 export const BATCH = 4096;
 

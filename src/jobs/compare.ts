@@ -69,13 +69,27 @@ async function compareAll(
   return new Comparer([a.length > common ? a : b], common, total, total, options).run(lanes);
 }
 
+/** What a disk has from where planning is, or before, to `end`. */
+interface Run {
+  readonly status: BlockStatus;
+  readonly end: number;
+}
+
+/** What must be the same of both when comparing strictly. */
+const DIFFERENCES: readonly ((status: BlockStatus) => boolean)[] = [
+  (status) => status.data,
+  (status) => status.zero,
+  (status) => status.allocated,
+  (status) => status.at !== undefined,
+];
+
 /** Compares one range of two disks with each other, or of one disk with zeroes. */
 class Comparer {
   readonly #disks: readonly Disk[];
   readonly #end: number;
   readonly #total: number;
   readonly #options: CompareOptions;
-  readonly #runs: (BlockStatus & { readonly end: number })[] = [];
+  readonly #runs: Run[] = [];
   #offset: number;
   #planning: Promise<unknown> = Promise.resolve();
   #found: Comparison | undefined;
@@ -109,6 +123,7 @@ class Comparer {
       lanes,
       signal: this.#options.signal,
       next: () => this.#next(),
+      nextNow: () => this.#nextNow(),
       putBack: (pieces) => {
         this.#returned = [...pieces, ...this.#returned];
       },
@@ -144,43 +159,62 @@ class Comparer {
   }
 
   #next(): Promise<ComparedPiece | undefined> {
-    const planned = this.#planning.then(() => this.#plan());
+    const planned = this.#planning.then(async () => {
+      for (;;) {
+        const now = this.#nextNow();
+        if (now !== 'unknown') return now;
+        for (const [index, disk] of this.#disks.entries()) {
+          if (this.#runNow(index) === undefined) this.#runs[index] = await this.#ask(disk, this.#offset);
+        }
+      }
+    });
     this.#planning = planned.catch(() => {});
     return planned;
   }
 
-  async #plan(): Promise<ComparedPiece | undefined> {
-    const [returned, ...others] = this.#returned;
-    if (returned !== undefined) {
+  /** The next piece at once, while no {@link #next} is under way; `unknown` where a status must be waited for. */
+  #nextNow(): ComparedPiece | undefined | 'unknown' {
+    if (this.#returned.length > 0) {
+      const [returned, ...others] = this.#returned;
       this.#returned = others;
       return returned;
     }
     while (this.#offset < this.#end && this.#found === undefined && this.#failure === undefined) {
       const offset = this.#offset;
+      const stored: Disk[] = [];
       let end = this.#end;
-      for (const index of this.#disks.keys()) end = Math.min(end, (await this.#runAt(index, offset)).end);
+      for (let index = 0; index < this.#disks.length; index++) {
+        const run = this.#runNow(index);
+        if (run === undefined) return 'unknown';
+        end = Math.min(end, run.end);
+        if (!run.status.zero) stored.push(this.#disks[index] as Disk);
+      }
       if (this.#options.strict === true && this.#statusDiffers()) {
         this.#report({ kind: 'status', offset });
         return undefined;
       }
-      const stored = this.#disks.filter((_disk, index) => this.#runs[index]?.zero === false);
       this.#offset = stored.length === 0 ? end : Math.min(end, alignDown(offset, PIECE) + PIECE);
       if (stored.length > 0) return { offset, length: this.#offset - offset, stored };
     }
     return undefined;
   }
 
-  async #runAt(index: number, offset: number): Promise<{ readonly end: number }> {
+  /** The run that a disk has where planning is, if it can be told at once. */
+  #runNow(index: number): Run | undefined {
+    const offset = this.#offset;
     const known = this.#runs[index];
     if (known !== undefined && offset < known.end) return known;
-    const disk = this.#disks[index];
-    if (disk === undefined) throw new RangeError(`there is no disk ${index}`);
-    const length = this.#end - offset;
+    const status = this.#disks[index]?.tryStatusNow(offset, this.#end - offset);
+    if (status === undefined) return undefined;
+    const run = { status, end: offset + status.length };
+    this.#runs[index] = run;
+    return run;
+  }
+
+  async #ask(disk: Disk, offset: number): Promise<Run> {
     try {
-      const status = disk.tryStatusNow(offset, length) ?? (await disk.status(offset, length));
-      const run = { ...status, end: offset + status.length };
-      this.#runs[index] = run;
-      return run;
+      const status = await disk.status(offset, this.#end - offset);
+      return { status, end: offset + status.length };
     } catch (error) {
       throw withErrno(codeOf(error), `${STATUS_FAILURE} ${disk.filename}`, { cause: error });
     }
@@ -190,8 +224,7 @@ class Comparer {
   #statusDiffers(): boolean {
     const [a, b] = this.#runs;
     if (a === undefined || b === undefined) return false;
-    const placed = (status: BlockStatus) => status.at !== undefined;
-    return a.data !== b.data || a.zero !== b.zero || a.allocated !== b.allocated || placed(a) !== placed(b);
+    return DIFFERENCES.some((of) => of(a.status) !== of(b.status));
   }
 
   /** Offset of the first sector that differs. */

@@ -31,7 +31,7 @@ export class CopyPlan {
   #offset = 0;
   #run: SourceRun | undefined;
   #planning: Promise<unknown> = Promise.resolve();
-  /** Runs that {@link total} asked for, in ascending order: they are not asked for again. */
+  /** Runs that {@link left} asked for, in ascending order: they are not asked for again. */
   #counted: SourceRun[] = [];
   #nextCounted = 0;
   /** Planned, but not done. */
@@ -44,7 +44,13 @@ export class CopyPlan {
 
   /** The next piece in ascending order; undefined at the end. May be called again before it resolves. */
   next(): Promise<Piece | undefined> {
-    const planned = this.#planning.then(() => this.#next());
+    const planned = this.#planning.then(async () => {
+      for (;;) {
+        const now = this.nextNow();
+        if (now !== 'unknown') return now;
+        this.#run = await this.#source.run(this.#offset);
+      }
+    });
     this.#planning = planned.catch(() => {});
     return planned;
   }
@@ -54,9 +60,10 @@ export class CopyPlan {
     this.#returned = [...pieces, ...this.#returned];
   }
 
-  async #next(): Promise<Piece | undefined> {
-    const [returned, ...others] = this.#returned;
-    if (returned !== undefined) {
+  /** The same at once, while no {@link next} is under way: `unknown` where the status must be waited for. */
+  nextNow(): Piece | undefined | 'unknown' {
+    if (this.#returned.length > 0) {
+      const [returned, ...others] = this.#returned;
       this.#returned = others;
       return returned;
     }
@@ -64,12 +71,16 @@ export class CopyPlan {
     while (this.#offset < this.#source.length) {
       const offset = this.#offset;
       // Asked once a run: finding its end can cost as much as its length.
-      this.#run =
-        this.#run && offset < this.#run.end ? this.#run : (this.#countedAt(offset) ?? (await this.#source.run(offset)));
-      const { part, absent } = this.#run;
-      const end = this.#run.zero && offset < zeroFrom ? Math.min(this.#run.end, zeroFrom) : this.#run.end;
-      const zero = this.#run.zero && trustZero;
-      if ((zero && skipZero) || absent || (this.#run.zero && offset >= zeroFrom)) {
+      let run = this.#run;
+      if (run === undefined || offset >= run.end) {
+        run = this.#countedAt(offset) ?? this.#source.tryRunNow(offset);
+        if (run === undefined) return 'unknown';
+        this.#run = run;
+      }
+      const { part, absent } = run;
+      const end = run.zero && offset < zeroFrom ? Math.min(run.end, zeroFrom) : run.end;
+      const zero = run.zero && trustZero;
+      if ((zero && skipZero) || absent || (run.zero && offset >= zeroFrom)) {
         this.#offset = end;
         continue;
       }
@@ -86,19 +97,21 @@ export class CopyPlan {
     return run;
   }
 
-  /** Bytes of all pieces, asked for before the first; undefined where that cannot be told quickly. */
-  total(): number | undefined {
+  /** Bytes of all pieces not planned yet; undefined where that cannot be told quickly. */
+  left(): number | undefined {
     const counted: SourceRun[] = [];
-    let total = 0;
-    let offset = 0;
+    let left = 0;
+    let offset = this.#offset;
     for (let runs = 0; offset < this.#source.length; runs++) {
-      const run = runs < COUNTED_RUNS ? this.#source.tryRunNow(offset) : undefined;
+      const known = this.#run !== undefined && offset < this.#run.end ? this.#run : undefined;
+      const run = known ?? (runs < COUNTED_RUNS ? this.#source.tryRunNow(offset) : undefined);
       if (run === undefined) return undefined;
-      if (!(run.zero && this.#options.trustZero && this.#options.skipZero)) total += run.end - offset;
+      if (!(run.zero && this.#options.trustZero && this.#options.skipZero)) left += run.end - offset;
       offset = run.end;
-      counted.push(run);
+      if (known === undefined) counted.push(run);
     }
     this.#counted = counted;
-    return total;
+    this.#nextCounted = 0;
+    return left;
   }
 }

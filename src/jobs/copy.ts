@@ -71,7 +71,8 @@ class Copy {
   #lastTurn: Promise<void> = Promise.resolve();
   #failure: { readonly error: unknown } | undefined;
   #done = 0;
-  #total = 0;
+  /** Undefined before the beginning. */
+  #total: number | undefined;
   /** Whether `#total` is the bytes of all pieces, and not of the whole source with what is left out. */
   #counted = false;
 
@@ -90,14 +91,20 @@ class Copy {
 
   async run(): Promise<void> {
     const { parallel, progress } = this.#options;
-    const total = progress && this.#plan instanceof CopyPlan ? this.#plan.total() : undefined;
-    this.#counted = total !== undefined;
-    this.#total = total ?? this.#source.length;
-    progress?.(0, this.#total);
     await this.#copyInBulk();
+    if (this.#total === undefined) this.#begins([]);
     await Promise.all(Array.from({ length: parallel }, () => this.#worker()));
     if (this.#failure !== undefined) throw this.#failure.error;
-    progress?.(this.#total, this.#total);
+    progress?.(this.#total ?? 0, this.#total ?? 0);
+  }
+
+  /** Nothing is copied yet; these pieces are planned. */
+  #begins(planned: readonly Piece[]): void {
+    const { progress } = this.#options;
+    const left = progress && this.#plan instanceof CopyPlan ? this.#plan.left() : undefined;
+    this.#counted = left !== undefined;
+    this.#total = left === undefined ? this.#source.length : planned.reduce((sum, { length }) => sum + length, left);
+    progress?.(0, this.#total);
   }
 
   /** What the host can do by itself, unless every piece is to be looked after. */
@@ -105,8 +112,9 @@ class Copy {
     const { lanes, target, targetIsZero, salvage, signal } = this.#options;
     if (lanes === undefined || !(this.#plan instanceof CopyPlan)) return;
     if (this.#rule === undefined || !targetIsZero || salvage || this.#rate !== undefined || this.#offload) return;
+    const planned = (pieces: readonly Piece[]) => this.#begins(pieces);
     const advance = (piece: Piece) => this.#advance(piece);
-    await copyInBulk({ lanes, plan: this.#plan, target, rule: this.#rule, signal, advance });
+    await copyInBulk({ lanes, plan: this.#plan, target, rule: this.#rule, signal, planned, advance });
   }
 
   async #worker(): Promise<void> {
@@ -221,7 +229,7 @@ class Copy {
   #advance(piece: Piece): void {
     const end = piece.offset + piece.length;
     this.#done = this.#counted ? this.#done + piece.length : Math.max(this.#done, end);
-    this.#options.progress?.(this.#done, this.#total);
+    this.#options.progress?.(this.#done, this.#total ?? 0);
   }
 }
 

@@ -9,6 +9,7 @@ import type { HostFile } from '../core/host.ts';
 import type { BulkComparePiece, BulkCopy, BulkLanes, BulkWatch, FilePlace } from '../core/host-bulk.ts';
 import { NodeFile } from './file.ts';
 import { isEqual, Lane, type LanePiece, type LaneRead, type LaneWork, LONGEST_PIECE, newLaneWork } from './lane.ts';
+import { monotonic } from './monotonic.ts';
 
 /** How long the main thread waits for a lane at a time; then the event loop turns. */
 const SHORT_WAIT_MS = 1;
@@ -28,8 +29,10 @@ class LaneThread {
   #lost = false;
 
   constructor(program: string) {
-    const { Worker } = process.getBuiltinModule('node:worker_threads');
-    this.#worker = new Worker(program, { stdin: false, trackUnmanagedFds: false });
+    const threads = process.getBuiltinModule('node:worker_threads');
+    // It prints nothing; streams that are not passed on need not be made.
+    const streams = { stdin: false, stdout: true, stderr: true };
+    this.#worker = new threads.Worker(program, { ...streams, env: threads.SHARE_ENV, trackUnmanagedFds: false });
     this.#worker.on('message', () => this.#over());
     this.#worker.on('error', () => this.#lose());
     this.#worker.on('exit', () => this.#lose());
@@ -68,12 +71,29 @@ class LaneThread {
   }
 }
 
+/** Started by {@link expectBulkWork}, and not taken yet. */
+let expected: LaneThread | undefined;
+
+/**
+ * Starts the thread that {@link bulkLanes} takes, for programs that are about to work on large files: it takes tens of
+ * milliseconds to come. One that nobody takes ends with the program.
+ */
+export function expectBulkWork(): void {
+  expected ??= startThread();
+}
+
 /** Undefined on machines with one processor, without the worker's program, or where no thread can be started. */
 export function bulkLanes(): BulkLanes | undefined {
+  const thread = expected ?? startThread();
+  expected = undefined;
+  return thread && new NodeLanes(thread);
+}
+
+function startThread(): LaneThread | undefined {
   const program = availableParallelism() > 1 ? workerProgram() : undefined;
   if (program === undefined) return undefined;
   try {
-    return new NodeLanes(program);
+    return new LaneThread(program);
   } catch {
     return undefined;
   }
@@ -83,8 +103,8 @@ class NodeLanes implements BulkLanes {
   readonly #thread: LaneThread;
   #buffer: Uint8Array | undefined;
 
-  constructor(program: string) {
-    this.#thread = new LaneThread(program);
+  constructor(thread: LaneThread) {
+    this.#thread = thread;
   }
 
   reaches(file: HostFile): boolean {
@@ -151,7 +171,7 @@ class NodeLanes implements BulkLanes {
     this.#buffer ??= transferBuffer(LONGEST_PIECE);
     const other = this.#thread.run(work);
     let done = 0;
-    let turned = performance.now();
+    let turned = monotonic();
     try {
       for (let index = lane.take(); index >= 0; index = lane.take()) {
         if (signal?.aborted || !(await step(lane, index, this.#buffer))) {
@@ -160,10 +180,10 @@ class NodeLanes implements BulkLanes {
         }
         lane.finish(index);
         while (done < lane.count && lane.isDone(done)) done++;
-        if (performance.now() - turned < TURN_MS) continue;
+        if (monotonic() - turned < TURN_MS) continue;
         progress(done);
         await turn();
-        turned = performance.now();
+        turned = monotonic();
       }
     } catch (error) {
       lane.stop();

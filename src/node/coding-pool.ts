@@ -8,6 +8,7 @@ import { bindCoder, type Coder, Coding } from './coders.ts';
 import { FIRST_TAKER, JobOwner, type JobTaker, PlaceState, takerOf } from './coding-jobs.ts';
 import { startCodingThread } from './coding-thread.ts';
 import { type Koffi, koffiFiles } from './koffi.ts';
+import { monotonic } from './monotonic.ts';
 
 /** Besides the event loop. */
 const MOST_THREADS = 3;
@@ -141,12 +142,12 @@ export class CodingPool {
 
   /** Does jobs for a while, ends those that are done, and sees to it that the others will be. */
   #pump(): void {
-    const until = performance.now() + TURN_MS;
+    const until = monotonic() + TURN_MS;
     let place: number;
     do {
       place = this.#self.take(this.#mostThreads > 0 ? LONG_JOB : Number.POSITIVE_INFINITY);
       if (place >= 0) this.#self.run(place);
-    } while (place >= 0 && performance.now() < until);
+    } while (place >= 0 && monotonic() < until);
     this.#collect();
     const waiting = this.#costOfWaiting();
     if (waiting > 0) this.#addThread(place < 0, waiting);

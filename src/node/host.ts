@@ -10,6 +10,7 @@ import { NodeContext } from './context.ts';
 import { nodeCrypto } from './crypto.ts';
 import { NodeFiles } from './files.ts';
 import { type Koffi, loadKoffi } from './koffi.ts';
+import { monotonic } from './monotonic.ts';
 import { Syscalls } from './syscalls.ts';
 
 export interface NodeHostOptions {
@@ -101,12 +102,6 @@ function getRandom(target: Uint8Array): void {
 
 /** Timers hold at most this many milliseconds. */
 const LONGEST_TIMER = 2 ** 31 - 1;
-
-/** Milliseconds. Not those of `performance`, which takes one to load. */
-function monotonic(): number {
-  const [seconds, nanoseconds] = process.hrtime();
-  return seconds * 1000 + nanoseconds / 1e6;
-}
 
 const systemClock: HostClock = {
   now: monotonic,

@@ -16,6 +16,7 @@ import {
 import type { Context } from '../context.ts';
 import { misuse, withStatus } from '../failure.ts';
 import { newGraph } from '../graph.ts';
+import { expectLargeWork } from '../large-work.ts';
 import { type ImageRequest, imageRequest, openImage, withDisks } from '../open-image.ts';
 import { askedDisplay, type ProgressDisplay } from '../output/progress.ts';
 
@@ -55,6 +56,7 @@ async function run(context: Context): Promise<number> {
   if (nameA === undefined || nameB === undefined || given.operands.length !== 2) {
     throw misuse('Expecting two image file names');
   }
+  expectLargeWork(given.operands);
   const quiet = given.has('q');
   const display = askedDisplay(context, given, { step: 2 });
   try {

@@ -19,6 +19,7 @@ import { existingTarget, newTarget, openSources, showSnapshot } from '../convert
 import { type ConvertSettings, chosenBitmaps, readSettings } from '../convert/settings.ts';
 import { Failure } from '../failure.ts';
 import { newGraph } from '../graph.ts';
+import { expectLargeWork } from '../large-work.ts';
 import { withDisks } from '../open-image.ts';
 import { askedDisplay, type ProgressDisplay } from '../output/progress.ts';
 
@@ -83,6 +84,7 @@ export const convertCommand: Command = {
 async function run(context: Context): Promise<number> {
   const settings = readSettings(context, convertCommand);
   const { given, options } = settings;
+  if (!given.has('c')) expectLargeWork(given.operands.slice(0, -1));
   const target = given.operands.length < 2 ? undefined : given.operands.at(-1);
   const format = given.text('O') ?? guessFormat(context.dialect, target);
   const graph = newGraph(context);
