@@ -24,15 +24,22 @@ export async function findFree(refcounts: Refcounts, count: number): Promise<num
       continue;
     }
     const block = refcounts.isKnownFull(index) ? undefined : await refcounts.block(index);
-    if (block === undefined || refcounts.freeIn(index, block) === 0) {
+    if (block === undefined) {
       cluster = end;
       start = end;
       continue;
     }
+    // Nothing below the hint is free either.
+    const isWhole = cluster % refcountsPerBlock === 0 || cluster === refcounts.hint;
+    let used = 0;
+    const from = cluster;
     for (const { view } = block; cluster < end && cluster < start + count; cluster++) {
-      if (refcounts.width.get(view, cluster % refcountsPerBlock) !== 0) start = cluster + 1;
-      else if (firstFree < 0) firstFree = cluster;
+      if (refcounts.width.get(view, cluster % refcountsPerBlock) !== 0) {
+        start = cluster + 1;
+        used++;
+      } else if (firstFree < 0) firstFree = cluster;
     }
+    if (isWhole && used === end - from) refcounts.noteFull(index);
   }
   refcounts.hint = firstFree < 0 ? start : firstFree;
   if ((start + count) * refcounts.image.layout.clusterSize > Number.MAX_SAFE_INTEGER) {
@@ -100,15 +107,24 @@ export interface FreeRange {
   readonly end: number;
 }
 
-/** `count` free clusters there, whose refcount blocks are made. Nobody is kept from taking them. */
+/**
+ * At least `count` free clusters there, whose refcount blocks are made: all that those blocks count. Nobody is kept from
+ * taking them.
+ */
 export function rangeAtEnd(refcounts: Refcounts, count: number): Promise<FreeRange> {
-  return refcounts.lock.run(() => rangeAtEndLocked(refcounts, count));
+  return refcounts.lock.run(async () => {
+    const { first, end } = await rangeAtEndLocked(refcounts, count);
+    return { first, end: (refcounts.blockIndex(end - 1) + 1) * refcounts.image.layout.refcountsPerBlock };
+  });
 }
 
 async function rangeAtEndLocked(refcounts: Refcounts, count: number): Promise<FreeRange> {
   const { image } = refcounts;
   for (;;) {
-    const first = Math.ceil(Math.max(await usedEnd(image), image.file.length()) / image.layout.clusterSize);
+    const { clusterSize } = image.layout;
+    const end = await usedEnd(image);
+    refcounts.usedBound = end / clusterSize;
+    const first = Math.ceil(Math.max(end, image.file.length()) / clusterSize);
     if (!(await makeBlocks(refcounts, first, count))) return { first, end: first + count };
   }
 }

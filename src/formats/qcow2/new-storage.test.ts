@@ -56,6 +56,43 @@ test('they lie behind the end of the file, and are those of the parts that were 
   expect([view.problems, view.leaks]).toEqual([[], []]);
 });
 
+test.each([1, 4, 8, 16, 64])('counts of %i bits, side by side and across blocks', async (bits) => {
+  const { host, disk } = await opened({ refcount_bits: bits });
+  const perBlock = (CLUSTER * 8) / bits;
+  // Some in the first batch, more than a block counts in the second where that is not many.
+  for (const parts of [[0, 1, 2, 512, 513], Array.from({ length: Math.min(1400, perBlock + 1) }, (_, i) => 514 + i)]) {
+    const storage = await storageOf(disk);
+    if (storage === undefined) throw new Error('there is none');
+    await fill(
+      host,
+      storage,
+      parts.map((part) => part % 256),
+    );
+    await storage.adopt(parts);
+  }
+  await disk.write(1999 * CLUSTER, new Uint8Array(CLUSTER).fill(207));
+  for (const part of [2, 513, 514, 600, 1999]) {
+    expect((await disk.read(part * CLUSTER, CLUSTER)).every((each) => each === part % 256)).toBe(true);
+  }
+  await disk.close();
+  const view = readQcow2(host.contents(PATH));
+  expect([view.problems, view.leaks]).toEqual([[], []]);
+});
+
+test('all is given out that the blocks count which are there for a batch', async () => {
+  const { host, disk } = await opened();
+  const first = await storageOf(disk);
+  const length = host.contents(PATH).length;
+  const again = await storageOf(disk);
+  expect(again).toMatchObject({ next: first?.next, limit: first?.limit });
+  // Nothing was made for what nobody has asked for yet.
+  expect(host.contents(PATH).length).toBe(length);
+  expect((first?.limit ?? 0) % (CLUSTER / 2)).toBe(0);
+  expect(((first?.limit ?? 0) - (first?.next ?? 0)) * CLUSTER).toBeGreaterThanOrEqual(512 << 20);
+  await disk.close();
+  expect(readQcow2(host.contents(PATH)).problems).toEqual([]);
+});
+
 test('Q-WR-7: what cannot be linked is free again', async () => {
   const { host, disk } = await opened();
   await disk.write(0, new Uint8Array(CLUSTER).fill(1));

@@ -1,4 +1,5 @@
 /** New clusters for someone else to fill: behind the end of the file, side by side, given out in order. */
+import { isZero } from '../../bytes/zero.ts';
 import { BlockError } from '../../core/errors.ts';
 import type { NewStorage } from '../../core/new-storage.ts';
 import { readEntry, releaseEntry, writeEntry } from './entries.ts';
@@ -9,7 +10,7 @@ import { sliceToChange } from './l2-tables.ts';
 import { findRun } from './map.ts';
 import { highWord, Kind, lowWord } from './tables.ts';
 
-/** Bytes that can be given out at a time: the refcount blocks for them are there beforehand. */
+/** Bytes that can be given out at a time, or more: the refcount blocks for them are there beforehand, for so many and no more. */
 const GIVEN_OUT = 512 << 20;
 /** With smaller clusters those would be many blocks. */
 const CLUSTER_MIN = 4096;
@@ -23,23 +24,44 @@ export async function newStorage(image: Qcow2Image): Promise<NewStorage | undefi
   if (layout.clusterSize < CLUSTER_MIN) return undefined;
   if (header.cryptMethod !== CryptMethod.none || !file.growable || !file.zeroInit()) return undefined;
   if (image.allocations.size > 0 || image.gate.closed) return undefined;
-  const { first, end } = await rangeAtEnd(refcounts, GIVEN_OUT / layout.clusterSize);
-  if (end > NUMBER_MAX) return undefined;
+  const count = GIVEN_OUT / layout.clusterSize;
+  const range = await rangeAtEnd(refcounts, count);
+  const { first } = range;
+  const end = Math.min(range.end, NUMBER_MAX);
+  if (end < first + count) return undefined;
   return {
     unit: layout.clusterSize,
     at: { child: file.name, offset: 0 },
     next: first,
     limit: end,
-    numberOf: (part) => numberOf(image, part),
+    numberOf: numbering(image),
     adopt: (parts) => adopt(image, { first, end }, parts),
   };
 }
 
-/** -1 where nothing is stored, undefined where it cannot be told or the cluster is not simply one of data. */
+/**
+ * Tells where parts are stored: -1 where they are not, undefined where it cannot be told or the cluster is not simply one of
+ * data. Parts without a table, all those of a new image, are told at a glance.
+ */
+function numbering(image: Qcow2Image): (part: number) => number | undefined {
+  const { clusterSize, l2Reach } = image.layout;
+  const perTable = l2Reach / clusterSize;
+  let from = 0;
+  let to = 0;
+  return (part) => {
+    if (part >= from && part < to) return -1;
+    const index = Math.floor(part / perTable);
+    if (image.l1.l2Offset(index) !== 0) return numberOf(image, part);
+    from = index * perTable;
+    to = from + perTable;
+    return -1;
+  };
+}
+
+/** The same of a part that has a table. */
 function numberOf(image: Qcow2Image, part: number): number | undefined {
   const { clusterSize } = image.layout;
   const guest = part * clusterSize;
-  if (image.l1.l2Offset(Math.floor(guest / image.layout.l2Reach)) === 0) return -1;
   const length = Math.min(clusterSize, image.length - guest);
   const run = findRun(image, guest, length);
   if (run === undefined || run.length < length) return undefined;
@@ -74,6 +96,18 @@ async function linkSlice(image: Qcow2Image, first: number, parts: readonly numbe
   const sliceEnd = (Math.floor(start / reach) + 1) * reach;
   const allocated = extended ? 0xffffffff : 0;
   let index = from;
+  // In the table of a new image there is nothing to give up, and this is all there is to do for most clusters of a copy.
+  if (!extended && isZero(slice.bytes)) {
+    const sliceStart = sliceEnd - reach;
+    for (let part = parts[index]; part !== undefined && part < sliceEnd; part = parts[++index]) {
+      const host = (first + index) * clusterSize;
+      const at = (part - sliceStart) * entryBytes;
+      slice.view.setUint32(at, highWord(host, true));
+      slice.view.setUint32(at + 4, lowWord(host));
+    }
+    slice.dirty = true;
+    return index;
+  }
   for (let part = parts[index]; part !== undefined && part < sliceEnd; part = parts[++index]) {
     const guest = part * clusterSize;
     const host = (first + index) * clusterSize;

@@ -40,6 +40,7 @@ export async function createBlock(refcounts: Refcounts, index: number): Promise<
   const at = Number(image.header.refcountTableOffset) + made * REFCOUNT_ENTRY_BYTES;
   await writeMetadata(image, MetadataClass.refcountTable, at, entry);
   refcounts.table[made] = offset;
+  refcounts.usedBound = Math.max(refcounts.usedBound, place + 1);
   refcounts.cache.put(offset, bytes).dirty = false;
   image.metadata.add(MetadataClass.refcountBlock, offset, clusterSize);
 }

@@ -1,5 +1,7 @@
 /** Counts of 1 to 64 bits in a refcount block (Q-REF-1). */
 
+import { isZero } from '../../bytes/zero.ts';
+
 export interface RefcountWidth {
   /** The highest count; of 64 bits the highest safe integer, which nothing ever reaches. */
   readonly max: number;
@@ -57,4 +59,21 @@ export function refcountWidth(order: number): RefcountWidth {
   const width = WIDTHS[order];
   if (width === undefined) throw new RangeError(`refcount order ${order}`);
   return width;
+}
+
+/**
+ * Sets counts side by side to 1, all at once, if all are 0; else, and where they are narrower than a byte, false. A loop over
+ * the counts of a large file would be most of the work of taking its clusters.
+ */
+export function countFree(bytes: Uint8Array, bits: number, index: number, count: number): boolean {
+  const width = bits / 8;
+  if (width < 1) return false;
+  const start = index * width;
+  const end = start + count * width;
+  if (!isZero(bytes, start, end)) return false;
+  bytes[start + width - 1] = 1;
+  for (let done = width; start + done < end; done *= 2) {
+    bytes.copyWithin(start + done, start, Math.min(start + done, end - done));
+  }
+  return true;
 }

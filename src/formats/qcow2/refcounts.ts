@@ -4,6 +4,7 @@
  */
 import { alignUp } from '../../bytes/align.ts';
 import { viewOf } from '../../bytes/big-endian.ts';
+import { isZero } from '../../bytes/zero.ts';
 import { BlockError } from '../../core/errors.ts';
 import { Mutex } from '../../core/gate.ts';
 import { invariant } from '../../core/invariant.ts';
@@ -13,7 +14,7 @@ import type { Qcow2Image } from './image.ts';
 import { writeMetadata } from './metadata-io.ts';
 import { MetadataClass } from './overlap.ts';
 import { createBlock } from './refcount-growth.ts';
-import { type RefcountWidth, refcountWidth } from './refcount-width.ts';
+import { countFree, type RefcountWidth, refcountWidth } from './refcount-width.ts';
 import { type HostOffset, hexOffset } from './tables.ts';
 
 export const REFCOUNT_ENTRY_BYTES = 8;
@@ -23,6 +24,8 @@ const NEAR = 64;
 const UNKNOWN = -1;
 /** Bytes of the refcount table that are read at a time. */
 const TABLE_PIECE = 1 << 20;
+/** Bytes of it that are passed over at once when they are zero, as most are; the smallest table has no more. */
+const ZERO_STRIDE = 512;
 
 export class Refcounts {
   readonly image: Qcow2Image;
@@ -32,6 +35,8 @@ export class Refcounts {
   table = new Float64Array(0);
   /** No cluster below is free. */
   hint = 0;
+  /** No cluster from here on is used; where that is not known, infinity. */
+  usedBound = Number.POSITIVE_INFINITY;
   /** First unused byte of the last cluster that compressed data were packed into; 0: there is none (Q-REF-7). */
   packedEnd = 0;
   readonly lock = new Mutex();
@@ -80,9 +85,12 @@ export class Refcounts {
       const piece = new Uint8Array(Math.min(TABLE_PIECE, bytes - done));
       if (!file.tryReadNow(offset + done, piece)) await file.read(offset + done, piece);
       const view = viewOf(piece);
-      for (let at = 0; at < piece.length; at += REFCOUNT_ENTRY_BYTES) {
-        const low = (view.getUint32(at + 4) & 0xfffffe00) >>> 0;
-        table[(done + at) / REFCOUNT_ENTRY_BYTES] = view.getUint32(at) * 2 ** 32 + low;
+      for (let start = 0; start < piece.length; start += ZERO_STRIDE) {
+        if (isZero(piece, start, start + ZERO_STRIDE)) continue;
+        for (let at = start; at < start + ZERO_STRIDE; at += REFCOUNT_ENTRY_BYTES) {
+          const low = (view.getUint32(at + 4) & 0xfffffe00) >>> 0;
+          table[(done + at) / REFCOUNT_ENTRY_BYTES] = view.getUint32(at) * 2 ** 32 + low;
+        }
       }
     }
     this.useTable(table);
@@ -100,13 +108,15 @@ export class Refcounts {
     this.table = table;
     this.#free = new Int32Array(table.length).fill(UNKNOWN);
     this.packedEnd = 0;
+    this.usedBound = Number.POSITIVE_INFINITY;
   }
 
   indexMetadata(): void {
     const { metadata, header, layout } = this.image;
     const bytes = header.refcountTableClusters * layout.clusterSize;
     metadata.add(MetadataClass.refcountTable, Number(header.refcountTableOffset), bytes);
-    for (const offset of this.table) {
+    for (let index = 0; index < this.table.length; index++) {
+      const offset = this.table[index] ?? 0;
       if (offset !== 0) metadata.add(MetadataClass.refcountBlock, offset, layout.clusterSize);
     }
   }
@@ -184,6 +194,12 @@ export class Refcounts {
     const { width } = this;
     const { refcountsPerBlock, refcountBits, clusterSize } = this.image.layout;
     const { view } = block;
+    if (delta > 0) this.usedBound = Math.max(this.usedBound, to);
+    if (delta === 1 && countFree(block.bytes, refcountBits, from % refcountsPerBlock, to - from)) {
+      this.#noteFree(from, from - to);
+      block.dirty = true;
+      return;
+    }
     for (let cluster = from; cluster < to; cluster++) {
       const count = width.get(view, cluster % refcountsPerBlock) + delta;
       if (count < 0) throw this.#underflow();
@@ -210,7 +226,8 @@ export class Refcounts {
     return new BlockError('EINVAL', 'A refcount would fall below zero', { node: this.image.node });
   }
 
-  #noteFree(cluster: number, change: 1 | -1): void {
+  /** So many clusters more are free in the block of this one, which is one of them; or fewer. */
+  #noteFree(cluster: number, change: number): void {
     const index = this.blockIndex(cluster);
     const known = this.#free[index] ?? UNKNOWN;
     if (known !== UNKNOWN) this.#free[index] = known + change;
@@ -240,6 +257,7 @@ export class Refcounts {
     invariant(block !== undefined, 'the block was at hand');
     this.width.set(block.view, cluster % this.image.layout.refcountsPerBlock, 1);
     block.dirty = true;
+    this.usedBound = Math.max(this.usedBound, cluster + 1);
     this.#noteFree(cluster, -1);
     this.hint = cluster + 1;
   }
@@ -260,6 +278,11 @@ export class Refcounts {
     this.cache.drop(this.table[index] ?? 0);
     this.table[index] = 0;
     this.#free[index] = UNKNOWN;
+  }
+
+  /** Who has looked at all its counts says so. */
+  noteFull(index: number): void {
+    this.#free[index] = 0;
   }
 
   /** What is known to be full without a look. */
