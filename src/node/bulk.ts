@@ -28,11 +28,13 @@ class LaneThread {
   #waiting: (() => void) | undefined;
   #lost = false;
 
-  constructor(program: string) {
+  /** `online`: called when it has begun to run. */
+  constructor(program: string, online: () => void) {
     const threads = process.getBuiltinModule('node:worker_threads');
     // It prints nothing; streams that are not passed on need not be made.
     const streams = { stdin: false, stdout: true, stderr: true };
     this.#worker = new threads.Worker(program, { ...streams, env: threads.SHARE_ENV, trackUnmanagedFds: false });
+    this.#worker.on('online', online);
     this.#worker.on('message', () => this.#over());
     this.#worker.on('error', () => this.#lose());
     this.#worker.on('exit', () => this.#lose());
@@ -76,10 +78,10 @@ let expected: LaneThread | undefined;
 
 /**
  * Starts the thread that {@link bulkLanes} takes, for programs that are about to work on large files: it takes tens of
- * milliseconds to come. One that nobody takes ends with the program.
+ * milliseconds to come. One that nobody takes ends with the program. `online`: called when it is there.
  */
-export function expectBulkWork(): void {
-  expected ??= startThread();
+export function expectBulkWork(online: () => void): void {
+  expected ??= startThread(online);
 }
 
 /** Undefined on machines with one processor, without the worker's program, or where no thread can be started. */
@@ -89,11 +91,11 @@ export function bulkLanes(): BulkLanes | undefined {
   return thread && new NodeLanes(thread);
 }
 
-function startThread(): LaneThread | undefined {
+function startThread(online = () => {}): LaneThread | undefined {
   const program = availableParallelism() > 1 ? workerProgram() : undefined;
   if (program === undefined) return undefined;
   try {
-    return new LaneThread(program);
+    return new LaneThread(program, online);
   } catch {
     return undefined;
   }
