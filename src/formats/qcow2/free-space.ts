@@ -114,6 +114,8 @@ export interface FreeRange {
 export function rangeAtEnd(refcounts: Refcounts, count: number): Promise<FreeRange> {
   return refcounts.lock.run(async () => {
     const { first, end } = await rangeAtEndLocked(refcounts, count);
+    // Whoever takes some of it needs a table next, and would look for a place through all of it.
+    await findFree(refcounts, 1);
     return { first, end: (refcounts.blockIndex(end - 1) + 1) * refcounts.image.layout.refcountsPerBlock };
   });
 }

@@ -16,6 +16,7 @@ const GIVEN_OUT = 512 << 20;
 const CLUSTER_MIN = 4096;
 /** Numbers of storage are 32-bit integers. */
 const NUMBER_MAX = 2 ** 31 - 1;
+const WORD = 2 ** 32;
 
 /** Undefined where a cluster is more than what is written to it: over a backing file, encrypted, in a data file. */
 export async function newStorage(image: Qcow2Image): Promise<NewStorage | undefined> {
@@ -98,12 +99,19 @@ async function linkSlice(image: Qcow2Image, first: number, parts: readonly numbe
   let index = from;
   // In the table of a new image there is nothing to give up, and this is all there is to do for most clusters of a copy.
   if (!extended && isZero(slice.bytes)) {
+    const { view } = slice;
     const sliceStart = sliceEnd - reach;
+    let high = highWord((first + index) * clusterSize, true);
+    let low = lowWord((first + index) * clusterSize);
     for (let part = parts[index]; part !== undefined && part < sliceEnd; part = parts[++index]) {
-      const host = (first + index) * clusterSize;
       const at = (part - sliceStart) * entryBytes;
-      slice.view.setUint32(at, highWord(host, true));
-      slice.view.setUint32(at + 4, lowWord(host));
+      view.setUint32(at, high);
+      view.setUint32(at + 4, low);
+      low += clusterSize;
+      if (low === WORD) {
+        low = 0;
+        high++;
+      }
     }
     slice.dirty = true;
     return index;
