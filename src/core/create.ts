@@ -21,6 +21,8 @@ export interface CreateRequest {
   readonly backingFormat?: string | undefined;
   /** The image below is not looked at, and need not be there; the size must be given (BL-CREATE-7). */
   readonly unchecked?: boolean;
+  /** Nothing waits for the storage: whoever makes the image sees to it when it is complete, or does without. Default false. */
+  readonly noFlush?: boolean | undefined;
   /** Gets the line `Formatting '…', fmt=…` before the work starts (BL-CREATE-8). */
   readonly report?: ((line: string) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -115,7 +117,7 @@ async function make(
   );
   try {
     if (protocol.create === undefined) {
-      await reuseExisting(graph, filename, protocol.name, passOn ? Number(given.size ?? 0) : 0);
+      await reuseExisting(graph, asked, protocol.name, passOn ? Number(given.size ?? 0) : 0);
     } else {
       // Only what the user gave reaches the protocol, not the format's defaults (BL-CREATE-2).
       const below = Object.entries(given).filter(([name]) => passOn || !Object.hasOwn(own, name));
@@ -131,13 +133,13 @@ async function make(
 }
 
 /** A protocol that cannot create takes what is there, if it is large enough, and clears its first sector. */
-async function reuseExisting(graph: Graph, filename: string, protocol: string, size: number): Promise<void> {
+async function reuseExisting(graph: Graph, asked: CreateRequest, protocol: string, size: number): Promise<void> {
   const refusal = `Protocol driver '${protocol}' does not support image creation, and opening the image failed`;
   const clear = async (file: Child) => {
     if (file.length() < size) await file.truncate(size);
     await file.writeZeroes(0, Math.min(512, file.length()));
   };
-  await withFile(graph, filename, undefined, clear, refusal);
+  await withFile(graph, { filename: asked.filename, noFlush: asked.noFlush }, clear, refusal);
 }
 
 async function writeFormat(
@@ -150,14 +152,14 @@ async function writeFormat(
   if (create === undefined) throw new TypeError('the format can create');
   const { values } = parseOptions(create.options, given);
   const { host } = graph;
-  await withFile(graph, asked.filename, asked.signal, (file) =>
+  await withFile(graph, asked, (file) =>
     telling(() =>
       create.run({
         file,
         options: values as never,
         host,
         signal: asked.signal,
-        withNewFile: (filename, use) => withNewFile(graph, filename, asked.signal, use),
+        withNewFile: (filename, use) => withNewFile(graph, { ...asked, filename }, use),
       }),
     ),
   );
@@ -174,39 +176,37 @@ async function telling(work: () => Promise<void>): Promise<void> {
 }
 
 /** A file beside the image that is made with it; whatever its name looks like, it is a local one. */
-async function withNewFile(
-  graph: Graph,
-  filename: string,
-  signal: AbortSignal | undefined,
-  work: (file: Child) => Promise<void>,
-): Promise<void> {
+async function withNewFile(graph: Graph, made: MadeFile, work: (file: Child) => Promise<void>): Promise<void> {
   const { host } = graph;
+  const { filename } = made;
   const existed = await host.files.stat(filename).then(
     () => true,
     () => false,
   );
   try {
-    const made = await host.files.open(filename, { write: true, create: 'truncate' });
-    await made.close();
-    await withFile(graph, filename, signal, work, 'file');
+    const file = await host.files.open(filename, { write: true, create: 'truncate' });
+    await file.close();
+    await withFile(graph, made, work, 'file');
   } catch (error) {
     if (!existed) await host.files.remove(filename).catch(() => {});
     throw error;
   }
 }
 
+type MadeFile = Pick<CreateRequest, 'filename' | 'signal' | 'noFlush'>;
+
 /** Opens the file alone, writable, for as long as `work` runs. `refusal`: what is told when it cannot be opened. */
 async function withFile(
   graph: Graph,
-  filename: string,
-  signal: AbortSignal | undefined,
+  { filename, signal, noFlush = false }: MadeFile,
   work: (file: Child) => Promise<void>,
   refusal?: string,
 ): Promise<void> {
   const user: GraphUser = { description: 'image creation' };
   const driver = (await protocolFor(graph, filename, true)).name;
   const tree = { driver };
-  const opening = openNode(graph, { filename, tree, options: { writable: true, signal } });
+  const options = { writable: true, signal, cache: noFlush ? 'unsafe' : 'writeback' } as const;
+  const opening = openNode(graph, { filename, tree, options });
   const node = await opening.catch((error: unknown) => {
     throw refusal === undefined ? error : addContext(refusal, error);
   });

@@ -69,6 +69,7 @@ export interface ConvertOptions {
 
 const DEFAULT_SPARSE_SIZE = 4096;
 const DEFAULT_PARALLEL = 8;
+const DEFAULT_CACHE: CacheMode = 'unsafe';
 
 /**
  * Converts. A new image gets its name when it is complete, so that a failed or interrupted conversion leaves nothing that
@@ -132,7 +133,7 @@ function refuseManySources({ sources }: ConvertOptions, based: boolean): void {
 
 async function make(
   { graph, signal }: ConvertOptions,
-  { format, createOptions, backing }: Extract<ConvertTarget, { filename: string }>,
+  { format, createOptions, backing, cache = DEFAULT_CACHE }: Extract<ConvertTarget, { filename: string }>,
   destination: Destination,
   size: number,
 ): Promise<void> {
@@ -145,13 +146,20 @@ async function make(
     backingFormat: backing?.format,
     // Opening the new image tells what is wrong with it.
     unchecked: true,
+    noFlush: cache === 'unsafe',
     signal,
   });
 }
 
 async function fill(
   options: Conversion,
-  { filename, format, cache = 'unsafe', backing, createOptions = {} }: Extract<ConvertTarget, { filename: string }>,
+  {
+    filename,
+    format,
+    cache = DEFAULT_CACHE,
+    backing,
+    createOptions = {},
+  }: Extract<ConvertTarget, { filename: string }>,
   destination: Destination,
 ): Promise<void> {
   const { graph, signal } = options;

@@ -12,6 +12,10 @@ const SOURCE = '/source.raw';
 const TARGET = '/target.img';
 const SIZE = 40 * 4096 + 512;
 
+const CREATE_OPTIONS = { raw: {}, vdi: { 'block-size': 4096 }, qcow2: { cluster_size: 4096 } } as const;
+type Format = keyof typeof CREATE_OPTIONS;
+const FORMATS: readonly Format[] = ['raw', 'vdi', 'qcow2'];
+
 function content(): Uint8Array {
   const bytes = new Uint8Array(SIZE);
   bytes.set(operationData(1, 30_000), 4096);
@@ -20,7 +24,7 @@ function content(): Uint8Array {
   return bytes;
 }
 
-function scenario(format: 'raw' | 'vdi', cache: CacheMode, previous: Uint8Array | undefined): CrashScenario {
+function scenario(format: Format, cache: CacheMode, previous: Uint8Array | undefined): CrashScenario {
   const source = content();
   return {
     start() {
@@ -32,7 +36,7 @@ function scenario(format: 'raw' | 'vdi', cache: CacheMode, previous: Uint8Array 
     async workload(host) {
       const graph = graphOn(host);
       await using disk = await graph.open(SOURCE, { format: 'raw' });
-      const createOptions = format === 'vdi' ? { 'block-size': 4096 } : {};
+      const createOptions = CREATE_OPTIONS[format];
       await convert({ graph, sources: [disk], target: { filename: TARGET, format, cache, createOptions } });
       host.note('converted');
     },
@@ -53,7 +57,7 @@ function scenario(format: 'raw' | 'vdi', cache: CacheMode, previous: Uint8Array 
 
 describe('conversions cut short', () => {
   const previous = new Uint8Array(9000).fill(7);
-  const cases = (['raw', 'vdi'] as const).flatMap((format) =>
+  const cases = FORMATS.flatMap((format) =>
     [undefined, previous].map((old) => ({ format, old, name: old === undefined ? 'a new file' : 'an existing file' })),
   );
 
@@ -82,7 +86,7 @@ describe('conversions cut short', () => {
         const graph = graphOn(host);
         const disk = await graph.open(SOURCE, { format: 'raw' });
         host.faults.inject({ operation, code: 'EIO', skip, times: 1 });
-        const createOptions = format === 'vdi' ? { 'block-size': 4096 } : {};
+        const createOptions = CREATE_OPTIONS[format];
         const target = { filename: TARGET, format, createOptions, cache: 'writeback' as const };
         const failed = await convert({ graph, sources: [disk], target }).then(
           () => false,
@@ -104,6 +108,21 @@ describe('conversions cut short', () => {
     }
   });
 
+  test.each(FORMATS)('%s, with the cache mode that does not flush: the storage is not waited for', async (format) => {
+    for (const cache of ['unsafe', 'writeback'] as const) {
+      const host = new SimHost({ record: false });
+      host.put(SOURCE, content());
+      const graph = graphOn(host);
+      await using disk = await graph.open(SOURCE, { format: 'raw' });
+      host.faults.inject({ operation: 'flush', code: 'EIO' });
+      const target = { filename: TARGET, format, createOptions: CREATE_OPTIONS[format], cache };
+      const made = convert({ graph, sources: [disk], target });
+      if (cache === 'unsafe') await made;
+      else await expect(made).rejects.toMatchObject({ code: 'EIO' });
+      expect(host.exists(TARGET)).toBe(cache === 'unsafe');
+    }
+  });
+
   test.each(cases)('$format to $name, on a disk that fills up', async ({ format, old }) => {
     for (let pages = 0; pages < 20; pages++) {
       const host = new SimHost({ record: false });
@@ -114,7 +133,7 @@ describe('conversions cut short', () => {
       host.capacity = used + pages * 4096;
       const graph = graphOn(host);
       await using disk = await graph.open(SOURCE, { format: 'raw' });
-      const createOptions = format === 'vdi' ? { 'block-size': 4096 } : {};
+      const createOptions = CREATE_OPTIONS[format];
       const error = await convert({ graph, sources: [disk], target: { filename: TARGET, format, createOptions } }).then(
         () => undefined,
         (reason: unknown) => reason,
