@@ -28,7 +28,7 @@ export function expectLargeWork(names: readonly string[]): void {
  * form of Node's own modules from then on, so this waits until the thread has loaded what it needs of them.
  */
 function optimiseLater(): void {
-  // V8 13, of Node.js 24, has no such flag, and would say so on standard error.
-  if (Number.parseInt(process.versions.v8, 10) >= 13) return;
+  // V8 12, of Node.js 22, has no such flag, and would say so on standard error.
+  if (Number.parseInt(process.versions.v8, 10) > 11) return;
   process.getBuiltinModule('node:v8').setFlagsFromString(`--interrupt-budget=${INTERRUPT_BUDGET}`);
 }
