@@ -7,15 +7,18 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
+  closeSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   renameSync,
   rmSync,
   statSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
@@ -56,6 +59,9 @@ const COMPILED = {
   'diskwright-nbd': ['diskwright-nbd -k missing/socket a.qcow2', 'diskwright-nbd -k missing/socket a.vdi'],
 };
 const LIBRARY = { index: 'src/index.ts', 'node/index': 'src/node/index.ts', 'testing/index': 'src/testing/index.ts' };
+
+/** Scripts have no import.meta; code that looks for modules from its own place gets the bundle's path, which will do as well. */
+const PLACE = { 'import.meta.url': '__filename' };
 
 /** Changes whenever a source, the build itself or a dependency's version does. */
 function sourcesStamp() {
@@ -100,8 +106,7 @@ async function bundle() {
       format: 'esm',
       splitting: true,
       outdir: dist,
-      // Scripts have no import.meta.url; code that needs its own place gets that of the bundle.
-      define: { 'import.meta.url': '$bundle.url' },
+      define: PLACE,
     }),
     esbuild.build({
       ...shared,
@@ -110,8 +115,7 @@ async function bundle() {
       format: 'cjs',
       outdir: dist,
       outExtension: { '.js': '.cjs' },
-      define: { 'import.meta.url': 'bundleUrl' },
-      banner: { js: 'const bundleUrl=require("node:url").pathToFileURL(__filename).href;' },
+      define: PLACE,
     }),
     esbuild.build({
       ...shared,
@@ -130,8 +134,7 @@ async function bundle() {
 
 /** For bin/launch.js: a mark of the content, by which what is compiled of it is known to be of it, and a function. */
 function launched(code) {
-  const url = 'const $bundle={get url(){return require("node:url").pathToFileURL(__filename).href}};';
-  const text = `(function(require,__filename){"use strict";${url}${code}return $chunk})`;
+  const text = `(function(require,__filename){"use strict";${code}return $chunk})`;
   return `/*${createHash('sha256').update(text).digest('hex').slice(0, 36)}*/${text}`;
 }
 
@@ -151,11 +154,19 @@ function replaceFiles(files) {
   }
 }
 
+/** So much data that `convert` and `compare` share it between threads (`WORTHWHILE` in src/jobs/bulk-lanes.ts), in runs. */
+function writeSample(path) {
+  const data = Buffer.alloc(4 << 20, 1);
+  const file = openSync(path, 'w');
+  for (let run = 0; run < 17; run++) writeSync(file, data, 0, data.length, run * 2 * data.length);
+  closeSync(file);
+}
+
 /** A start takes a quarter less time with the compiled form; without it a command works as well. */
 function compileCommands() {
   const folder = mkdtempSync(join(tmpdir(), 'diskwright-build-'));
   try {
-    writeFileSync(join(folder, 'raw'), Buffer.alloc(1 << 20, 1));
+    writeSample(join(folder, 'raw'));
     const program = join(root, 'scripts/compile-command.cjs');
     for (const [kind, runs] of Object.entries(COMPILED)) {
       for (const run of runs) {

@@ -7,12 +7,18 @@
 'use strict';
 const { renameSync, writeFileSync } = require('node:fs');
 const path = require('node:path');
+const v8 = require('node:v8');
 const { compiledFile, launch } = require('../bin/launch.js');
 
 const [, , kind, command] = process.argv;
 process.argv.splice(1, 3, path.join(__dirname, '..', 'bin', command));
+// What ran once is kept. V8 takes a compiled form only where its flags are those it was made with, so commands set none here.
+const setFlag = v8.setFlagsFromString;
+v8.setFlagsFromString = () => {};
+setFlag('--no-flush-bytecode');
 const { mark, script } = launch(command, [kind]);
 process.on('exit', () => {
+  setFlag('--flush-bytecode');
   const file = compiledFile(kind);
   writeFileSync(`${file}.${process.pid}`, Buffer.concat([Buffer.from(mark), script.createCachedData()]));
   renameSync(`${file}.${process.pid}`, file);

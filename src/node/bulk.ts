@@ -1,8 +1,7 @@
 /** Bulk work on this machine: the main thread and a worker, each reading and writing by itself. */
 
-import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
-import { fileURLToPath } from 'node:url';
 import type { Worker } from 'node:worker_threads';
 import { transferBuffer } from '../bytes/transfer-buffer.ts';
 import type { HostFile } from '../core/host.ts';
@@ -18,8 +17,15 @@ const TURN_MS = 5;
 
 /** The worker's program, from this module's place in the build or in the sources; undefined where it is not built. */
 function workerProgram(): string | undefined {
-  const places = ['./lane-worker.cjs', '../../lane-worker.cjs', '../../dist/lane-worker.cjs'];
-  return places.map((place) => fileURLToPath(new URL(place, import.meta.url))).find((path) => existsSync(path));
+  const { resolve } = createRequire(import.meta.url);
+  for (const place of ['./lane-worker.cjs', '../../lane-worker.cjs', '../../dist/lane-worker.cjs']) {
+    try {
+      return resolve(place);
+    } catch {
+      // Not there.
+    }
+  }
+  return undefined;
 }
 
 /** A worker thread that runs lanes. */

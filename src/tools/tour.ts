@@ -15,9 +15,9 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { dirname, join } from 'node:path';
 import { fat16Image } from './tour/fat16.ts';
 
 const BLOCK = 1 << 20;
@@ -34,7 +34,7 @@ interface Step {
   readonly optional?: boolean;
 }
 
-const commands = fileURLToPath(new URL('../bin/', import.meta.url));
+const commands = dirname(createRequire(import.meta.url).resolve('../bin/diskwright'));
 const bold = process.stdout.isTTY ? (text: string) => `\u001b[1m${text}\u001b[0m` : (text: string) => text;
 const say = (text: string) => process.stdout.write(`\n${text}\n`);
 
