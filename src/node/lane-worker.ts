@@ -8,7 +8,9 @@ import { Syscalls } from './syscalls.ts';
 const buffer = transferBuffer(LONGEST_PIECE);
 const syscalls = new Syscalls(() => {});
 
-parentPort?.on('message', (work: LaneWork) => {
+/** Undefined: there will be no more. */
+parentPort?.on('message', (work: LaneWork | undefined) => {
+  if (work === undefined) return parentPort?.close();
   runLane(work, buffer, syscalls);
   parentPort?.postMessage(undefined);
 });
