@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { equalWords, firstDifference, firstNonZero } from './difference.ts';
+import { equalWords, firstDifference, firstNonZero, lastNonZero } from './difference.ts';
 
 const LENGTHS = [1, 3, 4, 63, 4096, 4097, 20_001];
 
@@ -35,6 +35,19 @@ describe('the first byte that is not zero', () => {
       const bytes = new Uint8Array(length);
       bytes[at] = 1;
       expect(firstNonZero(bytes)).toBe(at);
+    }
+  });
+});
+
+describe('the last byte that is not zero', () => {
+  test.each(LENGTHS)('of %i bytes, and of those before it', (length) => {
+    expect(lastNonZero(new Uint8Array(length))).toBe(-1);
+    for (const at of [0, length >> 1, length - 1]) {
+      const bytes = new Uint8Array(length);
+      bytes[0] = 1;
+      bytes[at] = 1;
+      expect(lastNonZero(bytes)).toBe(at);
+      expect(lastNonZero(bytes, at)).toBe(at === 0 ? -1 : 0);
     }
   });
 });

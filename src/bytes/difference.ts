@@ -58,3 +58,21 @@ export function firstNonZero(bytes: Uint8Array): number {
   }
   return -1;
 }
+
+/** Index of the last byte before `end` that is not zero; -1: there is none. */
+export function lastNonZero(bytes: Uint8Array, end = bytes.length): number {
+  for (let stop = end; stop > 0; ) {
+    let start = Math.max(0, stop - STRIDE);
+    if (isZero(bytes, start, stop)) {
+      stop = start;
+      continue;
+    }
+    while (stop - start > 1) {
+      const middle = (start + stop) >>> 1;
+      if (isZero(bytes, middle, stop)) stop = middle;
+      else start = middle;
+    }
+    return start;
+  }
+  return -1;
+}

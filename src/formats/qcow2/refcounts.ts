@@ -4,6 +4,7 @@
  */
 import { alignUp } from '../../bytes/align.ts';
 import { viewOf } from '../../bytes/big-endian.ts';
+import { lastNonZero } from '../../bytes/difference.ts';
 import { isZero } from '../../bytes/zero.ts';
 import { BlockError } from '../../core/errors.ts';
 import { Mutex } from '../../core/gate.ts';
@@ -111,11 +112,17 @@ export class Refcounts {
     this.usedBound = Number.POSITIVE_INFINITY;
   }
 
+  /** No block has this index or a higher one; a table has room for far more than a new image needs. */
+  get blocksEnd(): number {
+    return Math.floor(lastNonZero(new Uint8Array(this.table.buffer)) / REFCOUNT_ENTRY_BYTES) + 1;
+  }
+
   indexMetadata(): void {
     const { metadata, header, layout } = this.image;
     const bytes = header.refcountTableClusters * layout.clusterSize;
     metadata.add(MetadataClass.refcountTable, Number(header.refcountTableOffset), bytes);
-    for (let index = 0; index < this.table.length; index++) {
+    const { blocksEnd } = this;
+    for (let index = 0; index < blocksEnd; index++) {
       const offset = this.table[index] ?? 0;
       if (offset !== 0) metadata.add(MetadataClass.refcountBlock, offset, layout.clusterSize);
     }
