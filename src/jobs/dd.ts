@@ -42,7 +42,8 @@ export async function dd(options: DdOptions): Promise<DdResult> {
   });
   try {
     const { format } = output;
-    await createImage(graph, { filename: destination.workName, format, size, signal }).catch((error: unknown) => {
+    const made = createImage(graph, { filename: destination.workName, format, size, noFlush: true, signal });
+    await made.catch((error: unknown) => {
       throw error instanceof BlockError ? addContext(context, destination.rename(error)) : error;
     });
     const disk = await graph.open(destination.workName, { format, writable: true, cache: 'unsafe', signal });
