@@ -53,6 +53,11 @@ export interface CheckOptions {
   detail?(line: string): void;
   /** Decompresses every compressed cluster, of snapshots too; those that do not decompress are corruptions that nothing mends. Default false. */
   readonly decompress?: boolean;
+  /**
+   * Not under `all`. Storage that data share with metadata is no damage where counts allow for it, as the programs of QEMU
+   * see it. Default false.
+   */
+  readonly countsOnly?: boolean;
   /** Under `all`: what names storage past the end of the file reads as zeroes from then on. Default false: it is told, and left. */
   readonly zeroBeyondEnd?: boolean;
   /** Bytes that counters may take: what they do not hold is counted in further passes. Default 64 MiB. */

@@ -14,6 +14,11 @@ export interface CheckDiskOptions {
   readonly plan?: boolean;
   /** Decompresses every compressed cluster; those that do not decompress are corruptions. Default false. */
   readonly decompress?: boolean;
+  /**
+   * Not with `repair: 'all'`: storage that data share with metadata is no damage where reference counts allow for it, as the
+   * programs of QEMU see it. Default false.
+   */
+  readonly countsOnly?: boolean;
   /** With `repair: 'all'`: what names storage past the end of the file reads as zeroes from then on. Default false. */
   readonly zeroBeyondEnd?: boolean;
   /** Bytes that counters may take, of images with very many clusters in several passes. Default 64 MiB. */
@@ -77,8 +82,8 @@ async function mend(look: Look, options: CheckDiskOptions, runs: Runs): Promise<
 
 /** Of a run that repairs nothing, and does not tell what is for people. */
 function howTo(options: CheckDiskOptions, progress: Progress | undefined): CheckOptions {
-  const { finding = () => {}, decompress, zeroBeyondEnd, memory, signal } = options;
-  const chosen = { decompress, zeroBeyondEnd, memory, signal, progress };
+  const { finding = () => {}, decompress, countsOnly, zeroBeyondEnd, memory, signal } = options;
+  const chosen = { decompress, countsOnly, zeroBeyondEnd, memory, signal, progress };
   const given = Object.fromEntries(Object.entries(chosen).filter(([, value]) => value !== undefined));
   return { repair: 'none', finding, ...given };
 }

@@ -63,6 +63,13 @@ export const entryOf = (cluster: number) => COPIED | BigInt(cluster * CLUSTER);
 export const entryAt = (host: SimHost, index: number) => firstL2(host) + index * 8;
 export const refcountBlock = (host: SimHost) => Number(wordsAt(host, Number(wordsAt(host, 48)[0]))[0]);
 
+/** Changes the count of a cluster, of 16 bits in the first block. */
+export async function changeCount(host: SimHost, cluster: number, by: bigint): Promise<void> {
+  const at = refcountBlock(host) + Math.floor(cluster / 4) * 8;
+  const [word = 0n] = wordsAt(host, at);
+  await patchWords(host, at, word + (by << BigInt(48 - 16 * (cluster % 4))));
+}
+
 /** What is wrong with an image, by a reader that is none of the driver's: nothing is expected. */
 export function faultsOf(host: SimHost): { readonly problems: string[]; readonly leaks: number[] } {
   const { problems, leaks } = viewImage(host);

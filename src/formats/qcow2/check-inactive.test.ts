@@ -1,9 +1,10 @@
 /** Storage that data of a snapshot share with each other or with metadata: each gets its own, and snapshots go on sharing (Q-CHK-6). */
 import { describe, expect, test } from 'vitest';
-import { checkWhole, faultsOf, SOUND } from '../../../tests/support/qcow2-checks.ts';
+import { changeCount, checkWhole, faultsOf, refcountBlock, SOUND } from '../../../tests/support/qcow2-checks.ts';
 import {
   type Contents,
   contentsOf,
+  firstL2,
   makeImage,
   openDisk,
   patchWords,
@@ -206,6 +207,52 @@ describe('data of a snapshot in metadata', () => {
     expect(differsAt(after.disk, before.disk)).toBe(-1);
     for (const content of [...before.snapshots, ...after.snapshots]) content.fill(0, CLUSTER, 2 * CLUSTER);
     expectSame(after, before);
+  });
+});
+
+describe('the same where counts allow for it', () => {
+  test.each<[string, number, (host: SimHost) => number]>([
+    ['active L1 table', 0, (host) => Number(wordAt(host, 40))],
+    ['active L2 table', 0, firstL2],
+    ['refcount block', 0, refcountBlock],
+    ['inactive L1 table', 0, (host) => tablesOf(host).l1],
+    ['inactive L2 table', 0, (host) => tablesOf(host).l2],
+    ['inactive L2 table', 1, (host) => tablesOf(host).second],
+  ])('the %s (entry %i of a table): the data go elsewhere', async (text, index, place) => {
+    const host = await withSnapshots();
+    const [at, entry] = [place(host), tablesOf(host).l2 + 8 * index];
+    const left = Number(wordAt(host, entry) & OFFSET) / CLUSTER;
+    await patchWords(host, entry, BigInt(at));
+    await changeCount(host, at / CLUSTER, 1n);
+    await changeCount(host, left, -1n);
+    const told = `cluster ${at / CLUSTER} holds data of guest offset 0x${(index * CLUSTER).toString(16)} of snapshot 1 (first) and the ${text}`;
+    expect((await checkWhole(host)).details).toEqual([told]);
+    const before = contentsOf(host);
+    const { report, details } = await checkWhole(host, { repair: 'all' });
+    expect(details[0]).toBe(told);
+    expect(report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
+    expect(faultsOf(host)).toEqual(SOUND);
+    const after = contentsOf(host);
+    for (const content of [...before.snapshots, ...after.snapshots]) {
+      content.fill(0, index * CLUSTER, (index + 1) * CLUSTER);
+    }
+    expectSame(after, before);
+  });
+
+  test('data of the disk in an L2 table of a snapshot', async () => {
+    const host = await withSnapshots();
+    const [at, entry] = [tablesOf(host).l2, firstL2(host)];
+    const left = Number(wordAt(host, entry) & OFFSET) / CLUSTER;
+    await patchWords(host, entry, BigInt(at));
+    await changeCount(host, at / CLUSTER, 1n);
+    await changeCount(host, left, -1n);
+    const told = `cluster ${at / CLUSTER} holds data of guest offset 0x0 and the inactive L2 table`;
+    expect((await checkWhole(host)).details).toEqual([told]);
+    const before = contentsOf(host);
+    expect((await checkWhole(host, { repair: 'all' })).report).toMatchObject({ corruptions: 0, leaks: 0 });
+    expect(faultsOf(host)).toEqual(SOUND);
+    expectSame(contentsOf(host), before);
+    expect(wordAt(host, firstL2(host)) & OFFSET).not.toBe(BigInt(at));
   });
 });
 

@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import {
   CLUSTER,
+  changeCount,
   checkImage,
   checkWhole,
   entryAt,
@@ -11,7 +12,7 @@ import {
   refcountBlock,
   SOUND,
 } from '../../../tests/support/qcow2-checks.ts';
-import { makeImage, PATH, patchWords, some, useDisk, wordsAt } from '../../../tests/support/qcow2-image.ts';
+import { firstL2, makeImage, PATH, patchWords, some, useDisk, wordsAt } from '../../../tests/support/qcow2-image.ts';
 import { differsAt } from '../../testing/compare-bytes.ts';
 import type { SimHost } from '../../testing/index.ts';
 
@@ -24,6 +25,16 @@ const DAMAGES: Readonly<Record<string, (host: SimHost) => Promise<void>>> = {
   'a structure that must be built anew': (host) => patchWords(host, refcountBlock(host) + 8, 0x0001_0000_0000_0001n),
   'a refcount block that is used twice': (host) =>
     patchWords(host, Number(wordsAt(host, 48)[0]) + 8, BigInt(2 * CLUSTER)),
+  'data of a snapshot in the L2 table, where counts allow for it, and a count too low elsewhere': async (host) => {
+    const snapshotL2 = firstL2(host);
+    await useDisk(host, async (disk) => {
+      await disk.snapshots.create('first');
+      await disk.write(0, some(2, CLUSTER));
+    });
+    await patchWords(host, snapshotL2 + 8, BigInt(firstL2(host)));
+    await changeCount(host, firstL2(host) / CLUSTER, 1n);
+    await changeCount(host, 7, -1n);
+  },
   'data in the L2 table': (host) => patchWords(host, entryAt(host, 3), entryOf(4)),
 };
 

@@ -6,7 +6,7 @@ import { findShared, type SharedData } from './check-shared.ts';
 import type { Step } from './check-steps.ts';
 import { clustersOf, type Walk, walkImage } from './check-walk.ts';
 import type { Qcow2Image } from './image.ts';
-import { ReferenceCounts } from './reference-counts.ts';
+import { ClusterMarks, ReferenceCounts } from './reference-counts.ts';
 
 /** Bytes of counters: clusters whose references are counted in one pass have one each. */
 const MEMORY = 64 << 20;
@@ -87,6 +87,7 @@ export async function countRange(run: CheckRun, { from, to }: ClusterRange, tell
     uncopied: 0,
     strayEnd: 0,
     packed: undefined,
+    metadata: image.snapshots.length > 0 ? new ClusterMarks(from, to) : undefined,
   };
   await walkImage(walk);
   return walk;
@@ -121,7 +122,9 @@ export async function survey(run: CheckRun): Promise<Survey> {
     const before = differences.corruptions;
     usedEnd = Math.max(usedEnd, await compareCounts(walk, NO_FIXES, differences));
     const countsTooLow = differences.corruptions > before;
-    await findShared(walk, { report, shared, countsTooLow, limit: sharedMax(options) });
+    if (options.countsOnly !== true) {
+      await findShared(walk, { report, shared, countsTooLow, limit: sharedMax(options) });
+    }
     if (last !== undefined) {
       walk.rebuild ||= last.rebuild;
       walk.doubtful ||= last.doubtful;

@@ -9,7 +9,7 @@ import type { Step } from './check-steps.ts';
 import type { Qcow2Image } from './image.ts';
 import { L1_ENTRY_BYTES } from './l1-table.ts';
 import { L1_BYTES_MAX } from './layout.ts';
-import type { ReferenceCounts } from './reference-counts.ts';
+import { ClusterMarks, type ReferenceCounts } from './reference-counts.ts';
 import { type Snapshot, snapshotTableBytes } from './snapshot-table.ts';
 import {
   clusterKind,
@@ -45,9 +45,14 @@ export interface Walk {
   uncopied: number;
   /** Behind all clusters past the end of the file that are named, and that a file of this disk could have; 0: there are none. */
   strayEnd: number;
-  /** Clusters of the range that compressed data were seen in, as bits; made when there are such. */
-  packed: Uint8Array | undefined;
+  /** Clusters of the range that compressed data were seen in; made when there are such. */
+  packed: ClusterMarks | undefined;
+  /** Those that metadata were seen in. Undefined without snapshots: then nothing else is used twice, and a count tells. */
+  readonly metadata: ClusterMarks | undefined;
 }
+
+/** What a use is of. Shared: snapshots and the disk may have it together. */
+type UsedAs = 'metadata' | 'data' | 'sharedMetadata' | 'sharedData';
 
 /** Clusters that the image file has, the last one maybe in part. */
 export function clustersOf({ file, layout }: Qcow2Image): number {
@@ -73,8 +78,8 @@ export async function walkImage(walk: Walk): Promise<void> {
   await walkBlocks(walk);
 }
 
-/** Counts the clusters of a range once each. `mayShare`: others may use them too. */
-export function use(walk: Walk, offset: number, length: number, mayShare = false): void {
+/** Counts the clusters of a range once each. */
+export function use(walk: Walk, offset: number, length: number, as: UsedAs = 'metadata'): void {
   if (length <= 0) return;
   const { image, references } = walk;
   const { clusterSize } = image.layout;
@@ -82,14 +87,28 @@ export function use(walk: Walk, offset: number, length: number, mayShare = false
   const last = Math.floor((offset + length - 1) / clusterSize);
   if (start * clusterSize >= image.file.length() || last > clustersOf(image)) {
     pastEnd(walk, offset.toString(16), length.toString(16));
+    // A part of it may be in the file all the same.
+    if (isMetadata(as)) walk.doubtful = true;
     if (last < straysMax(image)) walk.strayEnd = Math.max(walk.strayEnd, last + 1);
     return;
   }
   for (let cluster = start; cluster <= last; cluster++) {
     const count = references.add(cluster);
-    if (count > 1 && !mayShare) walk.doubtful = true;
+    noteUse(walk, cluster, count, as);
     if (count > image.refcounts.width.max) overflow(walk, cluster);
   }
+}
+
+function isMetadata(as: UsedAs): boolean {
+  return as === 'metadata' || as === 'sharedMetadata';
+}
+
+/** Metadata and data have no cluster in common, though snapshots have each in common with the disk: counts may hide it. */
+function noteUse(walk: Walk, cluster: number, count: number, as: UsedAs): void {
+  if (count > 1 && (as === 'metadata' || as === 'data')) walk.doubtful = true;
+  if (count === 0 || walk.metadata === undefined) return;
+  const isCrossed = isMetadata(as) ? walk.metadata.add(cluster) : walk.metadata.has(cluster);
+  if (count > 1 && isCrossed) walk.doubtful = true;
 }
 
 /** No cluster from here on can be the lost end of a file: far more than the disk takes. */
@@ -134,11 +153,11 @@ async function walkSnapshot(walk: Walk, snapshot: Snapshot): Promise<void> {
   const name = `ERROR ${nameOf(snapshot)}`;
   if (BigInt(l1Offset) % BigInt(clusterSize) !== 0n) {
     const what = `l1_offset=0x${l1Offset.toString(16)}: L1 table is not cluster aligned; snapshot table entry corrupted`;
-    return corrupt(walk, `${name} ${what}`);
+    return misplaced(walk, `${name} ${what}`);
   }
   if (entries * L1_ENTRY_BYTES > L1_BYTES_MAX) {
     const what = `l1_size=0x${entries.toString(16)}: L1 table is too large; snapshot table entry corrupted`;
-    return corrupt(walk, `${name} ${what}`);
+    return misplaced(walk, `${name} ${what}`);
   }
   const offset = Number(l1Offset);
   const length = entries * L1_ENTRY_BYTES;
@@ -166,7 +185,7 @@ async function walkL1(walk: Walk, { offset, entries, bytes }: L1, isActive: bool
     if (l1Reserved(high, low)) corrupt(walk, `ERROR found L1 entry with reserved bits set: ${entryHex(high, low)}`);
     // An entry of nothing but flags names what is at 0.
     const l2 = offsetOf(high, low);
-    use(walk, l2, clusterSize, !isActive);
+    use(walk, l2, clusterSize, isActive ? 'metadata' : 'sharedMetadata');
     if (isActive && !isCopied(high)) walk.uncopied++;
     if (l2 % clusterSize !== 0) {
       const hex = l2.toString(16);
@@ -188,6 +207,12 @@ async function walkL1(walk: Walk, { offset, entries, bytes }: L1, isActive: bool
 function corrupt(walk: Walk, line: string): void {
   walk.tell(line);
   walk.report.corruptions++;
+}
+
+/** Metadata that have no count, as they cannot be there: whoever looks at what is shared finds them, in whichever pass. */
+function misplaced(walk: Walk, line: string): void {
+  corrupt(walk, line);
+  walk.doubtful = true;
 }
 
 function corruptInRange({ inRange }: Walk, line: string): void {
@@ -246,7 +271,10 @@ function walkOrdinary(
     if (cluster === 0 || cluster >= held) break;
     const count = references.add(cluster);
     if (count > max) overflow(walk, cluster);
-    if (!isActive) continue;
+    if (!isActive) {
+      if (count > 1) noteUse(walk, cluster, count, 'sharedData');
+      continue;
+    }
     if (count > 1) walk.doubtful = true;
     // The copied bit is the sign.
     if (high >= 0) uncopied++;
@@ -302,7 +330,7 @@ function walkEntry(walk: Walk, entry: Entry, isActive: boolean, expected: number
     const what = holdsData ? 'Data' : 'Preallocated';
     corrupt(walk, `ERROR offset=${offset.toString(16)}: ${what} cluster is not properly aligned; L2 entry corrupted.`);
   }
-  if (!layout.hasDataFile) use(walk, offset, layout.clusterSize, !isActive);
+  if (!layout.hasDataFile) use(walk, offset, layout.clusterSize, isActive ? 'data' : 'sharedData');
   return next;
 }
 
@@ -324,7 +352,7 @@ function walkCompressed(walk: Walk, { high, low }: Entry, isActive: boolean): vo
     report.fragmentedClusters = (report.fragmentedClusters ?? 0) + 1;
   }
   if (Number.isSafeInteger(offset)) {
-    use(walk, offset, length, true);
+    use(walk, offset, length, 'sharedData');
     if (isActive) notePacked(walk, offset, length);
   } else {
     const exact = exactPlace(high, low, clusterBits);
@@ -346,13 +374,10 @@ function notePacked(walk: Walk, offset: number, length: number): void {
   const { references, image } = walk;
   const { clusterSize } = image.layout;
   const { from, to } = references;
-  walk.packed ??= new Uint8Array(Math.ceil((to - from) / 8));
+  walk.packed ??= new ClusterMarks(from, to);
   const last = Math.min(to - 1, Math.floor((offset + length - 1) / clusterSize));
   for (let cluster = Math.max(from, Math.floor(offset / clusterSize)); cluster <= last; cluster++) {
-    const [at, bit] = [(cluster - from) >>> 3, 1 << ((cluster - from) & 7)];
-    const seen = ((walk.packed[at] ?? 0) & bit) !== 0;
-    if (!seen && references.get(cluster) > 1) walk.doubtful = true;
-    walk.packed[at] = (walk.packed[at] ?? 0) | bit;
+    if (walk.packed.add(cluster) && references.get(cluster) > 1) walk.doubtful = true;
   }
 }
 
@@ -372,12 +397,12 @@ async function walkBlocks(walk: Walk): Promise<void> {
     if (entry === 0) continue;
     const block = Number(BigInt(entry) & ~0x1ffn);
     if ((BigInt(entry) & 0x1ffn) !== 0n) {
-      corrupt(walk, `ERROR refcount table entry ${index} has reserved bits set`);
+      misplaced(walk, `ERROR refcount table entry ${index} has reserved bits set`);
       walk.rebuild = true;
       continue;
     }
     if (block % clusterSize !== 0) {
-      corrupt(walk, `ERROR refcount block ${index} is not cluster aligned; refcount table entry corrupted`);
+      misplaced(walk, `ERROR refcount block ${index} is not cluster aligned; refcount table entry corrupted`);
       walk.rebuild = true;
       continue;
     }

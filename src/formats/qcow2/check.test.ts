@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import {
   CLUSTER,
   COPIED,
+  changeCount,
   checkImage,
   checkWhole,
   entryAt,
@@ -133,6 +134,24 @@ describe('storage that two have (Q-CHK-6)', () => {
     const { report } = await checkWhole(host, { repair: 'all' });
     expect(report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
     await useDisk(host, (disk) => disk.write(CLUSTER, new Uint8Array(CLUSTER)));
+    expect([viewImage(host).problems, viewImage(host).leaks]).toEqual([[], []]);
+  });
+
+  test('data in an L2 table, where counts allow for it: damage, but not to the programs of QEMU', async () => {
+    const host = await filledImage();
+    await patchWords(host, entryAt(host, 1), BigInt(4 * CLUSTER));
+    await patchWords(host, Number(wordsAt(host, 40)[0]), BigInt(4 * CLUSTER));
+    await changeCount(host, 4, 1n);
+    await changeCount(host, 6, -1n);
+    expect(await checkImage(host)).toMatchObject({
+      lines: [],
+      details: ['cluster 4 holds data of guest offset 0x1000 and the active L2 table'],
+      report: { corruptions: 1, leaks: 0 },
+    });
+    const asQemu = await checkImage(host, { countsOnly: true });
+    expect(asQemu).toMatchObject({ lines: [], details: [], report: { corruptions: 0, leaks: 0 } });
+    const { report } = await checkWhole(host, { repair: 'all' });
+    expect(report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
     expect([viewImage(host).problems, viewImage(host).leaks]).toEqual([[], []]);
   });
 

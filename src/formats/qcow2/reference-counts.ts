@@ -1,4 +1,4 @@
-/** How often clusters are used, counted anew: a byte each, and a map for those that are used very often (Q-CHK-7). */
+/** How often clusters are used, counted anew: a byte each, and a map for those that are used very often (Q-CHK-7); marks of clusters. */
 
 const BYTE_MAX = 255;
 
@@ -43,5 +43,30 @@ export class ReferenceCounts {
     this.#more.set(cluster, count);
     this.#bytes[index] = BYTE_MAX;
     return count;
+  }
+}
+
+/** A mark for each of the clusters [from, to), a bit. */
+export class ClusterMarks {
+  readonly #from: number;
+  readonly #bits: Uint8Array;
+
+  constructor(from: number, to: number) {
+    this.#from = from;
+    this.#bits = new Uint8Array(Math.ceil(Math.max(0, to - from) / 8));
+  }
+
+  has(cluster: number): boolean {
+    const index = cluster - this.#from;
+    return ((this.#bits[Math.floor(index / 8)] ?? 0) & (1 << (index & 7))) !== 0;
+  }
+
+  /** False: it had the mark before. One outside the range gets none. */
+  add(cluster: number): boolean {
+    if (this.has(cluster)) return false;
+    const index = cluster - this.#from;
+    const at = Math.floor(index / 8);
+    this.#bits[at] = (this.#bits[at] ?? 0) | (1 << (index & 7));
+    return true;
   }
 }

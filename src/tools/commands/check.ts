@@ -109,6 +109,8 @@ async function run(context: Context): Promise<number> {
         repair,
         plan,
         decompress: given.has('decompress'),
+        // To the letter, but where a repair would leave it.
+        countsOnly: context.dialect.qemu && repair !== 'all',
         zeroBeyondEnd: given.has('zero-beyond-end'),
         finding,
         ...(context.dialect.qemu ? {} : { detail: finding }),
