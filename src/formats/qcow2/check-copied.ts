@@ -59,11 +59,10 @@ async function checkTable(walk: Walk, l2: number, table: Uint8Array, fixing: boo
   const { layout } = image;
   const { entryBytes, clusterSize, clusterBits } = layout;
   const word = fixing ? 'Repairing' : 'ERROR';
-  if (layout.hasDataFile) return;
   if (!image.file.tryReadNow(l2, table)) await image.file.read(l2, table);
   const view = viewOf(table);
   let changed = false;
-  let counts = NO_COUNTS;
+  let counts = layout.hasDataFile ? ONES : NO_COUNTS;
   let { from } = counts;
   const perHigh = 2 ** (32 - clusterBits);
   for (let at = 0; at < clusterSize; at += entryBytes) {
@@ -101,6 +100,8 @@ interface BlockCounts {
 }
 
 const NO_COUNTS: BlockCounts = { from: 0, to: 0, get: () => undefined };
+/** A data file has no counts: what lies there is the guest's alone (Q-MAP-4). */
+const ONES: BlockCounts = { from: 0, to: Number.POSITIVE_INFINITY, get: () => 1 };
 
 async function countsAround({ image }: Walk, cluster: number): Promise<BlockCounts> {
   const { refcounts, layout } = image;

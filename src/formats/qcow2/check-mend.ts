@@ -2,7 +2,7 @@
 import { viewOf } from '../../bytes/big-endian.ts';
 import { BlockError } from '../../core/errors.ts';
 import type { CheckRun } from './check-passes.ts';
-import { nameOf } from './check-walk.ts';
+import { exactPlace, nameOf } from './check-walk.ts';
 import type { Qcow2Image } from './image.ts';
 import { L1_ENTRY_BYTES } from './l1-table.ts';
 import { L1_BYTES_MAX } from './layout.ts';
@@ -14,10 +14,12 @@ import {
   entryHex,
   type HostOffset,
   isCompressed,
+  isCopied,
   Kind,
   l1Reserved,
   l2Reserved,
   offsetOf,
+  withCopied,
 } from './tables.ts';
 
 /** High and low words of entries without the bits that must be zero. */
@@ -137,7 +139,10 @@ function mendL2(mending: Mending, table: Uint8Array, guest: number): boolean {
       continue;
     }
     if ((high & 0x7f000000) === 0 && (low & inCluster) === 0) continue;
-    if (isCompressed(high)) continue;
+    if (isCompressed(high)) {
+      if (mendCompressed(mending, view, at)) changed = true;
+      continue;
+    }
     if (l2Reserved(high, low)) {
       tell(mending, `found l2 entry with reserved bits set: ${entryHex(high, low)}`);
       high &= L2_KEPT[0];
@@ -158,6 +163,26 @@ function mendL2(mending: Mending, table: Uint8Array, guest: number): boolean {
     view.setUint32(at + 4, low >>> 0);
   }
   return changed;
+}
+
+/** Whether anything had to be: what is read does not depend on such bits. */
+function mendCompressed(mending: Mending, view: DataView, at: number): boolean {
+  const { clusterBits, entryBytes, extended, hasDataFile } = mending.image.layout;
+  if (hasDataFile) return false;
+  const [high, low] = [view.getUint32(at), view.getUint32(at + 4)];
+  const uncopied = withCopied(high, false);
+  if (isCopied(high)) {
+    const { offset } = exactPlace(high, low, clusterBits);
+    tell(mending, `coffset=0x${offset}: copied flag must never be set for compressed clusters`);
+    view.setUint32(at, uncopied);
+  }
+  const hasBitmap = extended && (view.getUint32(at + 8) | view.getUint32(at + 12)) !== 0;
+  if (hasBitmap) {
+    const what = `with non-zero subcluster allocation bitmap, entry=0x${entryHex(uncopied, low)}`;
+    tell(mending, `compressed cluster ${at / entryBytes} ${what}`);
+    view.setBigUint64(at + 8, 0n);
+  }
+  return isCopied(high) || hasBitmap;
 }
 
 /** Whether the entry has been made one of zeroes, as what it names is not there. */

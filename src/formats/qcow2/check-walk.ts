@@ -21,6 +21,7 @@ import {
   l1Reserved,
   l2Reserved,
   offsetOf,
+  withCopied,
 } from './tables.ts';
 
 /** A walk under way: where findings go, and what is counted. */
@@ -236,7 +237,7 @@ function walkL2(walk: Walk, table: Uint8Array, isActive: boolean): void {
     const zero = extended ? view.getUint32(at + 8) : 0;
     const allocated = extended ? view.getUint32(at + 12) : 0;
     if (high === 0 && low === 0 && allocated === 0) continue;
-    expected = walkEntry(walk, { high, low, zero, allocated }, isActive, expected);
+    expected = walkEntry(walk, { index: at / entryBytes, high, low, zero, allocated }, isActive, expected);
   }
 }
 
@@ -289,6 +290,8 @@ function walkOrdinary(
 }
 
 interface Entry {
+  /** In its table. */
+  readonly index: number;
   readonly high: number;
   readonly low: number;
   readonly zero: number;
@@ -308,15 +311,14 @@ function walkEntry(walk: Walk, entry: Entry, isActive: boolean, expected: number
     corrupt(walk, `ERROR found l2 entry with reserved bits set: ${entryHex(high, low)}`);
   }
   const offset = offsetOf(high, low);
-  if ((entry.allocated & entry.zero) !== 0) {
-    const hex = offset.toString(16);
-    corrupt(walk, `ERROR offset=${hex}: Allocated cluster has corrupted subcluster allocation bitmap`);
-    if (offset === 0) return expected;
-  }
   const kind = clusterKind(high, low, layout.hasDataFile);
   if (kind === Kind.unallocated || kind === Kind.zeroPlain) {
     if (entry.allocated !== 0) corrupt(walk, 'ERROR: Unallocated cluster has non-zero subcluster allocation map');
     return expected;
+  }
+  if ((entry.allocated & entry.zero) !== 0) {
+    const hex = offset.toString(16);
+    corrupt(walk, `ERROR offset=${hex}: Allocated cluster has corrupted subcluster allocation bitmap`);
   }
   let next = expected;
   if (isActive) {
@@ -334,17 +336,23 @@ function walkEntry(walk: Walk, entry: Entry, isActive: boolean, expected: number
   return next;
 }
 
-function walkCompressed(walk: Walk, { high, low }: Entry, isActive: boolean): void {
+function walkCompressed(walk: Walk, { index, high, low, zero, allocated }: Entry, isActive: boolean): void {
   const { image, report } = walk;
   const { clusterBits, hasDataFile } = image.layout;
   const { offset, length } = compressedPlace(high, low, clusterBits);
+  const hex = entryHex(withCopied(high, false), low);
   if (isCopied(high)) {
     const exact = exactPlace(high, low, clusterBits).offset;
     corrupt(walk, `ERROR: coffset=0x${exact}: copied flag must never be set for compressed clusters`);
   }
   if (hasDataFile) {
-    corrupt(walk, `ERROR compressed cluster with data file, entry=0x${entryHex(high, low)}`);
+    corrupt(walk, `ERROR compressed cluster ${index} with data file, entry=0x${hex}`);
     return;
+  }
+  if ((zero | allocated) !== 0) {
+    corrupt(walk, `ERROR compressed cluster ${index} with non-zero subcluster allocation bitmap, entry=0x${hex}`);
+    // qemu-img counts no use then, and takes for leaked what can be read; whoever may write must not give it up.
+    if (!image.writable) return;
   }
   if (isActive) {
     report.allocatedClusters = (report.allocatedClusters ?? 0) + 1;
@@ -361,7 +369,7 @@ function walkCompressed(walk: Walk, { high, low }: Entry, isActive: boolean): vo
 }
 
 /** As text, since there may be more digits than a number holds. */
-function exactPlace(high: number, low: number, clusterBits: number): { offset: string; length: string } {
+export function exactPlace(high: number, low: number, clusterBits: number): { offset: string; length: string } {
   const bits = BigInt(62 - (clusterBits - 8));
   const entry = (BigInt(high & 0x3fffffff) << 32n) | BigInt(low >>> 0);
   const offset = entry & ((1n << bits) - 1n);
