@@ -23,6 +23,10 @@ const KINDS = [
   'cluster_size=4096,refcount_bits=32',
 ];
 
+/** Seeds that found something once, and are part of every run. */
+const REPAIRS_AGAIN = [20_261_221, 20_261_509, 20_262_096];
+const IMAGES_AGAIN = [20_261_183, 20_261_509, 20_261_731];
+
 const COPIED = 1n << 63n;
 const OFFSET = 0x00fffffffffffe00n;
 
@@ -60,6 +64,10 @@ function damage(bytes: Buffer, random: SeededRandom): string[] {
     if (at + 8 <= bytes.length) bytes.writeBigUInt64BE(next & (2n ** 64n - 1n), at);
     return `${at.toString(16)}: ${old.toString(16)} to ${next.toString(16)}`;
   });
+}
+
+function seedsOf(count: number, again: readonly number[]): number[] {
+  return [...again, ...Array.from({ length: count }, (_, i) => testSeed + i)];
 }
 
 /** What can be read of the disk, cluster by cluster. */
@@ -108,7 +116,7 @@ describe.skipIf(peerMissing !== undefined)(`checks beside qemu-img's${peerMissin
 
   const repairs = longMode ? 1000 : 8;
   test(`${repairs} repairs`, async () => {
-    for (let seed = testSeed; seed < testSeed + repairs; seed++) {
+    for (const seed of seedsOf(repairs, REPAIRS_AGAIN)) {
       const random = new SeededRandom(seed);
       const number = random.below(KINDS.length);
       const bytes = readFileSync(join(pair.theirs, `${number}.qcow2`));
@@ -130,8 +138,8 @@ describe.skipIf(peerMissing !== undefined)(`checks beside qemu-img's${peerMissin
       if (corruptions + checkErrors === 0) {
         expect(pair.runTheirs(['check', '-q', '-f', 'qcow2', 'damaged.qcow2']).status, what).toBe(0);
       }
-      // What was metadata too may have been changed as such.
-      if (real.lines.some((line) => / and the /.test(line))) continue;
+      // What was metadata too may have been changed as such; where counts cannot tell of two uses, nobody is named.
+      if (real.lines.some((line) => / and the |: overflow cluster /.test(line))) continue;
       const after = await readable(path);
       for (const [at, content] of before) {
         const now = after.get(at);
@@ -142,7 +150,7 @@ describe.skipIf(peerMissing !== undefined)(`checks beside qemu-img's${peerMissin
 
   const cases = longMode ? 2000 : 35;
   test(`${cases} images`, async () => {
-    for (let seed = testSeed; seed < testSeed + cases; seed++) {
+    for (const seed of seedsOf(cases, IMAGES_AGAIN)) {
       const random = new SeededRandom(seed);
       const number = random.below(KINDS.length);
       const bytes = readFileSync(join(pair.theirs, `${number}.qcow2`));

@@ -155,6 +155,20 @@ describe('storage that two have (Q-CHK-6)', () => {
     expect([viewImage(host).problems, viewImage(host).leaks]).toEqual([[], []]);
   });
 
+  test.each([undefined, 3])(
+    'a count behind the end of the file, which a repair makes longer (memory: %s)',
+    async (memory) => {
+      const host = await filledImage();
+      await patchWords(host, entryAt(host, 2), ...Array<bigint>(6).fill(entryOf(5)));
+      await changeCount(host, 10, 1n);
+      const before = await checkImage(host);
+      expect(before.lines).not.toContainEqual(expect.stringContaining('cluster 10 '));
+      const { report } = await checkWhole(host, { repair: 'all', ...(memory === undefined ? {} : { memory }) });
+      expect(report).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
+      expect([viewImage(host).problems, viewImage(host).leaks]).toEqual([[], []]);
+    },
+  );
+
   test('machine state behind the disk gets its own too', async () => {
     const host = await filledImage();
     await patchWords(host, entryAt(host, 20), entryOf(5));

@@ -10,6 +10,7 @@ import { mendTables } from './check-mend.ts';
 import {
   type CheckRun,
   correctCounts,
+  correctLeaksFrom,
   countAgain,
   countRange,
   emptyReport,
@@ -89,8 +90,10 @@ async function run(image: Qcow2Image, options: CheckOptions, faults = 0): Promis
     await checkCopied(told, options.repair === 'all' || (options.repair === 'leaks' && isElseSound));
   }
   if (options.repair === 'all' && shared.active.size + shared.crossed.size > 0) {
+    const before = clustersOf(image);
     const mended = (await separate(told, inOrder(shared.active))) + (await separateInactive(told, shared.crossed));
     report.corruptions = Math.max(0, report.corruptions - mended);
+    if (found.isCounted) await correctLeaksFrom(checkRun, before);
     usedEnd = Math.max(usedEnd, clustersOf(image));
     // Who keeps the storage is alone with it now.
     await checkCopied({ ...told, report: emptyReport(image), tell: () => {} }, true);
