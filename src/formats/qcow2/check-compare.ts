@@ -21,12 +21,13 @@ export async function compareCounts(walk: Walk, fixes: CountFixes, report: Check
   const { image, references } = walk;
   const { refcounts, layout } = image;
   const { refcountsPerBlock } = layout;
+  const { from, to } = references;
   let usedEnd = 0;
-  for (let cluster = references.from; cluster < references.to; ) {
+  for (let cluster = from; cluster < to; ) {
     walk.signal?.throwIfAborted();
     walk.step(layout.clusterSize);
     const index = refcounts.blockIndex(cluster);
-    const stop = Math.min(references.to, (index + 1) * refcountsPerBlock);
+    const stop = Math.min(to, (index + 1) * refcountsPerBlock);
     const block = await readableBlock(walk, index);
     const first = index * refcountsPerBlock;
     for (; block === UNREADABLE && cluster < stop; cluster++) {

@@ -1,6 +1,15 @@
 /** L2 entries that cannot be as they are: what is told, in qemu-img's words, and mended (Q-CHK-3, Q-CHK-4, Q-CHK-6). */
 import { describe, expect, test } from 'vitest';
-import { COPIED, checkImage, checkWhole, faultsOf, SOUND } from '../../../tests/support/qcow2-checks.ts';
+import {
+  COPIED,
+  checkImage,
+  checkWhole,
+  entryAt,
+  faultsOf,
+  filledImage,
+  refcountBlock,
+  SOUND,
+} from '../../../tests/support/qcow2-checks.ts';
 import {
   contentsOf,
   DATA,
@@ -97,6 +106,27 @@ describe('subclusters that are allocated and zero', () => {
     expect(report).toMatchObject({ corruptions: 1, allocatedClusters: 2 });
   });
 });
+
+test.each([1 << 20, 7])(
+  'data that end behind the last cluster of the file: that one is used too (memory: %i)',
+  async (memory) => {
+    const host = await filledImage();
+    await patchWords(host, entryAt(host, 4), COPIED | BigInt(9 * 4096 + 512));
+    const { lines, report } = await checkImage(host, { memory });
+    expect(lines).toEqual([
+      'ERROR offset=9200: Data cluster is not properly aligned; L2 entry corrupted.',
+      'ERROR cluster 9 refcount=0 reference=1',
+      'ERROR cluster 10 refcount=0 reference=1',
+      'ERROR OFLAG_COPIED data cluster: l2_entry=8000000000009200 refcount=0',
+    ]);
+    expect(report).toMatchObject({ corruptions: 4, leaks: 0, imageEndOffset: 11 * 4096 });
+    const mended = await checkWhole(host, { repair: 'all', memory });
+    // What is not aligned stays so.
+    expect(mended.report).toMatchObject({ corruptions: 1, leaks: 0, checkErrors: 0 });
+    expect(Number(wordsAt(host, 48)[0])).toBeGreaterThan(10 * 4096);
+    expect(refcountBlock(host)).toBe(11 * 4096);
+  },
+);
 
 describe('with a data file', () => {
   test('what lies there is the guest’s alone: copied bits are set', async () => {

@@ -25,6 +25,8 @@ export interface CheckRun {
 export interface ClusterRange {
   readonly from: number;
   readonly to: number;
+  /** The file ends there, maybe in the midst of what begins before. */
+  readonly isLast: boolean;
 }
 
 function memoryOf({ memory = MEMORY }: CheckOptions): number {
@@ -45,7 +47,8 @@ export function passesOf(image: Qcow2Image, options: CheckOptions): number {
 export function* rangesOf(image: Qcow2Image, options: CheckOptions): Generator<ClusterRange> {
   const [clusters, memory] = [clustersOf(image), memoryOf(options)];
   for (let from = 0; from === 0 || from < clusters; from += memory) {
-    yield { from, to: Math.min(clusters, from + memory) };
+    const to = Math.min(clusters, from + memory);
+    yield { from, to, isLast: to === clusters };
   }
 }
 
@@ -67,14 +70,14 @@ export function emptyReport(image: Qcow2Image): CheckReport {
 export type Telling = 'all' | 'range' | 'nothing';
 
 /** Counts what is in a range. `range`: only what no other pass finds is told, and counted in the run's report. */
-export async function countRange(run: CheckRun, { from, to }: ClusterRange, telling: Telling): Promise<Walk> {
+export async function countRange(run: CheckRun, { from, to, isLast }: ClusterRange, telling: Telling): Promise<Walk> {
   const { image, options, report, step } = run;
   const scratch = telling === 'all' ? report : emptyReport(image);
   const tell = (line: string) => options.finding(line);
   const silent = () => {};
   const walk: Walk = {
     image,
-    references: new ReferenceCounts(from, to),
+    references: new ReferenceCounts(from, to, isLast),
     report: scratch,
     inRange: telling === 'nothing' ? { report: scratch, tell: silent } : { report, tell },
     repairing: options.repair === 'all',
@@ -151,7 +154,7 @@ export async function correctCounts(run: CheckRun, { walk }: Survey, fixes: Coun
 export async function correctLeaksFrom(run: CheckRun, from: number): Promise<void> {
   const [end, memory] = [clustersOf(run.image), memoryOf(run.options)];
   for (let at = from; at < end; at += memory) {
-    const walk = await countAgain(run, { from: at, to: Math.min(end, at + memory) });
+    const walk = await countAgain(run, { from: at, to: Math.min(end, at + memory), isLast: false });
     await compareCounts(walk, { leaks: true, errors: false }, run.report);
   }
 }

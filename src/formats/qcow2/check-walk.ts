@@ -93,6 +93,8 @@ export function use(walk: Walk, offset: number, length: number, as: UsedAs = 'me
     if (last < straysMax(image)) walk.strayEnd = Math.max(walk.strayEnd, last + 1);
     return;
   }
+  // Nor may a repair put anything where this ends.
+  if (last === clustersOf(image)) walk.strayEnd = Math.max(walk.strayEnd, last + 1);
   for (let cluster = start; cluster <= last; cluster++) {
     const count = references.add(cluster);
     noteUse(walk, cluster, count, as);

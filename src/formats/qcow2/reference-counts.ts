@@ -3,16 +3,23 @@
 const BYTE_MAX = 255;
 
 export class ReferenceCounts {
-  /** Clusters [from, to) of the image file are counted. */
   readonly from: number;
-  readonly to: number;
+  readonly #to: number;
+  readonly #end: number;
   readonly #bytes: Uint8Array;
   readonly #more = new Map<number, number>();
 
-  constructor(from: number, to: number) {
+  /** Clusters [from, to) of the image file are counted. `withNext`: the one behind them too, where it is used. */
+  constructor(from: number, to: number, withNext = false) {
     this.from = from;
-    this.to = to;
-    this.#bytes = new Uint8Array(Math.max(0, to - from));
+    this.#to = to;
+    this.#end = withNext ? to + 1 : to;
+    this.#bytes = new Uint8Array(Math.max(0, this.#end - from));
+  }
+
+  /** The cluster behind the last that is counted. */
+  get to(): number {
+    return this.#end > this.#to && this.get(this.#to) > 0 ? this.#end : this.#to;
   }
 
   get(cluster: number): number {
@@ -38,7 +45,7 @@ export class ReferenceCounts {
   }
 
   #addMany(cluster: number, index: number): number {
-    if (cluster < this.from || cluster >= this.to) return 0;
+    if (cluster < this.from || cluster >= this.#end) return 0;
     const count = this.get(cluster) + 1;
     this.#more.set(cluster, count);
     this.#bytes[index] = BYTE_MAX;
