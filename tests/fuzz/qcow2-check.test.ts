@@ -25,7 +25,7 @@ const KINDS = [
 
 /** Seeds that found something once, and are part of every run. */
 const REPAIRS_AGAIN = [20_261_221, 20_261_509, 20_262_096];
-const IMAGES_AGAIN = [20_261_183, 20_261_509, 20_261_731];
+const IMAGES_AGAIN = [20_261_183, 20_261_509, 20_261_731, 20_262_526];
 
 const COPIED = 1n << 63n;
 const OFFSET = 0x00fffffffffffe00n;
