@@ -108,26 +108,28 @@ export interface FreeRange {
 }
 
 /**
- * At least `count` free clusters there, whose refcount blocks are made: all that those blocks count. Nobody is kept from
- * taking them.
+ * `count` free clusters there or more, whose refcount blocks are made: all that those blocks count. Nobody is kept from taking
+ * them. Fewer, but at least `least`, where the refcount table has room for no more: a longer one leaves a hole before it.
  */
-export function rangeAtEnd(refcounts: Refcounts, count: number): Promise<FreeRange> {
+export function rangeAtEnd(refcounts: Refcounts, count: number, least: number): Promise<FreeRange> {
   return refcounts.lock.run(async () => {
-    const { first, end } = await rangeAtEndLocked(refcounts, count);
+    const { first, end } = await rangeAtEndLocked(refcounts, count, least);
     // Whoever takes some of it needs a table next, and would look for a place through all of it.
     await findFree(refcounts, 1);
     return { first, end: (refcounts.blockIndex(end - 1) + 1) * refcounts.image.layout.refcountsPerBlock };
   });
 }
 
-async function rangeAtEndLocked(refcounts: Refcounts, count: number): Promise<FreeRange> {
+async function rangeAtEndLocked(refcounts: Refcounts, count: number, least = count): Promise<FreeRange> {
   const { image } = refcounts;
   for (;;) {
     const { clusterSize } = image.layout;
     const end = await usedEnd(image);
     refcounts.usedBound = end / clusterSize;
     const first = Math.ceil(Math.max(end, image.file.length()) / clusterSize);
-    if (!(await makeBlocks(refcounts, first, count))) return { first, end: first + count };
+    const room = refcounts.table.length * image.layout.refcountsPerBlock - first;
+    const fitting = room < least ? count : Math.min(count, room);
+    if (!(await makeBlocks(refcounts, first, fitting))) return { first, end: first + fitting };
   }
 }
 

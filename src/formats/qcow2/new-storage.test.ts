@@ -93,6 +93,23 @@ test('all is given out that the blocks count which are there for a batch', async
   expect(readQcow2(host.contents(PATH)).problems).toEqual([]);
 });
 
+test('the refcount table becomes longer when there is little room left in it', async () => {
+  const { host, disk } = await opened({ refcount_bits: 64 });
+  const table = (CLUSTER / 8) * (CLUSTER / 8);
+  const lengthen = async (clusters: number) => {
+    const file = await host.files.open(PATH, { write: true });
+    await file.truncate(clusters * CLUSTER);
+    await file.close();
+  };
+  await lengthen(table - 20_000);
+  expect(await storageOf(disk)).toMatchObject({ next: table - 20_000, limit: table });
+  await lengthen(table - 10_000);
+  const storage = await storageOf(disk);
+  expect(storage?.next).toBeGreaterThan(table);
+  expect((storage?.limit ?? 0) - (storage?.next ?? 0)).toBeGreaterThanOrEqual((512 << 20) / CLUSTER);
+  await disk.close();
+});
+
 test('Q-WR-7: what cannot be linked is free again', async () => {
   const { host, disk } = await opened();
   await disk.write(0, new Uint8Array(CLUSTER).fill(1));

@@ -12,6 +12,8 @@ import { highWord, Kind, lowWord } from './tables.ts';
 
 /** Bytes that can be given out at a time, or more: the refcount blocks for them are there beforehand, for so many and no more. */
 const GIVEN_OUT = 512 << 20;
+/** Fewer are given out only if that spares the image a longer refcount table for now. */
+const WORTHWHILE = 64 << 20;
 /** With smaller clusters those would be many blocks. */
 const CLUSTER_MIN = 4096;
 /** Numbers of storage are 32-bit integers. */
@@ -25,11 +27,11 @@ export async function newStorage(image: Qcow2Image): Promise<NewStorage | undefi
   if (layout.clusterSize < CLUSTER_MIN) return undefined;
   if (header.cryptMethod !== CryptMethod.none || !file.growable || !file.zeroInit()) return undefined;
   if (image.allocations.size > 0 || image.gate.closed) return undefined;
-  const count = GIVEN_OUT / layout.clusterSize;
-  const range = await rangeAtEnd(refcounts, count);
+  const least = WORTHWHILE / layout.clusterSize;
+  const range = await rangeAtEnd(refcounts, GIVEN_OUT / layout.clusterSize, least);
   const { first } = range;
   const end = Math.min(range.end, NUMBER_MAX);
-  if (end < first + count) return undefined;
+  if (end < first + least) return undefined;
   return {
     unit: layout.clusterSize,
     at: { child: file.name, offset: 0 },
