@@ -13,8 +13,8 @@ export interface NewStorage {
   /** Number of the next new storage; `limit`: there can be none from this on. */
   readonly next: number;
   readonly limit: number;
-  /** Number of a part's storage, -1 where it has none; undefined where it cannot be told. */
-  numberOf(part: number): number | undefined;
+  /** Fills in the numbers of the storage of parts from `first` on, -1 where they have none. False: one cannot be told. */
+  numbers(first: number, target: Int32Array): boolean;
   /** Gives the parts storage: number `next` and those that follow. */
   adopt(parts: readonly number[]): void | Promise<void>;
 }

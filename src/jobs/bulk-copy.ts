@@ -84,31 +84,25 @@ class BulkCopy {
   async #copy(planned: readonly PlainPiece[]): Promise<{ readonly given: number; readonly done: number }> {
     const { target, rule, lanes } = this.#options;
     const storage = await newFileStorage(target.node);
-    const pieces = storage === undefined ? planned : planned.slice(0, fittingPieces(planned, storage));
+    const parts = partsOf(planned, storage);
+    const pieces = planned.slice(0, parts.firsts.length);
     const given = pieces.length;
     const nothing = { given, done: 0 };
-    if (given === 0) return nothing;
     const place = storage?.place ?? writePlace(target.node, target.length);
-    const parts = new Parts(storage);
-    if (place === undefined || !lanes.reaches(place.file)) return nothing;
+    if (given === 0 || place === undefined || !lanes.reaches(place.file)) return nothing;
     if (!pieces.every(({ from }) => lanes.reaches(from.file))) return nothing;
-    const work = pieces.map(({ from, offset, length }) => {
-      return { from, length, position: offset, unit: parts.add(offset, length) };
+    const numbers = new Int32Array(parts.count);
+    const told = parts.ranges.every(
+      ({ first, count, index }) => storage?.numbers(first, numbers.subarray(index, index + count)) !== false,
+    );
+    if (!told) return nothing;
+    const work = pieces.map(({ from, offset, length }, index) => {
+      return { from, length, position: offset, unit: parts.firsts[index] ?? -1 };
     });
-    const numbers = parts.numbers();
-    if (numbers === undefined) return nothing;
     const units = storage && { size: storage.unit, numbers: numbers.slice(), next: storage.next, limit: storage.limit };
     const copy = { pieces: work, target: place.file, base: place.offset, units, sparse: rule };
     const done = await lanes.copy(copy, this.#watch(pieces));
-    const last = work[done - 1];
-    if (storage !== undefined && units !== undefined && last !== undefined) {
-      const count = parts.add(last.position + last.length - 1, 1) + 1;
-      await storage.adopt(
-        parts.list
-          .slice(0, count)
-          .filter((_part, index) => (numbers[index] ?? 0) < 0 && (units.numbers[index] ?? -1) >= 0),
-      );
-    }
+    if (units !== undefined && done > 0) await storage?.adopt(newParts(parts, pieces[done - 1], numbers, units));
     return { given, done };
   }
 
@@ -123,40 +117,63 @@ class BulkCopy {
   }
 }
 
-/** How many pieces there is storage for, should all of it be new. */
-function fittingPieces(pieces: readonly Piece[], { unit, next, limit }: NewFileStorage): number {
-  let left = limit - next;
-  const over = pieces.findIndex(({ offset, length }) => {
-    left -= Math.floor((offset + length - 1) / unit) - Math.floor(offset / unit) + 1;
-    return left < 0;
-  });
-  return over < 0 ? pieces.length : over;
+/** The parts of a target that pieces touch, if its storage is given out by parts. */
+interface Parts {
+  /** Those that follow one another; the first of them is number `index` of all. */
+  readonly ranges: readonly PartRange[];
+  /** Which of them is each piece's first, by its number; -1 where there are none. */
+  readonly firsts: readonly number[];
+  readonly count: number;
 }
 
-/** The parts of a target that pieces touch, ascending, if its storage is given out by parts. */
-class Parts {
-  readonly list: number[] = [];
-  readonly #storage: NewFileStorage | undefined;
+interface PartRange {
+  readonly first: number;
+  count: number;
+  readonly index: number;
+}
 
-  constructor(storage: NewFileStorage | undefined) {
-    this.#storage = storage;
-  }
-
-  /** Adds those of a range that does not begin before the last one; the index of its first. */
-  add(offset: number, length: number): number {
-    const unit = this.#storage?.unit;
-    if (unit === undefined) return -1;
+/** Of so many pieces, from the first on, as there is storage for, should all of it be new. */
+function partsOf(pieces: readonly Piece[], storage: NewFileStorage | undefined): Parts {
+  if (storage === undefined) return { ranges: [], firsts: pieces.map(() => -1), count: 0 };
+  const { unit, next, limit } = storage;
+  const ranges: PartRange[] = [];
+  const firsts: number[] = [];
+  let range: PartRange = { first: 0, count: 0, index: 0 };
+  let count = 0;
+  for (const { offset, length } of pieces) {
     const first = Math.floor(offset / unit);
-    const known = this.list.at(-1) ?? -1;
-    for (let part = Math.max(first, known + 1); part * unit < offset + length; part++) this.list.push(part);
-    return this.list.lastIndexOf(first);
+    const end = Math.ceil((offset + length) / unit);
+    // The last part of the piece before may be this one's first.
+    const known = range.first + range.count;
+    const from = Math.max(first, known);
+    if (count + end - from > limit - next) break;
+    firsts.push(count - (from - first));
+    if (end === from) continue;
+    if (from > known || ranges.length === 0) {
+      range = { first: from, count: 0, index: count };
+      ranges.push(range);
+    }
+    range.count += end - from;
+    count += end - from;
   }
+  return { ranges, firsts, count };
+}
 
-  /** Numbers of their storage, -1 for none; undefined where one cannot be told. */
-  numbers(): Int32Array | undefined {
-    const numbers = this.list.map((part) => this.#storage?.numberOf(part));
-    return numbers.every((number) => number !== undefined) ? Int32Array.from(numbers) : undefined;
+/** Parts, up to the end of the last piece that was copied, that had no storage and have some now. */
+function newParts(
+  { ranges }: Parts,
+  last: Piece | undefined,
+  before: Int32Array,
+  { size, numbers }: { readonly size: number; readonly numbers: Int32Array },
+): number[] {
+  const end = last === undefined ? 0 : Math.ceil((last.offset + last.length) / size);
+  const parts: number[] = [];
+  for (const { first, count, index } of ranges) {
+    for (let at = 0; at < count && first + at < end; at++) {
+      if ((before[index + at] ?? 0) < 0 && (numbers[index + at] ?? -1) >= 0) parts.push(first + at);
+    }
   }
+  return parts;
 }
 
 function placeOf({ part, offset, length }: Piece): FilePlace | undefined {

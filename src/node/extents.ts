@@ -7,11 +7,6 @@ import type { SeekTarget, Syscalls } from './syscalls.ts';
 const { ENXIO } = constants.errno;
 const NOTHING = { start: 0, end: 0 };
 
-interface Seek {
-  readonly to: SeekTarget;
-  readonly offset: number;
-}
-
 export class FileExtents {
   readonly #fd: number;
   readonly #syscalls: Syscalls;
@@ -41,22 +36,19 @@ export class FileExtents {
   now(offset: number, length: number): HostExtent {
     const known = this.known(offset, length);
     if (known !== undefined) return known;
-    const search = this.#search(offset, length);
-    let step = search.next();
-    while (step.done !== true) step = search.next(this.#syscalls.seek(this.#fd, step.value.to, step.value.offset));
-    return step.value;
+    const data = offset === this.#storedFrom ? offset : this.#syscalls.seek(this.#fd, 'data', offset);
+    const hole = this.#holeUpTo(data, offset, length);
+    return hole ?? this.#dataUpTo(data < 0 ? data : this.#syscalls.seek(this.#fd, 'hole', offset), offset, length);
   }
 
   /** Asks in threads: those of `context`, or the pool. */
   async find(offset: number, length: number, context: NodeContext | undefined): Promise<HostExtent> {
     const known = this.known(offset, length);
     if (known !== undefined) return known;
-    const search = this.#search(offset, length);
-    let step = search.next();
-    while (step.done !== true) {
-      step = search.next(await this.#syscalls.seekIn(context, this.#fd, step.value.to, step.value.offset));
-    }
-    return step.value;
+    const seek = (to: SeekTarget) => this.#syscalls.seekIn(context, this.#fd, to, offset);
+    const data = offset === this.#storedFrom ? offset : await seek('data');
+    const hole = this.#holeUpTo(data, offset, length);
+    return hole ?? this.#dataUpTo(data < 0 ? data : await seek('hole'), offset, length);
   }
 
   /** Storage was freed or cut off. */
@@ -65,14 +57,16 @@ export class FileExtents {
     this.#storedFrom = -1;
   }
 
-  *#search(offset: number, length: number): Generator<Seek, HostExtent, number> {
-    const data = offset === this.#storedFrom ? offset : yield { to: 'data', offset };
+  /** What is at `offset`, if the next data are behind it. */
+  #holeUpTo(data: number, offset: number, length: number): HostExtent | undefined {
     if (data === -ENXIO) return { kind: 'hole', length };
-    if (data > offset) {
-      this.#storedFrom = data;
-      return { kind: 'hole', length: Math.min(length, data - offset) };
-    }
-    const hole = data < 0 ? data : yield { to: 'hole', offset };
+    if (data <= offset) return undefined;
+    this.#storedFrom = data;
+    return { kind: 'hole', length: Math.min(length, data - offset) };
+  }
+
+  /** What is at `offset`, where there is no hole. */
+  #dataUpTo(hole: number, offset: number, length: number): HostExtent {
     if (hole > offset) {
       this.#stored = { start: offset, end: hole };
       return { kind: 'data', length: Math.min(length, hole - offset) };

@@ -37,31 +37,32 @@ export async function newStorage(image: Qcow2Image): Promise<NewStorage | undefi
     at: { child: file.name, offset: 0 },
     next: first,
     limit: end,
-    numberOf: numbering(image),
+    numbers: (part, target) => numbers(image, part, target),
     adopt: (parts) => adopt(image, { first, end }, parts),
   };
 }
 
-/**
- * Tells where parts are stored: -1 where they are not, undefined where it cannot be told or the cluster is not simply one of
- * data. Parts without a table, all those of a new image, are told at a glance.
- */
-function numbering(image: Qcow2Image): (part: number) => number | undefined {
+/** Where parts are stored. Those without a table, all of a new image, are told at a glance. */
+function numbers(image: Qcow2Image, first: number, target: Int32Array): boolean {
   const { clusterSize, l2Reach } = image.layout;
   const perTable = l2Reach / clusterSize;
-  let from = 0;
-  let to = 0;
-  return (part) => {
-    if (part >= from && part < to) return -1;
-    const index = Math.floor(part / perTable);
-    if (image.l1.l2Offset(index) !== 0) return numberOf(image, part);
-    from = index * perTable;
-    to = from + perTable;
-    return -1;
-  };
+  for (let index = 0; index < target.length; ) {
+    const table = Math.floor((first + index) / perTable);
+    const end = Math.min(target.length, (table + 1) * perTable - first);
+    if (image.l1.l2Offset(table) === 0) target.fill(-1, index, end);
+    else {
+      for (let at = index; at < end; at++) {
+        const number = numberOf(image, first + at);
+        if (number === undefined) return false;
+        target[at] = number;
+      }
+    }
+    index = end;
+  }
+  return true;
 }
 
-/** The same of a part that has a table. */
+/** -1 where a part is not stored, undefined where that cannot be told, or the cluster is not simply one of data. */
 function numberOf(image: Qcow2Image, part: number): number | undefined {
   const { clusterSize } = image.layout;
   const guest = part * clusterSize;

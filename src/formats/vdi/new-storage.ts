@@ -18,9 +18,13 @@ export async function newStorage(image: VdiImage): Promise<NewStorage | undefine
     at: { child: file.name, offset: image.startOf(0) },
     next: slots.end,
     limit: slots.capacity,
-    numberOf(part) {
-      const slot = image.entry(part);
-      return isStored(slot) ? (image.isSound(slot) ? slot : undefined) : -1;
+    numbers(first, target) {
+      for (let index = 0; index < target.length; index++) {
+        const slot = image.entry(first + index);
+        if (isStored(slot) && !image.isSound(slot)) return false;
+        target[index] = isStored(slot) ? slot : -1;
+      }
+      return true;
     },
     adopt: (parts) => adopt(image, parts),
   };
