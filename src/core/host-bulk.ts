@@ -16,6 +16,14 @@ export interface BulkPiece {
   readonly length: number;
 }
 
+/** Pieces that are planned while others are worked on. */
+export interface BulkPieces<P extends BulkPiece> {
+  /** There are at most so many. */
+  readonly most: number;
+  /** The next one, a promise where it takes waiting; undefined: there are no more. Not called again before that resolves. */
+  next(): P | undefined | Promise<P | undefined>;
+}
+
 export interface BulkCopyPiece extends BulkPiece {
   /** Where it goes in the target's disk, bytes. Ascending. */
   readonly position: number;
@@ -39,8 +47,9 @@ export interface BulkUnits {
   /** Bytes. */
   readonly size: number;
   /**
-   * Number of the storage of each unit that the pieces touch, in ascending order of units; -1: none yet. The new ones are
-   * filled in, counted on from `next` in the order of pieces.
+   * Number of the storage of each unit that the pieces touch, in ascending order of units; -1: none yet. Those of a piece
+   * are there when it is given out. The new ones are filled in, counted on from `next` in the order of pieces. It is of
+   * {@link BulkLanes.numbers}.
    */
   readonly numbers: Int32Array;
   readonly next: number;
@@ -49,7 +58,7 @@ export interface BulkUnits {
 }
 
 export interface BulkCopy {
-  readonly pieces: readonly BulkCopyPiece[];
+  readonly pieces: BulkPieces<BulkCopyPiece>;
   readonly target: HostFile;
   /** Where the target's disk, or storage number 0 of its units, begins in the file. */
   readonly base: number;
@@ -67,9 +76,11 @@ export interface BulkWatch {
 export interface BulkLanes {
   /** Whether they can work on this file. */
   reaches(file: HostFile): boolean;
+  /** Numbers that threads share. */
+  numbers(count: number): Int32Array;
   /** Copies, and resolves with the number of pieces done from the first on; those behind may be written in part. */
   copy(work: BulkCopy, watch: BulkWatch): Promise<number>;
   /** Compares, and resolves with the number of pieces that are equal from the first on. */
-  compare(pieces: readonly BulkComparePiece[], watch: BulkWatch): Promise<number>;
+  compare(pieces: BulkPieces<BulkComparePiece>, watch: BulkWatch): Promise<number>;
   close(): void;
 }

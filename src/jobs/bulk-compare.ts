@@ -26,58 +26,43 @@ export interface BulkCompareOptions<P extends ComparedPiece> {
 /** Compares from the next piece on as far as it goes: up to a difference, trouble, or what is not plainly in files. */
 export async function compareInBulk<P extends ComparedPiece>(options: BulkCompareOptions<P>): Promise<void> {
   const { lanes, signal, advance, putBack } = options;
-  for (;;) {
-    const { pieces, work } = await plainPieces(options);
+  let over = false;
+  while (!over) {
+    const given: P[] = [];
+    const give = (piece: P | undefined): BulkComparePiece | undefined => {
+      const plain = piece && plainPiece(piece, lanes);
+      if (piece !== undefined && plain !== undefined) given.push(piece);
+      else {
+        over = true;
+        if (piece !== undefined) putBack([piece]);
+      }
+      return plain;
+    };
+    const next = () => {
+      const piece = options.nextNow();
+      // What cannot be planned is found out, and told, by who plans on.
+      return piece === 'unknown' ? options.next().then(give, () => give(undefined)) : give(piece);
+    };
     let told = 0;
     const progress = (count: number) => {
-      for (; told < count; told++) if (pieces[told] !== undefined) advance(pieces[told] as P);
+      for (; told < count; told++) advance(given[told] as P);
     };
-    const reached = work.length > 0 && allReached(lanes, work);
-    const done = reached ? await lanes.compare(work, { signal, progress }) : 0;
+    const done = await lanes.compare({ most: BATCH, next }, { signal, progress });
+    putBack(given.slice(done));
     signal?.throwIfAborted();
-    if (done < pieces.length || done === 0) return putBack(pieces.slice(done));
+    if (done < given.length) return;
   }
 }
 
-async function plainPieces<P extends ComparedPiece>({
-  next,
-  nextNow,
-  putBack,
-  signal,
-}: BulkCompareOptions<P>): Promise<{ readonly pieces: P[]; readonly work: BulkComparePiece[] }> {
-  const pieces: P[] = [];
-  const work: BulkComparePiece[] = [];
-  while (pieces.length < BATCH) {
-    signal?.throwIfAborted();
-    // What cannot be planned is found out, and told, by who plans on.
-    let piece = nextNow();
-    if (piece === 'unknown') piece = await next().catch(() => undefined);
-    if (piece === undefined) break;
-    const plain = plainPiece(piece);
-    if (plain === undefined) {
-      putBack([piece]);
-      break;
-    }
-    pieces.push(piece);
-    work.push(plain);
-  }
-  return { pieces, work };
-}
-
-function plainPiece({ offset, length, stored }: ComparedPiece): BulkComparePiece | undefined {
+function plainPiece({ offset, length, stored }: ComparedPiece, lanes: BulkLanes): BulkComparePiece | undefined {
   const [a, b] = stored;
-  const from = a && placeOf(a, offset, length);
-  const other = b && placeOf(b, offset, length);
+  const from = a && placeOf(a, offset, length, lanes);
+  const other = b && placeOf(b, offset, length, lanes);
   if (from === undefined || (b !== undefined && other === undefined)) return undefined;
   return { from, length, other };
 }
 
-function placeOf(disk: Disk, offset: number, length: number): FilePlace | undefined {
-  return disk.maySkipRequests ? filePlace(disk.node, offset, length) : undefined;
-}
-
-function allReached(lanes: BulkLanes, work: readonly BulkComparePiece[]): boolean {
-  return work.every(
-    ({ from, other }) => lanes.reaches(from.file) && (other === undefined || lanes.reaches(other.file)),
-  );
+function placeOf(disk: Disk, offset: number, length: number, lanes: BulkLanes): FilePlace | undefined {
+  const place = disk.maySkipRequests ? filePlace(disk.node, offset, length) : undefined;
+  return place && lanes.reaches(place.file) ? place : undefined;
 }

@@ -11,9 +11,9 @@ import {
   writePlace,
 } from '../core/bulk.ts';
 import type { Disk } from '../core/disk.ts';
-import type { BulkLanes, BulkWatch, FilePlace } from '../core/host-bulk.ts';
+import type { BulkCopyPiece, BulkLanes, BulkUnits, BulkWatch, FilePlace } from '../core/host-bulk.ts';
 import { BATCH } from './bulk-lanes.ts';
-import type { CopyPlan, Piece } from './copy-plan.ts';
+import { CHUNK, type CopyPlan, type Piece } from './copy-plan.ts';
 import type { SparseRule } from './zero-runs.ts';
 
 export interface BulkCopyOptions {
@@ -22,8 +22,6 @@ export interface BulkCopyOptions {
   readonly target: Disk;
   readonly rule: SparseRule;
   readonly signal: AbortSignal | undefined;
-  /** Called with the first pieces that are planned, before any is copied. */
-  readonly planned: (pieces: readonly Piece[]) => void;
   /** Called for each piece that is copied. */
   readonly advance: (piece: Piece) => void;
 }
@@ -35,147 +33,161 @@ export async function copyInBulk(options: BulkCopyOptions): Promise<void> {
   await new BulkCopy(options).run();
 }
 
-/** A piece that is plainly in a file. */
+/** A piece that is plainly in a file of the lanes. */
 interface PlainPiece extends Piece {
   readonly from: FilePlace;
 }
 
 class BulkCopy {
   readonly #options: BulkCopyOptions;
+  /** The next piece is none that can be copied so, or there is none. */
+  #over = false;
 
   constructor(options: BulkCopyOptions) {
     this.#options = options;
   }
 
   async run(): Promise<void> {
-    const { plan, planned, target, signal } = this.#options;
-    let pieces = await this.#plainPieces();
-    planned(pieces);
-    for (;;) {
-      const { given, done } = await pastNode(target.node, () => this.#copy(pieces));
+    const { plan, target, signal } = this.#options;
+    while (!this.#over) {
+      const first = await this.#next();
+      if (first === undefined) return;
+      plan.putBack([first]);
+      const { given, done } = await pastNode(target.node, () => this.#copy());
+      plan.putBack(given.slice(done));
       signal?.throwIfAborted();
-      if (done < given || done === 0) return plan.putBack(pieces.slice(done));
-      pieces = done < pieces.length ? pieces.slice(done) : await this.#plainPieces();
+      if (done < given.length || done === 0) return;
     }
   }
 
-  /** The next pieces, up to one that is not plainly in a file. */
-  async #plainPieces(): Promise<PlainPiece[]> {
-    const { plan, signal } = this.#options;
-    const pieces: PlainPiece[] = [];
-    while (pieces.length < BATCH) {
-      signal?.throwIfAborted();
-      // What cannot be planned is found out, and told, by who plans on.
-      let piece = plan.nextNow();
-      if (piece === 'unknown') piece = await plan.next().catch(() => undefined);
-      if (piece === undefined) break;
-      const from = piece.zero ? undefined : placeOf(piece);
-      if (from === undefined) {
-        plan.putBack([piece]);
-        break;
-      }
-      const { part, offset, length } = piece;
-      pieces.push({ part, offset, length, zero: false, from });
-    }
-    return pieces;
-  }
-
-  /** How many of the pieces were given to the lanes, and copied by them, from the first on. */
-  async #copy(planned: readonly PlainPiece[]): Promise<{ readonly given: number; readonly done: number }> {
-    const { target, rule, lanes } = this.#options;
-    const storage = await newFileStorage(target.node);
-    const parts = partsOf(planned, storage);
-    const pieces = planned.slice(0, parts.firsts.length);
-    const given = pieces.length;
-    const nothing = { given, done: 0 };
-    const place = storage?.place ?? writePlace(target.node, target.length);
-    if (given === 0 || place === undefined || !lanes.reaches(place.file)) return nothing;
-    if (!pieces.every(({ from }) => lanes.reaches(from.file))) return nothing;
-    const numbers = new Int32Array(parts.count);
-    const told = parts.ranges.every(
-      ({ first, count, index }) => storage?.numbers(first, numbers.subarray(index, index + count)) !== false,
+  /** The next piece, at once where that can be; undefined at the first that is not plainly in a file. */
+  #next(): PlainPiece | undefined | Promise<PlainPiece | undefined> {
+    const { plan } = this.#options;
+    const piece = plan.nextNow();
+    if (piece !== 'unknown') return this.#plain(piece);
+    // What cannot be planned is found out, and told, by who plans on.
+    return plan.next().then(
+      (next) => this.#plain(next),
+      () => this.#plain(undefined),
     );
-    if (!told) return nothing;
-    const work = pieces.map(({ from, offset, length }, index) => {
-      return { from, length, position: offset, unit: parts.firsts[index] ?? -1 };
-    });
-    const units = storage && { size: storage.unit, numbers: numbers.slice(), next: storage.next, limit: storage.limit };
-    const copy = { pieces: work, target: place.file, base: place.offset, units, sparse: rule };
-    const done = await lanes.copy(copy, this.#watch(pieces));
-    if (units !== undefined && done > 0) await storage?.adopt(newParts(parts, pieces[done - 1], numbers, units));
+  }
+
+  #plain(piece: Piece | undefined): PlainPiece | undefined {
+    const from = piece === undefined || piece.zero ? undefined : this.#placeOf(piece);
+    if (piece !== undefined && from !== undefined) {
+      const { part, offset, length } = piece;
+      return { part, offset, length, zero: false, from };
+    }
+    this.#over = true;
+    if (piece !== undefined) this.#options.plan.putBack([piece]);
+    return undefined;
+  }
+
+  #placeOf({ part, offset, length }: Piece): FilePlace | undefined {
+    if (!part.disk.maySkipRequests) return undefined;
+    const place = filePlace(part.disk.node, offset - part.start, length);
+    return place && this.#options.lanes.reaches(place.file) ? place : undefined;
+  }
+
+  /** The pieces that were given to the lanes, and how many of them, from the first on, were copied. */
+  async #copy(): Promise<{ readonly given: readonly PlainPiece[]; readonly done: number }> {
+    const { target, rule, lanes } = this.#options;
+    const given: PlainPiece[] = [];
+    const storage = await newFileStorage(target.node);
+    const place = storage?.place ?? writePlace(target.node, target.length);
+    if (place === undefined || !lanes.reaches(place.file)) return { given, done: 0 };
+    const parts = storage && new Parts(storage, lanes);
+    const give = (piece: PlainPiece | undefined): BulkCopyPiece | undefined => {
+      const unit = piece === undefined ? undefined : parts === undefined ? -1 : parts.add(piece);
+      if (piece === undefined || unit === undefined) {
+        if (piece !== undefined) this.#options.plan.putBack([piece]);
+        return undefined;
+      }
+      given.push(piece);
+      const { from, offset, length } = piece;
+      return { from, length, position: offset, unit };
+    };
+    const next = () => {
+      const piece = this.#next();
+      return piece instanceof Promise ? piece.then(give) : give(piece);
+    };
+    const work = { pieces: { most: BATCH, next }, target: place.file, base: place.offset, sparse: rule };
+    const done = await lanes.copy({ ...work, units: parts?.units }, this.#watch(given));
+    const last = given[done - 1];
+    if (parts !== undefined && last !== undefined) await storage?.adopt(parts.added(last));
     return { given, done };
   }
 
-  #watch(pieces: readonly Piece[]): BulkWatch {
+  #watch(given: readonly Piece[]): BulkWatch {
     const { signal, advance } = this.#options;
     let told = 0;
     const progress = (count: number) => {
-      for (const piece of pieces.slice(told, count)) advance(piece);
-      told = count;
+      for (; told < count; told++) advance(given[told] as Piece);
     };
     return { signal, progress };
   }
 }
 
-/** The parts of a target that pieces touch, if its storage is given out by parts. */
-interface Parts {
-  /** Those that follow one another; the first of them is number `index` of all. */
-  readonly ranges: readonly PartRange[];
-  /** Which of them is each piece's first, by its number; -1 where there are none. */
-  readonly firsts: readonly number[];
-  readonly count: number;
-}
-
+/** Parts that follow one another; the first of them is number `index` of all. */
 interface PartRange {
   readonly first: number;
   count: number;
   readonly index: number;
 }
 
-/** Of so many pieces, from the first on, as there is storage for, should all of it be new. */
-function partsOf(pieces: readonly Piece[], storage: NewFileStorage | undefined): Parts {
-  if (storage === undefined) return { ranges: [], firsts: pieces.map(() => -1), count: 0 };
-  const { unit, next, limit } = storage;
-  const ranges: PartRange[] = [];
-  const firsts: number[] = [];
-  let range: PartRange = { first: 0, count: 0, index: 0 };
-  let count = 0;
-  for (const { offset, length } of pieces) {
+/** The parts of a target that pieces touch, if its storage is given out by parts. */
+class Parts {
+  readonly units: BulkUnits;
+  readonly #storage: NewFileStorage;
+  /** Numbers of their storage before anything is copied, -1 for none. */
+  readonly #before: Int32Array;
+  readonly #ranges: PartRange[] = [];
+  #count = 0;
+
+  constructor(storage: NewFileStorage, lanes: BulkLanes) {
+    const { unit, next, limit } = storage;
+    // A piece may begin and end within a part.
+    const most = Math.min(limit - next, BATCH * (Math.ceil(CHUNK / unit) + 1));
+    this.#storage = storage;
+    this.units = { size: unit, numbers: lanes.numbers(most), next, limit };
+    this.#before = new Int32Array(most);
+  }
+
+  /**
+   * Adds those of a piece behind all others; the index of its first. Undefined where there may be no storage for it, should
+   * all of it be new, or where it cannot be told.
+   */
+  add({ offset, length }: Piece): number | undefined {
+    const { unit } = this.#storage;
     const first = Math.floor(offset / unit);
     const end = Math.ceil((offset + length) / unit);
+    const range = this.#ranges.at(-1);
     // The last part of the piece before may be this one's first.
-    const known = range.first + range.count;
+    const known = range === undefined ? 0 : range.first + range.count;
     const from = Math.max(first, known);
-    if (count + end - from > limit - next) break;
-    firsts.push(count - (from - first));
-    if (end === from) continue;
-    if (from > known || ranges.length === 0) {
-      range = { first: from, count: 0, index: count };
-      ranges.push(range);
+    const count = end - from;
+    const index = this.#count;
+    if (index + count > this.units.numbers.length) return undefined;
+    if (count > 0) {
+      const before = this.#before.subarray(index, index + count);
+      if (!this.#storage.numbers(from, before)) return undefined;
+      this.units.numbers.set(before, index);
+      if (range !== undefined && from === known) range.count += count;
+      else this.#ranges.push({ first: from, count, index });
+      this.#count += count;
     }
-    range.count += end - from;
-    count += end - from;
+    return index - (from - first);
   }
-  return { ranges, firsts, count };
-}
 
-/** Parts, up to the end of the last piece that was copied, that had no storage and have some now. */
-function newParts(
-  { ranges }: Parts,
-  last: Piece | undefined,
-  before: Int32Array,
-  { size, numbers }: { readonly size: number; readonly numbers: Int32Array },
-): number[] {
-  const end = last === undefined ? 0 : Math.ceil((last.offset + last.length) / size);
-  const parts: number[] = [];
-  for (const { first, count, index } of ranges) {
-    for (let at = 0; at < count && first + at < end; at++) {
-      if ((before[index + at] ?? 0) < 0 && (numbers[index + at] ?? -1) >= 0) parts.push(first + at);
+  /** Those, up to the end of a piece, that had no storage and have some now. */
+  added({ offset, length }: Piece): number[] {
+    const end = Math.ceil((offset + length) / this.#storage.unit);
+    const parts: number[] = [];
+    for (const { first, count, index } of this.#ranges) {
+      for (let at = 0; at < count && first + at < end; at++) {
+        if ((this.#before[index + at] ?? 0) < 0 && (this.units.numbers[index + at] ?? -1) >= 0) parts.push(first + at);
+      }
     }
+    return parts;
   }
-  return parts;
-}
-
-function placeOf({ part, offset, length }: Piece): FilePlace | undefined {
-  return part.disk.maySkipRequests ? filePlace(part.disk.node, offset - part.start, length) : undefined;
 }

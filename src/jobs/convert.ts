@@ -60,6 +60,8 @@ export interface ConvertOptions {
   readonly salvage?: boolean;
   readonly signal?: AbortSignal | undefined;
   readonly progress?: Progress | undefined;
+  /** Progress is how far the copy is on the disk, not how much of it is done: it begins sooner. */
+  readonly roughProgress?: boolean | undefined;
   readonly warn?: (message: string) => void;
   /** Copy the dirty bitmaps that the only source keeps. Default: none. */
   readonly bitmaps?: BitmapChoice | undefined;
@@ -216,6 +218,7 @@ async function copyInto(
     lanes: options.lanes,
     signal: options.signal,
     progress: options.progress,
+    roughProgress: options.roughProgress === true,
     warn: options.warn ?? (() => {}),
   });
   const [source] = sources;

@@ -31,7 +31,7 @@ export class CopyPlan {
   #offset = 0;
   #run: SourceRun | undefined;
   #planning: Promise<unknown> = Promise.resolve();
-  /** Runs that {@link left} asked for, in ascending order: they are not asked for again. */
+  /** Runs that {@link total} asked for, in ascending order: they are not asked for again. */
   #counted: SourceRun[] = [];
   #nextCounted = 0;
   /** Planned, but not done. */
@@ -97,21 +97,19 @@ export class CopyPlan {
     return run;
   }
 
-  /** Bytes of all pieces not planned yet; undefined where that cannot be told quickly. */
-  left(): number | undefined {
+  /** Bytes of all pieces, asked for before the first; undefined where that cannot be told quickly. */
+  total(): number | undefined {
     const counted: SourceRun[] = [];
-    let left = 0;
-    let offset = this.#offset;
+    let total = 0;
+    let offset = 0;
     for (let runs = 0; offset < this.#source.length; runs++) {
-      const known = this.#run !== undefined && offset < this.#run.end ? this.#run : undefined;
-      const run = known ?? (runs < COUNTED_RUNS ? this.#source.tryRunNow(offset) : undefined);
+      const run = runs < COUNTED_RUNS ? this.#source.tryRunNow(offset) : undefined;
       if (run === undefined) return undefined;
-      if (!(run.zero && this.#options.trustZero && this.#options.skipZero)) left += run.end - offset;
+      if (!(run.zero && this.#options.trustZero && this.#options.skipZero)) total += run.end - offset;
       offset = run.end;
-      if (known === undefined) counted.push(run);
+      counted.push(run);
     }
     this.#counted = counted;
-    this.#nextCounted = 0;
-    return left;
+    return total;
   }
 }

@@ -47,6 +47,8 @@ export interface CopyOptions {
   readonly lanes: BulkLanes | undefined;
   readonly signal: AbortSignal | undefined;
   readonly progress: Progress | undefined;
+  /** Progress is the place on the disk, so that nothing need be counted beforehand. */
+  readonly roughProgress: boolean;
   readonly warn: (message: string) => void;
 }
 
@@ -71,8 +73,7 @@ class Copy {
   #lastTurn: Promise<void> = Promise.resolve();
   #failure: { readonly error: unknown } | undefined;
   #done = 0;
-  /** Undefined before the beginning. */
-  #total: number | undefined;
+  #total = 0;
   /** Whether `#total` is the bytes of all pieces, and not of the whole source with what is left out. */
   #counted = false;
 
@@ -90,21 +91,16 @@ class Copy {
   }
 
   async run(): Promise<void> {
-    const { parallel, progress } = this.#options;
+    const { parallel, progress, roughProgress } = this.#options;
+    const counts = progress !== undefined && !roughProgress && this.#plan instanceof CopyPlan;
+    const total = counts ? this.#plan.total() : undefined;
+    this.#counted = total !== undefined;
+    this.#total = total ?? this.#source.length;
+    progress?.(0, this.#total);
     await this.#copyInBulk();
-    if (this.#total === undefined) this.#begins([]);
     await Promise.all(Array.from({ length: parallel }, () => this.#worker()));
     if (this.#failure !== undefined) throw this.#failure.error;
-    progress?.(this.#total ?? 0, this.#total ?? 0);
-  }
-
-  /** Nothing is copied yet; these pieces are planned. */
-  #begins(planned: readonly Piece[]): void {
-    const { progress } = this.#options;
-    const left = progress && this.#plan instanceof CopyPlan ? this.#plan.left() : undefined;
-    this.#counted = left !== undefined;
-    this.#total = left === undefined ? this.#source.length : planned.reduce((sum, { length }) => sum + length, left);
-    progress?.(0, this.#total);
+    progress?.(this.#total, this.#total);
   }
 
   /** What the host can do by itself, unless every piece is to be looked after. */
@@ -112,9 +108,8 @@ class Copy {
     const { lanes, target, targetIsZero, salvage, signal } = this.#options;
     if (lanes === undefined || !(this.#plan instanceof CopyPlan)) return;
     if (this.#rule === undefined || !targetIsZero || salvage || this.#rate !== undefined || this.#offload) return;
-    const planned = (pieces: readonly Piece[]) => this.#begins(pieces);
     const advance = (piece: Piece) => this.#advance(piece);
-    await copyInBulk({ lanes, plan: this.#plan, target, rule: this.#rule, signal, planned, advance });
+    await copyInBulk({ lanes, plan: this.#plan, target, rule: this.#rule, signal, advance });
   }
 
   async #worker(): Promise<void> {
@@ -229,7 +224,7 @@ class Copy {
   #advance(piece: Piece): void {
     const end = piece.offset + piece.length;
     this.#done = this.#counted ? this.#done + piece.length : Math.max(this.#done, end);
-    this.#options.progress?.(this.#done, this.#total ?? 0);
+    this.#options.progress?.(this.#done, this.#total);
   }
 }
 

@@ -58,6 +58,7 @@ function watchedGraph(lanes: boolean): Watched {
     return (
       own && {
         reaches: (file) => own.reaches(file),
+        numbers: (count) => own.numbers(count),
         copy: (work, watch) => count(own.copy(work, watch)),
         compare: (pieces, watch) => count(own.compare(pieces, watch)),
         close: () => own.close(),

@@ -5,13 +5,34 @@ import { availableParallelism } from 'node:os';
 import type { Worker } from 'node:worker_threads';
 import { transferBuffer } from '../bytes/transfer-buffer.ts';
 import type { HostFile } from '../core/host.ts';
-import type { BulkComparePiece, BulkCopy, BulkLanes, BulkWatch, FilePlace } from '../core/host-bulk.ts';
+import type {
+  BulkComparePiece,
+  BulkCopy,
+  BulkCopyPiece,
+  BulkLanes,
+  BulkPiece,
+  BulkPieces,
+  BulkWatch,
+} from '../core/host-bulk.ts';
 import { NodeFile } from './file.ts';
-import { isEqual, Lane, type LanePiece, type LaneRead, type LaneWork, LONGEST_PIECE, newLaneWork } from './lane.ts';
+import {
+  isEqual,
+  Lane,
+  type LanePiece,
+  type LaneRead,
+  type LaneWork,
+  LONGEST_PIECE,
+  NO_MORE,
+  NOT_YET,
+  newLaneWork,
+} from './lane.ts';
 import { monotonic } from './monotonic.ts';
 
 /** How long the main thread waits for a lane at a time; then the event loop turns. */
 const SHORT_WAIT_MS = 1;
+/** Pieces are planned when fewer than the least are left to take, up to the most: a millisecond's planning at a time. */
+const LEAST_AHEAD = 32;
+const MOST_AHEAD = 96;
 /** The event loop turns at least so often. */
 const TURN_MS = 5;
 
@@ -120,75 +141,81 @@ class NodeLanes implements BulkLanes {
     return file instanceof NodeFile && file.bulkFd() >= 0;
   }
 
+  numbers(count: number): Int32Array {
+    return new Int32Array(new SharedArrayBuffer(count * Int32Array.BYTES_PER_ELEMENT));
+  }
+
   async copy({ pieces, target, base, units, sparse }: BulkCopy, watch: BulkWatch): Promise<number> {
     const file = ownFile(target);
-    const work = newLaneWork(
-      pieces.map(({ from, length, position, unit }) => ({
-        fd: ownFile(from.file).bulkFd(),
-        from: from.offset,
-        length,
-        at: position,
-        other: unit,
-      })),
-      units?.numbers ?? new Int32Array(0),
-      units?.next ?? 0,
-      {
-        fd: file.bulkFd(),
-        reserves: file.bulkReserves,
-        base,
-        sparse,
-        unit: units?.size ?? 0,
-        limit: units?.limit ?? 0,
-      },
-    );
-    const sources = filesByFd(pieces.map(({ from }) => from));
+    const { size: unit = 0, limit = 0 } = units ?? {};
+    const place = { fd: file.bulkFd(), reserves: file.bulkReserves, base, sparse, unit, limit };
+    const work = newLaneWork(pieces.most, place, units?.numbers, units?.next);
+    const files = new Files();
+    const described = ({ from, length, position, unit }: BulkCopyPiece) => {
+      return { fd: files.fd(from.file), from: from.offset, length, at: position, other: unit };
+    };
     try {
-      return await this.#run(work, watch, (lane, index, buffer) => copyPiece(lane, index, buffer, sources, file));
+      return await this.#run(work, pieces, described, watch, (lane, index, buffer) =>
+        copyPiece(lane, index, buffer, files, file),
+      );
     } finally {
-      units?.numbers.set(work.units);
       await file.refresh();
     }
   }
 
-  compare(pieces: readonly BulkComparePiece[], watch: BulkWatch): Promise<number> {
-    const work = newLaneWork(
-      pieces.map(({ from, length, other }) => ({
-        fd: ownFile(from.file).bulkFd(),
-        from: from.offset,
-        length,
-        at: other?.offset ?? 0,
-        other: other === undefined ? -1 : ownFile(other.file).bulkFd(),
-      })),
-      new Int32Array(0),
-      0,
+  compare(pieces: BulkPieces<BulkComparePiece>, watch: BulkWatch): Promise<number> {
+    const files = new Files();
+    const described = ({ from, length, other }: BulkComparePiece) => {
+      const fd = files.fd(from.file);
+      const [at, against] = other === undefined ? [0, -1] : [other.offset, files.fd(other.file)];
+      return { fd, from: from.offset, length, at, other: against };
+    };
+    return this.#run(newLaneWork(pieces.most), pieces, described, watch, (lane, index, buffer) =>
+      comparePiece(lane.piece(index), buffer, files),
     );
-    const files = filesByFd(pieces.flatMap(({ from, other }) => (other === undefined ? [from] : [from, other])));
-    return this.#run(work, watch, (lane, index, buffer) => comparePiece(lane.piece(index), buffer, files));
   }
 
   close(): void {
     this.#thread.close();
   }
 
-  /** Runs the main thread's lane beside the worker's. */
-  async #run(
+  /** Plans, and runs the main thread's lane beside the worker's. */
+  async #run<P extends BulkPiece>(
     work: LaneWork,
+    pieces: BulkPieces<P>,
+    described: (piece: P) => LanePiece,
     { signal, progress }: BulkWatch,
     step: (lane: Lane, index: number, buffer: Uint8Array) => Promise<boolean>,
   ): Promise<number> {
     const lane = new Lane(work);
     this.#buffer ??= transferBuffer(LONGEST_PIECE);
+    let more = true;
+    const plan = async () => {
+      while (more && lane.ahead < MOST_AHEAD) {
+        const next = pieces.next();
+        const piece = next instanceof Promise ? await next : next;
+        more = piece !== undefined && lane.planned < pieces.most;
+        if (piece !== undefined) lane.add(described(piece));
+        if (!more) lane.complete();
+      }
+    };
+    await plan();
+    if (lane.planned === 0) return 0;
     const other = this.#thread.run(work);
     let done = 0;
     let turned = monotonic();
     try {
-      for (let index = lane.take(); index >= 0; index = lane.take()) {
+      for (;;) {
+        if (more && lane.ahead < LEAST_AHEAD) await plan();
+        const index = lane.take(0);
+        if (index === NO_MORE) break;
+        if (index === NOT_YET) continue;
         if (signal?.aborted || !(await step(lane, index, this.#buffer))) {
           lane.stop();
           break;
         }
         lane.finish(index);
-        while (done < lane.count && lane.isDone(done)) done++;
+        while (done < lane.planned && lane.isDone(done)) done++;
         if (monotonic() - turned < TURN_MS) continue;
         progress(done);
         await turn();
@@ -200,19 +227,36 @@ class NodeLanes implements BulkLanes {
     } finally {
       await other;
     }
-    while (done < lane.count && lane.isDone(done)) done++;
+    while (done < lane.planned && lane.isDone(done)) done++;
     progress(done);
     return done;
+  }
+}
+
+/** Files by their descriptors, of which there are few. */
+class Files {
+  readonly #files = new Map<number, NodeFile>();
+  #last: HostFile | undefined;
+  #fd = -1;
+
+  /** The descriptor of one, which is kept. */
+  fd(file: HostFile): number {
+    if (file === this.#last) return this.#fd;
+    const own = ownFile(file);
+    this.#last = file;
+    this.#fd = own.bulkFd();
+    this.#files.set(this.#fd, own);
+    return this.#fd;
+  }
+
+  get(fd: number): NodeFile | undefined {
+    return this.#files.get(fd);
   }
 }
 
 function ownFile(file: HostFile): NodeFile {
   if (file instanceof NodeFile) return file;
   throw new TypeError('The file is not one of this host');
-}
-
-function filesByFd(places: readonly FilePlace[]): ReadonlyMap<number, NodeFile> {
-  return new Map(places.map(({ file }) => [ownFile(file).bulkFd(), ownFile(file)]));
 }
 
 function turn(): Promise<void> {
@@ -229,7 +273,7 @@ async function copyPiece(
   lane: Lane,
   index: number,
   buffer: Uint8Array,
-  sources: ReadonlyMap<number, NodeFile>,
+  sources: Files,
   target: NodeFile,
 ): Promise<boolean> {
   const piece = lane.piece(index);
@@ -248,11 +292,7 @@ async function copyPiece(
 }
 
 /** At once where both are cached, else by way of the thread pool. */
-async function comparePiece(
-  piece: LanePiece,
-  buffer: Uint8Array,
-  files: ReadonlyMap<number, NodeFile>,
-): Promise<boolean> {
+async function comparePiece(piece: LanePiece, buffer: Uint8Array, files: Files): Promise<boolean> {
   const readNow: LaneRead = (fd, offset, target) => files.get(fd)?.tryReadNow(offset, target) === target.length;
   if (isEqual(piece, buffer, readNow)) return true;
   // Not equal, or not cached: once read, it is.

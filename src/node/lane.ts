@@ -19,8 +19,12 @@ const LONGEST_WAIT_MS = 1000;
 export const FIELDS = 5;
 /** `at`: where in the target's disk, or in the other file. `other`: first unit, or the other file's descriptor; -1: none. */
 const Field = { fd: 0, from: 1, length: 2, at: 3, other: 4 } as const;
-/** Words of {@link LaneWork.control}. */
-const Control = { next: 0, turn: 1, units: 2, stop: 3 } as const;
+/** Words of {@link LaneWork.control}. `planned`: so many pieces are there; `complete`: there will be no more. */
+const Control = { next: 0, turn: 1, units: 2, stop: 3, planned: 4, complete: 5 } as const;
+
+/** Instead of a piece: all are taken, or all stop; none is planned yet. */
+export const NO_MORE = -1;
+export const NOT_YET = -2;
 
 export interface LaneTarget {
   readonly fd: number;
@@ -57,27 +61,18 @@ interface LaneWrite {
   length: number;
 }
 
+/** For at most so many pieces; `next`: the number of the next new storage. */
 export function newLaneWork(
-  pieces: readonly LanePiece[],
-  units: Int32Array,
-  next: number,
+  most: number,
   target?: LaneTarget,
+  units: Int32Array = new Int32Array(0),
+  next = 0,
 ): LaneWork {
   const shared = <T>(make: new (buffer: SharedArrayBuffer) => T, bytes: number) =>
     new make(new SharedArrayBuffer(bytes));
-  const work = {
-    control: shared(Int32Array, 16),
-    pieces: shared(Float64Array, pieces.length * FIELDS * 8),
-    done: shared(Uint8Array, pieces.length),
-    units: shared(Int32Array, units.byteLength),
-    target,
-  };
-  for (const [index, { fd, from, length, at, other }] of pieces.entries()) {
-    work.pieces.set([fd, from, length, at, other], index * FIELDS);
-  }
-  work.units.set(units);
-  work.control[Control.units] = next;
-  return work;
+  const control = shared(Int32Array, 24);
+  control[Control.units] = next;
+  return { control, pieces: shared(Float64Array, most * FIELDS * 8), done: shared(Uint8Array, most), units, target };
 }
 
 /** A lane's hold on shared work. */
@@ -88,14 +83,50 @@ export class Lane {
     this.#work = work;
   }
 
-  /** Index of a piece that is this lane's alone; -1: there is none, or all stop. */
-  take(): number {
-    const index = this.stopped ? this.count : Atomics.add(this.#work.control, Control.next, 1);
-    return index < this.count ? index : -1;
+  /** Gives out a piece; only one lane does. */
+  add({ fd, from, length, at, other }: LanePiece): void {
+    const { control, pieces } = this.#work;
+    const start = this.planned * FIELDS;
+    pieces[start + Field.fd] = fd;
+    pieces[start + Field.from] = from;
+    pieces[start + Field.length] = length;
+    pieces[start + Field.at] = at;
+    pieces[start + Field.other] = other;
+    Atomics.add(control, Control.planned, 1);
+    Atomics.notify(control, Control.planned);
   }
 
-  get count(): number {
-    return this.#work.done.length;
+  /** There will be no more pieces. */
+  complete(): void {
+    Atomics.store(this.#work.control, Control.complete, 1);
+    Atomics.notify(this.#work.control, Control.planned);
+  }
+
+  /** Index of a piece that is this lane's alone, or {@link NO_MORE}, or {@link NOT_YET}, having waited for so long. */
+  take(milliseconds: number): number {
+    const { control } = this.#work;
+    while (!this.stopped) {
+      const complete = Atomics.load(control, Control.complete) === 1;
+      const { planned } = this;
+      const next = Atomics.load(control, Control.next);
+      if (next < planned) {
+        if (Atomics.compareExchange(control, Control.next, next, next + 1) === next) return next;
+      } else if (complete) return NO_MORE;
+      else {
+        if (milliseconds > 0) Atomics.wait(control, Control.planned, planned, milliseconds);
+        return NOT_YET;
+      }
+    }
+    return NO_MORE;
+  }
+
+  get planned(): number {
+    return Atomics.load(this.#work.control, Control.planned);
+  }
+
+  /** How many pieces nobody has taken yet. */
+  get ahead(): number {
+    return this.planned - Atomics.load(this.#work.control, Control.next);
   }
 
   piece(index: number): LanePiece {
@@ -112,6 +143,7 @@ export class Lane {
   stop(): void {
     Atomics.store(this.#work.control, Control.stop, 1);
     Atomics.notify(this.#work.control, Control.turn);
+    Atomics.notify(this.#work.control, Control.planned);
   }
 
   finish(index: number): void {
@@ -226,7 +258,8 @@ export function isEqual(piece: LanePiece, buffer: Uint8Array, read: LaneRead): b
 /** Works until nothing is left, waiting for disks and other lanes. At the first trouble all lanes stop. */
 export function runLane(work: LaneWork, buffer: Uint8Array, syscalls: Syscalls): void {
   const lane = new Lane(work);
-  for (let index = lane.take(); index >= 0; index = lane.take()) {
+  for (let index = lane.take(LONGEST_WAIT_MS); index !== NO_MORE; index = lane.take(LONGEST_WAIT_MS)) {
+    if (index === NOT_YET) continue;
     const piece = lane.piece(index);
     const done =
       work.target === undefined

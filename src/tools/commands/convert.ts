@@ -139,6 +139,7 @@ function copyOptions(context: Context, settings: ConvertSettings, display: Progr
     skippedBitmap: (name: string) => context.messages.warning(`Skipping inconsistent bitmap '${name}'`),
     signal: context.signal,
     progress: display.update,
+    roughProgress: display.seldom,
     warn: (message: string) => {
       if (!given.has('q')) context.messages.warning(message);
     },

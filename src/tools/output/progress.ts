@@ -21,6 +21,8 @@ export interface ProgressDisplay {
   /** The work begins: shows 0 percent. */
   begin(): void;
   readonly update: Progress;
+  /** It is shown only when asked for, if ever, so it need not be even. */
+  readonly seldom?: boolean;
   /** Something else is about to be printed: leaves the line that a bar stands on. */
   release(): void;
   /** All is done: shows 100 percent. */
@@ -38,7 +40,7 @@ export function progressMode(text: string): ProgressMode | undefined {
 
 /** A display for one piece of work. With `-q` nothing is shown at all. */
 export function progressDisplay(context: Context, request: ProgressRequest): ProgressDisplay {
-  if (request.quiet) return { begin() {}, update() {}, release() {}, complete() {}, end() {} };
+  if (request.quiet) return { begin() {}, update() {}, seldom: true, release() {}, complete() {}, end() {} };
   if (request.percentages) return percentages(context, request.step);
   const mode = request.mode ?? (!context.dialect.qemu && context.messages.isTerminal ? 'bar' : 'none');
   const display = mode === 'bar' ? bar(context) : mode === 'json' ? jsonLines(context) : undefined;
@@ -93,6 +95,7 @@ function onSignal(context: Context): ProgressDisplay {
     update(done, total) {
       percent = share(done, total);
     },
+    seldom: true,
     release() {},
     complete() {},
     end() {
