@@ -93,10 +93,10 @@ export type { Action as FaultAction, Scenario as FaultScenario } from './filters
 export { type Blkdebug, blkdebugOf } from './filters/blkdebug/control.ts';
 export type { LiveRule as LiveFaultRule } from './filters/blkdebug/engine.ts';
 export type { RuleOptions as FaultRuleOptions } from './filters/blkdebug/rules.ts';
-export { blkverifyOf } from './filters/blkverify/blkverify.ts';
 export { type MismatchDetails, MismatchError } from './filters/blkverify/mismatch.ts';
+export { blkverifyOf } from './filters/blkverify/node.ts';
 export type { Verifier, VerifyCounts } from './filters/blkverify/verifier.ts';
-export { mark as markLog } from './filters/log/log.ts';
+export { mark as markLog } from './filters/log/node.ts';
 export type { ThrottleGroup, ThrottleMember } from './filters/throttle/group.ts';
 export { type ThrottleGroups, throttleGroups } from './filters/throttle/groups.ts';
 export type { BucketLimits } from './filters/throttle/leaky-bucket.ts';

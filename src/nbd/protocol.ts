@@ -110,7 +110,9 @@ export const ChunkType = {
 } as const;
 export const CHUNK_DONE = 1;
 
-/** `base:allocation` (N-61). */
+/** The context of what is allocated and what reads as zeroes. */
+export const BASE_ALLOCATION = 'base:allocation';
+/** Flags of its extents (N-61). */
 export const AllocationFlag = { hole: 1, zero: 2 } as const;
 
 export const DEFAULT_PORT = 10809;

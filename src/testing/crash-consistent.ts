@@ -5,7 +5,7 @@ import type { DriverSpec } from '../core/driver.ts';
 import { Graph } from '../core/graph.ts';
 import type { NestedOptions, OptionTree } from '../core/options.ts';
 import { DRIVERS } from '../drivers.ts';
-import { mark } from '../filters/log/log.ts';
+import { mark } from '../filters/log/node.ts';
 import { type CrashReport, type CrashState, crashLab } from '../jobs/crash-lab/crash-lab.ts';
 import { describeFinding } from '../jobs/crash-lab/report.ts';
 import { SimHost, type SimHostOptions } from './sim-host.ts';

@@ -5,10 +5,10 @@ export type { Action, Scenario, ScenarioRequest } from '../filters/blkdebug/acti
 export { type Blkdebug, blkdebugOf, type StruckRequest } from '../filters/blkdebug/control.ts';
 export type { LiveRule } from '../filters/blkdebug/engine.ts';
 export type { RuleOptions } from '../filters/blkdebug/rules.ts';
-export { blkverifyOf } from '../filters/blkverify/blkverify.ts';
 export { type MismatchDetails, MismatchError } from '../filters/blkverify/mismatch.ts';
+export { blkverifyOf } from '../filters/blkverify/node.ts';
 export type { Verifier, VerifyCounts } from '../filters/blkverify/verifier.ts';
-export { mark as markLog } from '../filters/log/log.ts';
+export { mark as markLog } from '../filters/log/node.ts';
 export {
   CannotCheck,
   type CrashFinding,

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { mark } from '../../src/filters/log/log.ts';
+import { mark } from '../../src/filters/log/node.ts';
 import { open } from '../../src/node/index.ts';
 import { type Outcome, SideBySide } from '../interop/cli-programs.ts';
 

@@ -5,7 +5,7 @@ import { accessSync, constants, existsSync, truncateSync, writeFileSync } from '
 import { watch } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { mark } from '../../src/filters/log/log.ts';
+import { mark } from '../../src/filters/log/node.ts';
 import { defaultGraph } from '../../src/node/index.ts';
 import { serve } from '../../src/node/nbd/serve.ts';
 

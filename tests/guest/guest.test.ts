@@ -6,7 +6,7 @@ import { basename, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Disk } from '../../src/core/disk.ts';
 import { blkdebugOf } from '../../src/filters/blkdebug/control.ts';
-import { blkverifyOf } from '../../src/filters/blkverify/blkverify.ts';
+import { blkverifyOf } from '../../src/filters/blkverify/node.ts';
 import { check, create, open, type Serving, serve } from '../../src/node/index.ts';
 import { Guest } from './guest.ts';
 import { guestNote, guestParts } from './parts.ts';

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { SeededRandom } from '../../src/bytes/random.ts';
 import type { Disk } from '../../src/core/disk.ts';
-import { blkverifyOf } from '../../src/filters/blkverify/blkverify.ts';
+import { blkverifyOf } from '../../src/filters/blkverify/node.ts';
 import { check, create, open, type Serving, serve } from '../../src/node/index.ts';
 import { testSeed } from '../set-up/seed.ts';
 import { missing, runBeside } from './nbd-programs.ts';

@@ -8,8 +8,8 @@ import { Graph } from '../../core/graph.ts';
 import { DRIVERS } from '../../drivers.ts';
 import { SimHost } from '../../testing/index.ts';
 import { blkdebugOf } from '../blkdebug/control.ts';
-import { blkverifyOf } from './blkverify.ts';
 import type { MismatchError } from './mismatch.ts';
+import { blkverifyOf } from './node.ts';
 
 const SIZE = 4 << 20;
 

@@ -7,7 +7,7 @@ import { DRIVERS } from '../../drivers.ts';
 import { logEntries, replay } from '../../jobs/replay.ts';
 import { SimHost } from '../../testing/index.ts';
 import type { LogEntry } from './format.ts';
-import { mark } from './log.ts';
+import { mark } from './node.ts';
 import { readEntries } from './reader.ts';
 
 const SIZE = 1 << 20;

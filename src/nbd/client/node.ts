@@ -8,11 +8,9 @@ import {
   type ZeroFlags,
 } from '../../core/driver.ts';
 import { BlockError, codeOf, errorText } from '../../core/errors.ts';
-import { AllocationFlag } from '../protocol.ts';
+import { AllocationFlag, BASE_ALLOCATION } from '../protocol.ts';
 import type { NbdClient } from './client.ts';
 import { type StatusRun, StatusWindow } from './status-window.ts';
-
-export const BASE_ALLOCATION = 'base:allocation';
 
 /** Longest trim that a server is asked for, until it says that it is too long, bytes. */
 const TRIM_MAX = 2 ** 30;

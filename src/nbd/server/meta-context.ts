@@ -3,7 +3,7 @@ import type { DirtyBitmap } from '../../bitmaps/dirty-bitmap.ts';
 import { skipFilters } from '../../core/chain.ts';
 import type { Disk } from '../../core/disk.ts';
 import type { BlockStatus } from '../../core/status.ts';
-import { AllocationFlag } from '../protocol.ts';
+import { AllocationFlag, BASE_ALLOCATION } from '../protocol.ts';
 
 export interface ContextExtent {
   readonly length: number;
@@ -28,7 +28,7 @@ export function allocationContext(disk: Disk): MetaContext {
     const kept = allocated && !data && at !== undefined && depth === 0 && keepsSpace(disk);
     return kept ? AllocationFlag.zero : AllocationFlag.zero | AllocationFlag.hole;
   };
-  return statusContext('base:allocation', disk, flagsOf, (a, b) => a & b);
+  return statusContext(BASE_ALLOCATION, disk, flagsOf, (a, b) => a & b);
 }
 
 function keepsSpace(disk: Disk): boolean {

@@ -1,5 +1,5 @@
 /** `mark`: a name in the log of a `log` node, to replay to. Ours alone. */
-import { mark } from '../../filters/log/log.ts';
+import { mark } from '../../filters/log/node.ts';
 import { Failure } from '../failure.ts';
 import type { IoCommand } from './command.ts';
 import { findNode } from './find-node.ts';
