@@ -21,9 +21,9 @@ import {
   writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { bundleOfChunks } from './commands-bundle.mjs';
+import { bundleOf, lateParts } from './commands-bundle.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const dist = join(root, 'dist');
@@ -34,6 +34,12 @@ const COMMANDS = {
   'diskwright-img': 'src/tools/img.ts',
   'diskwright-nbd': 'src/tools/nbd.ts',
   'diskwright-io': 'src/tools/io.ts',
+};
+/** What most runs of the commands can do without, and is not called for every request. */
+const LATE = {
+  qcow2: ['create', 'encryption-new', 'measure', 'node', 'stream'].map((name) => `src/formats/qcow2/${name}.ts`),
+  filters: ['blkdebug', 'blkverify', 'log'].map((name) => `src/filters/${name}/node.ts`),
+  nbd: ['src/nbd/client/open.ts'],
 };
 /** What else is run. */
 const PROGRAMS = { tour: 'src/tools/tour.ts', 'lane-worker': 'src/node/lane-worker.ts' };
@@ -60,8 +66,8 @@ const COMPILED = {
 };
 const LIBRARY = { index: 'src/index.ts', 'node/index': 'src/node/index.ts', 'testing/index': 'src/testing/index.ts' };
 
-/** Scripts have no import.meta; code that looks for modules from its own place gets the bundle's path, which will do as well. */
-const PLACE = { 'import.meta.url': '__filename' };
+/** Scripts have no import.meta; code that looks for modules from its own place gets the bundle's, which will do as well. */
+const PLACE = { 'import.meta.url': '__filename', 'import.meta.dirname': '__dirname' };
 
 /** Changes whenever a source, the build itself or a dependency's version does. */
 function sourcesStamp() {
@@ -99,14 +105,17 @@ async function bundle() {
     logLevel: 'warning',
   };
   const small = { minifyWhitespace: true, minifySyntax: true, legalComments: 'none' };
+  const late = lateParts(root, LATE);
   const [commands, ...others] = await Promise.all([
     esbuild.build({
       ...shared,
-      entryPoints: COMMANDS,
+      entryPoints: { ...COMMANDS, ...late.entryPoints },
+      plugins: [late.plugin],
       format: 'esm',
       splitting: true,
       outdir: dist,
       define: PLACE,
+      metafile: true,
     }),
     esbuild.build({
       ...shared,
@@ -126,16 +135,9 @@ async function bundle() {
       outdir: join(dist, 'lib'),
     }),
   ]);
-  const chunks = commands.outputFiles.map(({ path, text }) => ({ path: basename(path), text }));
-  const { code } = await esbuild.transform(bundleOfChunks(chunks), { ...small, target: shared.target });
+  const minify = async (text) => (await esbuild.transform(text, { ...small, target: shared.target })).code;
   const files = others.flatMap((result) => result.outputFiles);
-  replaceFiles([...files, { path: join(dist, 'commands.js'), contents: launched(code) }]);
-}
-
-/** For bin/launch.js: a mark of the content, by which what is compiled of it is known to be of it, and a function. */
-function launched(code) {
-  const text = `(function(require,__filename){"use strict";${code}return $chunk})`;
-  return `/*${createHash('sha256').update(text).digest('hex').slice(0, 36)}*/${text}`;
+  replaceFiles([...files, { path: join(dist, 'commands.js'), contents: await bundleOf(commands, minify) }]);
 }
 
 /** Writes each file in one step, so that a command started meanwhile sees the old one or the new one; then drops what is left over. */

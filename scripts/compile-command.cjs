@@ -16,10 +16,12 @@ process.argv.splice(1, 3, path.join(__dirname, '..', 'bin', command));
 const setFlag = v8.setFlagsFromString;
 v8.setFlagsFromString = () => {};
 setFlag('--no-flush-bytecode');
-const { mark, script } = launch(command, [kind]);
+const bundle = launch(command, [kind]);
 process.on('exit', () => {
   setFlag('--flush-bytecode');
-  const file = compiledFile(kind);
-  writeFileSync(`${file}.${process.pid}`, Buffer.concat([Buffer.from(mark), script.createCachedData()]));
-  renameSync(`${file}.${process.pid}`, file);
+  for (const part of bundle.scripts.keys()) {
+    const file = compiledFile(part, kind);
+    writeFileSync(`${file}.${process.pid}`, bundle.compiled(part));
+    renameSync(`${file}.${process.pid}`, file);
+  }
 });
