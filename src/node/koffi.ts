@@ -1,5 +1,7 @@
 /** The foreign-function library, reduced to what is used of it, so that tests can put another in its place. */
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
 
 /** A C function. Called plainly it blocks; `async` runs it in the thread pool. */
 export interface NativeFunction {
@@ -19,14 +21,34 @@ export interface Koffi {
 /** Packages have one folder for each C library; where it is not this one the binary does not load. */
 const BINARY = `@koromix/koffi-${process.platform}-${process.arch}/${process.platform}_${process.arch}/koffi.node`;
 
+let loaded: Koffi | undefined;
+
 /** Loading takes milliseconds, so it waits for the first system call. Throws when there is no build for this machine. */
 export function loadKoffi(): Koffi {
-  const require = createRequire(import.meta.url);
-  try {
-    return require(BINARY) as Koffi;
-  } catch {
-    // Kept elsewhere, or of another C library: found by a search that takes longer.
+  loaded ??= nearbyKoffi() ?? searchedKoffi();
+  return loaded;
+}
+
+/** From where npm puts packages. Node's own search takes as long as the loading. */
+function nearbyKoffi(): Koffi | undefined {
+  let folder = import.meta.dirname;
+  let file = join(folder, 'node_modules', BINARY);
+  while (!existsSync(file)) {
+    if (folder === dirname(folder)) return undefined;
+    folder = dirname(folder);
+    file = join(folder, 'node_modules', BINARY);
   }
+  const module: { exports: unknown } = { exports: {} };
+  try {
+    process.dlopen(module, file);
+  } catch {
+    return undefined;
+  }
+  return module.exports as Koffi;
+}
+
+function searchedKoffi(): Koffi {
+  const require = createRequire(import.meta.url);
   const [direct, ...others] = koffiFiles();
   try {
     return require(direct ?? 'koffi') as Koffi;
