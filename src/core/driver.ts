@@ -142,6 +142,11 @@ export interface DriverNode {
   writeCompressed?(offset: number, source: Uint8Array): Promise<void>;
   /** May throw ENOTSUP for a request it cannot do cheaply; the core then writes zeroes as data, unless noFallback. */
   writeZeroes?(offset: number, length: number, flags: ZeroFlags): Promise<void>;
+  /**
+   * Zero writes and discards change more than one thing, so that nothing else may be done to their bytes meanwhile: the core
+   * serialises them.
+   */
+  readonly clearsAlone?: boolean;
   /** A hint; ENOTSUP is ignored by the core. */
   discard?(offset: number, length: number): Promise<void>;
   /** Makes all completed writes durable, in this layer and its children. Default: the children are flushed. */

@@ -217,6 +217,7 @@ async function zeroRange(
   const aligned = offset % zeroAlign === 0 && (atEnd || end % zeroAlign === 0);
   if (!aligned && flags.noFallback) throw notSupported(node, 'unaligned zero writes');
   if (!aligned) node.tracker.serialise(request, alignDown(offset, requestAlign), alignUp(end, requestAlign));
+  else if (impl.clearsAlone) node.tracker.serialise(request, offset, end);
   if (node.tracker.mustWait(request)) await node.tracker.wait(request);
   const start = Math.min(alignUp(offset, requestAlign), end);
   const stop = atEnd ? end : Math.max(start, alignDown(end, requestAlign));
@@ -294,6 +295,7 @@ export async function discard(node: BlockNode, offset: number, length: number): 
   const stop = end >= impl.length() ? Math.min(end, impl.length()) : alignDown(end, limits.discardAlign);
   if (stop <= start) return;
   const request = node.tracker.begin(start, stop - start, true);
+  if (impl.clearsAlone) node.tracker.serialise(request, start, stop);
   try {
     if (node.tracker.mustWait(request)) await node.tracker.wait(request);
     for (let at = start; at < stop; at += limits.discardMax) {

@@ -78,17 +78,19 @@ async function subject(kind: DiskKind, seed: number): Promise<TrialSubject> {
   };
 }
 
-function search(kind: DiskKind, sequences: number, count: number): Promise<number> {
+const isLarge = ({ blockSize }: DiskKind) => blockSize >= 1 << 16;
+
+function search(kind: DiskKind, firstSeed: number, sequences: number): Promise<number> {
   return searchTrials({
     make: (seed) => subject(kind, seed),
     plan: (seed) => ({
-      count,
+      count: isLarge(kind) ? 25 : 40,
       length: lengthOf(kind, seed),
       blockSize: kind.blockSize,
       longest: Math.min(kind.blockSize * 2.5, kind.blockSize + 65536),
       ...(kind.resizable ? { resize: { min: 0, max: Math.min(kind.blockSize * 16, 5 << 20), step: 512 } } : {}),
     }),
-    firstSeed: (testSeed % 1_000_000) * 1000,
+    firstSeed,
     sequences,
   });
 }
@@ -96,13 +98,27 @@ function search(kind: DiskKind, sequences: number, count: number): Promise<numbe
 /** By whether blocks are large, or keys have to be found, which makes a sequence slow. */
 const SEQUENCES = longMode ? { small: 5000, large: 300, keyed: 100 } : { small: 250, large: 8, keyed: 4 };
 
+/** Sequences that found a mistake once. */
+const FOUND: readonly (readonly [kind: string, seed: number])[] = [
+  // A write into subclusters without data and with some made the latter zero for a moment.
+  ['qcow2, subclusters', 261_123_527],
+  ['qcow2, subclusters, preallocated', 261_124_064],
+  ['qcow2 over zeroes, subclusters', 261_123_385],
+  // Zeroes and data written at one time were in the tables in one order, in the data file in the other.
+  ['qcow2, raw data file', 261_124_471],
+];
+
 describe('random operations against plain bytes', () => {
   for (const kind of [...RAW_KINDS, ...VDI_KINDS, ...QCOW2_KINDS, ...LUKS_KINDS]) {
-    const large = kind.blockSize >= 1 << 16;
     const keyed = LUKS_KINDS.includes(kind);
-    const sequences = keyed ? SEQUENCES.keyed : large ? SEQUENCES.large : SEQUENCES.small;
+    const sequences = keyed ? SEQUENCES.keyed : isLarge(kind) ? SEQUENCES.large : SEQUENCES.small;
     test(`${kind.name}: ${sequences} sequences`, async () => {
-      expect(await search(kind, sequences, large ? 25 : 40)).toBeGreaterThan(0);
+      expect(await search(kind, (testSeed % 1_000_000) * 1000, sequences)).toBeGreaterThan(0);
     });
   }
+
+  test.each(FOUND)('%s, seed %i', async (name, seed) => {
+    const kind = QCOW2_KINDS.find((each) => each.name === name);
+    expect(kind && (await search(kind, seed, 1))).toBeGreaterThan(0);
+  });
 });

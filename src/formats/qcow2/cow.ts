@@ -35,9 +35,7 @@ export async function writeWithCopies(
   // What is stored as zeroes does not read as zeroes where it is encrypted.
   const isZeroAround =
     image.cipher === undefined && readsZero(image, copy.from, guest) && readsZero(image, end, copy.to);
-  if (isZeroAround && (await zeroSpan(image, at(copy.from), copy.to - copy.from))) {
-    return writeInPlace(image, at(guest), guest, source);
-  }
+  if (isZeroAround && (await zeroAround(image, plan, host))) return writeInPlace(image, at(guest), guest, source);
   await image.raise('cow_read');
   const total = copy.to - copy.from;
   if (total <= MERGE_MAX) {
@@ -85,7 +83,18 @@ function readsZero(image: Qcow2Image, from: number, to: number): boolean {
   return true;
 }
 
-/** Makes new storage read as zeroes without writing them; false: it cannot be done so. */
+/** Makes what is around the data read as zeroes without writing them; false: it cannot be done so. */
+async function zeroAround(image: Qcow2Image, plan: AllocationPlan, host: HostOffset): Promise<boolean> {
+  const { guest, length, start, copy } = plan;
+  const at = (offset: number) => host + (offset - start);
+  // New storage nobody sees yet, so one call does for all of it. In storage that is there the data may replace others.
+  if (plan.host === undefined) return zeroSpan(image, at(copy.from), copy.to - copy.from);
+  const end = guest + length;
+  const head = copy.from === guest || (await zeroSpan(image, at(copy.from), guest - copy.from));
+  return head && (copy.to === end || (await zeroSpan(image, at(end), copy.to - end)));
+}
+
+/** The same of a place in the file. */
 async function zeroSpan(image: Qcow2Image, host: HostOffset, length: number): Promise<boolean> {
   const { data, file } = image;
   await image.raise('cluster_alloc_space');

@@ -41,6 +41,8 @@ async function qcow2Node(opened: Qcow2Image, context: OpenContext<Qcow2Options>)
     writeCompressed: (offset, source) => writeCompressed(image, offset, source),
     writeZeroes: (offset, length, flags) => writeZeroes(image, offset, length, flags),
     discard: (offset, length) => discard(image, offset, length),
+    // Both the tables and the data file change.
+    clearsAlone: image.layout.hasDataFile,
     // Of an image that cannot be used any more, nothing is written back.
     flush: () => (image.broken === undefined ? flush(image) : image.file.flush()),
     status: (offset, length) => status(image, offset, length),

@@ -7,12 +7,15 @@ import {
   makeImage,
   openDisk,
   openTrail,
+  PATH,
   patchWords,
   some,
   useDisk,
   viewImage,
   wordsAt,
 } from '../../../tests/support/qcow2-image.ts';
+import { Graph } from '../../core/graph.ts';
+import { DRIVERS } from '../../drivers.ts';
 import { differsAt } from '../../testing/compare-bytes.ts';
 import type { SimHost } from '../../testing/index.ts';
 
@@ -305,4 +308,17 @@ describe('sizes, and what is below', () => {
     expect(u16(host, block + 2 * 9)).toBe(0);
     isSound(host);
   });
+});
+
+test('Q-WR-4: a write over subclusters with data and some without that fails leaves what was there', async () => {
+  const host = await makeImage({ cluster_size: 16384, extended_l2: true }, { size: 1 << 20 });
+  await useDisk(host, (disk) => disk.write(4096, some(7, 4096)));
+  const graph = new Graph({ host, drivers: DRIVERS });
+  const image = { driver: 'file', filename: PATH };
+  const failing = { driver: 'blkdebug', image, 'inject-error': [{ event: 'write_aio', errno: 5, once: true }] };
+  const disk = await graph.open({ driver: 'qcow2', file: failing }, { writable: true });
+  await expect(disk.write(1000, some(9, 6000))).rejects.toMatchObject({ code: 'EIO' });
+  expect(await disk.read(4096, 4096)).toEqual(some(7, 4096));
+  expect((await disk.read(0, 4096)).every((byte) => byte === 0)).toBe(true);
+  await disk.close();
 });
