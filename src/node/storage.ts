@@ -16,14 +16,17 @@ export interface Storage {
   readonly extentSizeHints: boolean;
   /** Large writes to new storage take half the time when it is reserved right before. */
   readonly reserve: boolean;
+  /** All writers of a file take one lock, which those of a mapping do not (see FileWindow). */
+  readonly map: boolean;
 }
 
 const XFS = 0x58465342;
 const EXT4 = 0xef53;
+const TMPFS = 0x01021994;
 
 /** `f_type` of statfs(2). */
 const STORAGE_CLASSES: ReadonlyMap<number, StorageClass> = new Map([
-  [0x01021994, 'memory'], // tmpfs
+  [TMPFS, 'memory'],
   [0x858458f6, 'memory'], // ramfs
   [EXT4, 'local'], // ext2 and ext3 too
   [XFS, 'local'],
@@ -32,7 +35,7 @@ const STORAGE_CLASSES: ReadonlyMap<number, StorageClass> = new Map([
   [0x794c7630, 'local'], // overlayfs
 ]);
 
-export const UNKNOWN_STORAGE: Storage = { class: 'other', extentSizeHints: false, reserve: false };
+export const UNKNOWN_STORAGE: Storage = { class: 'other', extentSizeHints: false, reserve: false, map: false };
 
 /** What is known of the file system that holds `path`. */
 export async function storageOf(path: string, calls: BlockingCalls): Promise<Storage> {
@@ -42,6 +45,7 @@ export async function storageOf(path: string, calls: BlockingCalls): Promise<Sto
       class: STORAGE_CLASSES.get(type) ?? 'other',
       extentSizeHints: type === XFS,
       reserve: type === EXT4,
+      map: type === TMPFS,
     };
   } catch {
     return UNKNOWN_STORAGE;
