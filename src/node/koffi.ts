@@ -29,9 +29,16 @@ export function loadKoffi(): Koffi {
   return loaded;
 }
 
+/** Undefined where nothing has needed it yet. */
+export function loadedKoffi(): Koffi | undefined {
+  return loaded;
+}
+
 /** From where npm puts packages. Node's own search takes as long as the loading. */
 function nearbyKoffi(): Koffi | undefined {
-  let folder = import.meta.dirname;
+  // Bundles that others make may not know.
+  let folder: string | undefined = import.meta.dirname;
+  if (folder === undefined) return undefined;
   let file = join(folder, 'node_modules', BINARY);
   while (!existsSync(file)) {
     if (folder === dirname(folder)) return undefined;
