@@ -12,7 +12,10 @@ const folder = fs.mkdtempSync(path.join(tmpdir(), 'diskwright-'));
 const pipe = path.join(folder, 'pipe');
 
 const PROGRAM = `
+import fs from 'node:fs';
+import { endProcess, leaveEndToNode } from './exit.ts';
 import { nodeHost } from './host.ts';
+import { loadKoffi } from './koffi.ts';
 
 const [, , what, pipe] = process.argv;
 const koffi = what === 'kill' ? { loadKoffi() { throw new Error('not installed'); } } : {};
@@ -28,7 +31,26 @@ async function hang() {
   process.on('exit', (code) => process.stdout.write('listener ' + code));
 }
 
+/** With a read in Node's own pool that does not come back, for whose thread Node would wait. */
+function endAtOnce() {
+  loadKoffi();
+  fs.read(fs.openSync(pipe, 'r+'), Buffer.alloc(1), () => {});
+  setImmediate(() => {
+    process.on('exit', (code) => {
+      process.stdout.write('listener ' + code);
+      process.exitCode = 8;
+    });
+    endProcess(7);
+  });
+}
+
 async function main() {
+  if (what === 'at once') return endAtOnce();
+  if (what === 'by node' || what === 'plain') {
+    loadKoffi();
+    if (what === 'by node') leaveEndToNode();
+    return endProcess(7);
+  }
   if (what === 'alive') {
     await host.files.stat('.', host.createContext('disk1'));
     process.stdout.write('done');
@@ -65,10 +87,11 @@ beforeAll(async () => {
 });
 afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
 
-function run(kind: string, what: string) {
+function run(kind: string, what: string, env: NodeJS.ProcessEnv = {}) {
   const program = path.join(folder, `program.${kind}`);
   const { status, signal, stdout, stderr } = spawnSync(process.execPath, [program, what, pipe], {
     encoding: 'utf8',
+    env: { ...process.env, ...env },
     timeout: 60_000,
     killSignal: 'SIGTERM',
   });
@@ -90,6 +113,17 @@ describe.skipIf(process.platform !== 'linux').each(['mjs', 'cjs'])(
 
     test('is not ended while it waits for a context, and not kept from ending by its threads', () => {
       expect(run(kind, 'alive')).toEqual({ status: 0, signal: null, stdout: 'done', stderr: '' });
+    });
+
+    test('ends at once when its own end is asked for, with the status that its listeners leave', () => {
+      expect(run(kind, 'at once')).toEqual({ status: 8, signal: null, stdout: 'listener 7', stderr: '' });
+    });
+
+    test('is ended by Node where that is asked for, or a report on it', () => {
+      expect(run(kind, 'by node').status).toBe(7);
+      const reports = path.join(folder, `reports-${kind}`);
+      expect(run(kind, 'plain', { NODE_V8_COVERAGE: reports }).status).toBe(7);
+      expect(fs.readdirSync(reports)).toHaveLength(1);
     });
 
     test('is killed where no system call can end it', () => {

@@ -1,5 +1,6 @@
 /** What every program of ours does around its work: output, messages, signals, and what becomes of the outcome. */
 import { asBlockError, type BlockError } from '../core/errors.ts';
+import { endProcess } from '../node/exit.ts';
 import type { Command } from './command.ts';
 import type { Dialect } from './dialect.ts';
 import { Failure, HelpRequest } from './failure.ts';
@@ -27,7 +28,7 @@ export async function endWithProgram(dialect: Dialect, parts: ProgramParts): Pro
   process.on('uncaughtException', (error) => process.exit(complain(program, error)));
   const end = await runProgram(program, parts);
   if (typeof end === 'string') await endBySignal(end);
-  else process.exit(end);
+  else endProcess(end);
 }
 
 /** Resolves with the exit status, or with the signal that aborted its work. */

@@ -1,4 +1,5 @@
 /** The shell: opens what the command line names, runs commands, closes (T-IO-2, T-IO-3, T-IO-5). */
+import { leaveEndToNode } from '../../node/exit.ts';
 import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
 import { type ImageOptions, optionString } from './image-options.ts';
@@ -71,6 +72,7 @@ async function runLines(session: Session): Promise<boolean> {
 async function lineSource({ context, commands }: Session): Promise<LineSource> {
   const { dialect, out } = context;
   const prompt = dialect.qemu ? `${dialect.name}> ` : `${dialect.name} io> `;
+  leaveEndToNode();
   if (process.stdin.isTTY && out.isTerminal) {
     const { terminalLines } = await import('./terminal.ts');
     return terminalLines(prompt, commands);
