@@ -4,7 +4,7 @@ import { constants } from 'node:os';
 import { BlockError, codeOf, errorText } from '../core/errors.ts';
 import type { HostContext, HostExtent, HostFile, HostFileKind, LockHolder } from '../core/host.ts';
 import type { AlignedMemory } from './aligned.ts';
-import { type BlockingCalls, THREAD_POOL } from './calls.ts';
+import type { BlockingCalls } from './calls.ts';
 import { NodeContext } from './context.ts';
 import { NOT_SUPPORTED, systemError } from './errno.ts';
 import { FileExtents } from './extents.ts';
@@ -47,6 +47,8 @@ export interface NodeFileOptions {
   /** Given with O_DIRECT. */
   readonly aligned: AlignedMemory | undefined;
   readonly aio: 'auto' | 'threads';
+  /** Of the main context. */
+  readonly calls: BlockingCalls;
   /** Entered already; left when the file is closed. */
   readonly context: NodeContext | undefined;
   readonly syscalls: Syscalls;
@@ -67,6 +69,7 @@ export class NodeFile implements HostFile {
   readonly requestAlign: number;
   readonly #fd: number;
   readonly #storage: Storage;
+  readonly #mainCalls: BlockingCalls;
   readonly #aligned: AlignedMemory | undefined;
   readonly #syscalls: Syscalls;
   readonly #guard: WriteGuard;
@@ -95,6 +98,7 @@ export class NodeFile implements HostFile {
     this.#fd = options.fd;
     this.#size = options.size;
     this.#storage = options.storage;
+    this.#mainCalls = options.calls;
     this.#aligned = options.aligned;
     this.#syscalls = options.syscalls;
     this.#guard = new WriteGuard(options.now);
@@ -119,7 +123,7 @@ export class NodeFile implements HostFile {
   }
 
   get #calls(): BlockingCalls {
-    return this.#context?.calls ?? THREAD_POOL;
+    return this.#context?.calls ?? this.#mainCalls;
   }
 
   setContext(context: HostContext | undefined): void {

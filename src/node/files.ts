@@ -6,20 +6,16 @@ import { promisify } from 'node:util';
 import { asBlockError, BlockError, codeOf, errorText } from '../core/errors.ts';
 import type { HostContext, HostFile, HostFileInfo, HostFileMode, HostFiles } from '../core/host.ts';
 import { AlignedMemory } from './aligned.ts';
-import { THREAD_POOL } from './calls.ts';
+import { AT_ONCE, type BlockingCalls, type MainCalls, THREAD_POOL } from './calls.ts';
 import type { NodeContext } from './context.ts';
 import { NodeFile, ownContext } from './file.ts';
+import { QuickNames } from './quick-names.ts';
 import { deviceBlockSize, deviceCapacity, kindOf, type Storage, storageOf, UNKNOWN_STORAGE } from './storage.ts';
 import type { Syscalls } from './syscalls.ts';
 
 /** Not those of node:fs/promises, which takes milliseconds to load. */
 const chmod = promisify(fs.chmod);
-const lstat = promisify(fs.lstat);
 const readdir = promisify(fs.readdir);
-const readlink = promisify(fs.readlink);
-const realpath = promisify(fs.realpath.native);
-const rename = promisify(fs.rename);
-const stat = promisify(fs.stat);
 const unlink = promisify(fs.unlink);
 
 const { O_RDONLY, O_RDWR, O_CREAT, O_TRUNC, O_EXCL } = fs.constants;
@@ -34,22 +30,34 @@ export class NodeFiles implements HostFiles {
   readonly temporaryFolder = tmpdir() === '/tmp' ? '/var/tmp' : tmpdir();
   readonly #syscalls: Syscalls;
   readonly #now: () => number;
+  readonly #quickNames: QuickNames | undefined;
 
-  constructor(syscalls: Syscalls, now: () => number) {
+  /** `atOnce`: nothing else waits for the event loop, which makes quick calls itself. */
+  constructor(syscalls: Syscalls, now: () => number, atOnce: boolean) {
     this.#syscalls = syscalls;
     this.#now = now;
+    this.#quickNames = atOnce ? new QuickNames() : undefined;
+  }
+
+  /** Who makes the main context's calls on a name. `fresh`: see {@link QuickNames}. */
+  async #callsOn(name: string, fresh = false): Promise<MainCalls> {
+    const looking = this.#quickNames?.isQuick(name, fresh);
+    if (looking === undefined) return THREAD_POOL;
+    // In the time that the pool takes for the first look.
+    this.#syscalls.prepare();
+    return (await looking) ? AT_ONCE : THREAD_POOL;
   }
 
   async open(name: string, mode: HostFileMode): Promise<HostFile> {
     const context = ownContext(mode.context);
-    const { open, close } = context?.calls ?? THREAD_POOL;
     context?.enter();
     try {
-      const fd = await open(name, openFlags(mode), mode.createMode ?? 0o644);
+      const calls = context?.calls ?? (await this.#callsOn(name, mode.create === 'new'));
+      const fd = await calls.open(name, openFlags(mode), mode.createMode ?? 0o644);
       try {
-        return await this.#wrap(name, fd, mode, context);
+        return await this.#wrap(name, fd, mode, context, calls);
       } catch (error) {
-        await close(fd);
+        await calls.close(fd);
         throw error;
       }
     } catch (error) {
@@ -58,8 +66,13 @@ export class NodeFiles implements HostFiles {
     }
   }
 
-  async #wrap(name: string, fd: number, mode: HostFileMode, context: NodeContext | undefined): Promise<HostFile> {
-    const calls = context?.calls ?? THREAD_POOL;
+  async #wrap(
+    name: string,
+    fd: number,
+    mode: HostFileMode,
+    context: NodeContext | undefined,
+    calls: BlockingCalls,
+  ): Promise<HostFile> {
     const [stats, storage] = await Promise.all([calls.stat(fd), storageOf(name, calls)]);
     const kind = kindOf(stats.mode);
     const size =
@@ -71,6 +84,8 @@ export class NodeFiles implements HostFiles {
     if (aligned) aligned.give(aligned.take(1));
     // A device node lies on a file system that says nothing about the device.
     const known: Storage = kind === 'regular' ? storage : UNKNOWN_STORAGE;
+    const quick = this.#quickNames !== undefined && known.quick;
+    if (quick && mode.create === 'new') this.#quickNames?.remember(name);
     return new NodeFile({
       fd,
       kind,
@@ -80,6 +95,7 @@ export class NodeFiles implements HostFiles {
       requestAlign: alignment?.offset ?? 1,
       aligned,
       aio: mode.aio ?? 'auto',
+      calls: quick ? AT_ONCE : THREAD_POOL,
       context,
       syscalls: this.#syscalls,
       now: this.#now,
@@ -103,7 +119,8 @@ export class NodeFiles implements HostFiles {
   }
 
   async stat(name: string, context?: HostContext): Promise<HostFileInfo> {
-    const stats = await (ownContext(context)?.calls ?? THREAD_POOL).stat(name);
+    const calls = ownContext(context)?.calls ?? (await this.#callsOn(name));
+    const stats = await calls.stat(name);
     const kind = kindOf(stats.mode);
     const size =
       kind === 'block' ? ((await deviceCapacity(stats.rdev)) ?? 0) : kind === 'regular' ? safeSize(stats.size) : 0;
@@ -114,17 +131,18 @@ export class NodeFiles implements HostFiles {
   async resolve(name: string): Promise<string> {
     let target = path.resolve(name);
     for (let links = 0; links < LONGEST_LINK_CHAIN; links++) {
+      const { realPath, readLink } = await this.#callsOn(target);
       try {
-        return await realpath(target);
+        return await realPath(target);
       } catch (error) {
-        if (codeOf(error) !== 'ENOENT') return fail(error);
+        if (codeOf(error) !== 'ENOENT') throw error;
       }
       // The last component is missing, or is a link to what is missing.
-      const folder = await realpath(path.dirname(target)).catch(fail);
+      const folder = await realPath(path.dirname(target));
       target = path.join(folder, path.basename(target));
-      const link = await lstat(target).catch(() => undefined);
-      if (!link?.isSymbolicLink()) return target;
-      target = path.resolve(folder, await readlink(target).catch(fail));
+      const link = await readLink(target).catch(() => undefined);
+      if (link === undefined) return target;
+      target = path.resolve(folder, link);
     }
     throw new BlockError('ELOOP', errorText('ELOOP'));
   }
@@ -134,9 +152,12 @@ export class NodeFiles implements HostFiles {
   }
 
   async rename(from: string, to: string): Promise<void> {
-    const old = await stat(to).catch(() => undefined);
-    if (old) await chmod(from, old.mode & 0o7777).catch(fail);
-    await rename(from, to).catch(fail);
+    const [calls, there] = await Promise.all([this.#callsOn(from), this.#callsOn(to)]);
+    const old = await there.stat(to).catch(() => undefined);
+    // The replaced file's storage is given back, and ext4 starts to write the new one's data first.
+    if (old === undefined) return (there === AT_ONCE ? calls : there).rename(from, to);
+    await chmod(from, Number(old.mode) & 0o7777).catch(fail);
+    await THREAD_POOL.rename(from, to);
   }
 
   async list(name: string): Promise<string[]> {

@@ -23,6 +23,11 @@ export interface NodeHostOptions {
   readonly loadKoffi?: () => Koffi;
   /** Names of disks may say which files of this machine hold keys and certificates for TLS (N-4). Default false. */
   readonly allowNamedKeys?: boolean;
+  /**
+   * Nothing but the files' users waits for the event loop: system calls that are quick on local file systems are made on its
+   * own thread, which takes a small part of the time. Default false.
+   */
+  readonly callsAtOnce?: boolean;
   /** Time, for tests. */
   readonly clock?: HostClock;
 }
@@ -36,7 +41,7 @@ export function nodeHost(options: NodeHostOptions = {}): Host & Required<Pick<Ho
   const notice = options.notice ?? (options.verbose ? toStderr : () => {});
   const syscalls = new Syscalls(notice, options.loadKoffi ?? loadKoffi);
   return {
-    files: new NodeFiles(syscalls, () => clock.now()),
+    files: new NodeFiles(syscalls, () => clock.now(), options.callsAtOnce === true),
     clock,
     createContext: (name, settings) => new NodeContext(name, syscalls, settings),
     connect: async (address, how) => (await import('./nbd/connect.ts')).connectSocket(address, how),

@@ -12,6 +12,8 @@ export type StorageClass = 'memory' | 'local' | 'other';
 
 export interface Storage {
   readonly class: StorageClass;
+  /** Calls that move no data return soon. */
+  readonly quick: boolean;
   /** Files may have extent size hints. */
   readonly extentSizeHints: boolean;
   /** Large writes to new storage take half the time when it is reserved right before. */
@@ -23,6 +25,7 @@ export interface Storage {
 const XFS = 0x58465342;
 const EXT4 = 0xef53;
 const TMPFS = 0x01021994;
+const OVERLAY = 0x794c7630;
 
 /** `f_type` of statfs(2). */
 const STORAGE_CLASSES: ReadonlyMap<number, StorageClass> = new Map([
@@ -32,17 +35,26 @@ const STORAGE_CLASSES: ReadonlyMap<number, StorageClass> = new Map([
   [XFS, 'local'],
   [0x9123683e, 'local'], // btrfs
   [0xf2f52010, 'local'], // f2fs
-  [0x794c7630, 'local'], // overlayfs
+  [OVERLAY, 'local'],
 ]);
 
-export const UNKNOWN_STORAGE: Storage = { class: 'other', extentSizeHints: false, reserve: false, map: false };
+export const UNKNOWN_STORAGE: Storage = {
+  class: 'other',
+  quick: false,
+  extentSizeHints: false,
+  reserve: false,
+  map: false,
+};
 
 /** What is known of the file system that holds `path`. */
 export async function storageOf(path: string, calls: BlockingCalls): Promise<Storage> {
   try {
     const type = await calls.fileSystemType(path);
+    const known = STORAGE_CLASSES.get(type) ?? 'other';
     return {
-      class: STORAGE_CLASSES.get(type) ?? 'other',
+      class: known,
+      // An overlay may copy a whole file when it is opened, from a network too.
+      quick: known !== 'other' && type !== OVERLAY,
       extentSizeHints: type === XFS,
       reserve: type === EXT4,
       map: type === TMPFS,

@@ -93,6 +93,11 @@ export class Syscalls {
     this.#load = load;
   }
 
+  /** Loads what the calls need, which the first of them does otherwise. */
+  prepare(): void {
+    this.#loaded();
+  }
+
   /** Reads what is in the host's cache, without waiting for a disk. */
   readNow(fd: number, target: Uint8Array, offset: number): number {
     this.#preadv2 ??= this.#bind('preadv2');

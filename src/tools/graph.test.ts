@@ -1,25 +1,29 @@
 /** The graph of a server goes on when a mirror differs, that of other programs ends (BV-8, BV-17). */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import fs, { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, expect, test, vi } from 'vitest';
+import { THREAD_POOL } from '../node/calls.ts';
+import { storageOf } from '../node/storage.ts';
 import type { Context } from './context.ts';
 import { newGraph } from './graph.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'diskwright-graph-'));
-afterEach(() => {
-  vi.restoreAllMocks();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterEach(() => vi.restoreAllMocks());
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-async function mirrored(survives: boolean) {
-  const printed: string[] = [];
-  const context = {
+function contextWith(printed: string[]): Context {
+  return {
     dialect: { name: 'qemu-nbd', qemu: true },
     messages: { raw: (text: string) => printed.push(text) },
     out: { flush() {} },
     objects: { provideTo() {} },
   } as unknown as Context;
+}
+
+async function mirrored(survives: boolean) {
+  const printed: string[] = [];
+  const context = contextWith(printed);
   for (const [name, byte] of [
     ['raw', 1],
     ['test', 2],
@@ -48,4 +52,18 @@ test('BV-17: a server tells of it, fails the request and serves on; BV-8: other 
   await expect(ending.disk.read(512, 512)).rejects.toThrow('exit 1');
   expect(ending.printed).toEqual([`${TEXT}\n`]);
   await ending.disk.close();
+});
+
+test.each([
+  ['other programs open files at once', {}, true],
+  ['a server leaves that to the pool', { survives: true }, false],
+  ['so does what is as busy', { busy: true }, false],
+])('%s', async (_what, options, atOnce) => {
+  const filename = join(folder, 'image');
+  writeFileSync(filename, Buffer.alloc(4096));
+  const opened = vi.spyOn(fs, 'openSync');
+  const disk = await newGraph(contextWith([]), options).open({ driver: 'file', filename });
+  const { quick } = await storageOf(folder, THREAD_POOL);
+  expect(opened.mock.calls.some(([name]) => name === filename)).toBe(atOnce && quick);
+  await disk.close();
 });

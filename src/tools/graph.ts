@@ -11,9 +11,12 @@ import { qemuDrivers } from './qemu-drivers.ts';
 /** qemu-img opens whatever an image names, and guesses its format (BL-CHAIN-7). */
 const QEMU_POLICY: OpenPolicy = { ...DEFAULT_OPEN_POLICY, allow: () => true, probe: true };
 
-/** `survives`: of a server, which goes on when a mirror differs, and tells of it on standard error (BV-17). */
-export function newGraph(context: Context, { survives = false } = {}): Graph {
-  const program = programHost(context);
+/**
+ * `survives`: of a server, which goes on when a mirror differs, and tells of it on standard error (BV-17). `busy`: its event
+ * loop has other things to do while files are opened and closed, as that of a server has.
+ */
+export function newGraph(context: Context, { survives = false, busy = false } = {}): Graph {
+  const program = programHost(context, survives || busy);
   const host = survives ? tellingMismatches(program) : program;
   context.objects.provideTo(host);
   const { qemu } = context.dialect;
@@ -33,13 +36,14 @@ function tellingMismatches(host: Host): Host {
   };
 }
 
-function programHost({ messages, out }: Context): Host {
+function programHost({ messages, out }: Context, busy: boolean): Host {
   const host = nodeHost({
     warn(message) {
       const [first = '', ...hints] = message.split('\n');
       if (!first.startsWith('warning: ')) messages.raw(`${message}\n`);
       else messages.error(first, hints.length === 0 ? undefined : hints.join('\n'));
     },
+    callsAtOnce: !busy,
     // Whoever types a name may read the files in it.
     allowNamedKeys: true,
     ...(process.env.DISKWRIGHT_DEBUG === '1' ? { notice: (message: string) => messages.raw(`${message}\n`) } : {}),

@@ -47,7 +47,7 @@ async function run(context: Context): Promise<number> {
   const name = nameOf(given, image);
   requireFuse(folder);
   const readOnly = given.has('read-only') || given.has('load-snapshot');
-  const graph = newGraph(context);
+  const graph = newGraph(context, { busy: true });
   const request = { ...imageRequest(context, given, image, 'format'), snapshot: given.has('snapshot') };
   const disk = await openAtSnapshot(context, graph, given, { ...request, writable: !readOnly });
   const place = { folder: resolve(folder), name, readOnly, options };
