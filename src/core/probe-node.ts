@@ -14,7 +14,7 @@ export async function probeNode(graph: Graph, file: BlockNode): Promise<FormatSp
   if (plain?.kind === 'format' && (file.impl.length() === 0 || !isInserted(file))) return plain;
   const head = new Uint8Array(PROBE_BYTES);
   try {
-    await request.read(file, 0, head);
+    if (!request.tryRead(file, 0, head)) await request.read(file, 0, head);
   } catch (cause) {
     throw withErrno(codeOf(cause), 'Could not read image for determining its format', { cause, node: file.name });
   }

@@ -78,7 +78,8 @@ export async function createFile(context: ProtocolCreateContext<FileCreateOption
     if (options.nocow) whereSupported(() => file.setNoCopyOnWrite?.());
     if (options.extent_size_hint > 0) whereSupported(() => file.setExtentSizeHint?.(options.extent_size_hint));
     // A new file is whole sectors long, whatever was asked for.
-    await resizeFile(file, alignUp(options.size, SECTOR), { preallocation }, signal);
+    const size = alignUp(options.size, SECTOR);
+    if (file.size() !== size) await resizeFile(file, size, { preallocation }, signal);
   } finally {
     await file.close();
   }

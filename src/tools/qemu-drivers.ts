@@ -14,7 +14,7 @@ import type {
 } from '../core/driver.ts';
 import { BlockError } from '../core/errors.ts';
 import { type AnySchema, parseOptions } from '../core/options.ts';
-import { decodeHeader, HEADER_BYTES } from '../formats/vdi/header.ts';
+import { decodeHeader, readHeaderBytes } from '../formats/vdi/header.ts';
 import { isStored, readMap } from '../formats/vdi/map.ts';
 import { checkHeader } from '../formats/vdi/validate.ts';
 
@@ -85,9 +85,7 @@ function withQemuOptions({ backing: _backing, ...create }: NonNullable<FormatSpe
 }
 
 async function refuseParent({ file }: OpenContext<never>): Promise<void> {
-  const bytes = new Uint8Array(HEADER_BYTES);
-  await file.read(0, bytes);
-  checkHeader(decodeHeader(bytes), true);
+  checkHeader(decodeHeader(await readHeaderBytes(file)), true);
 }
 
 /**
@@ -95,9 +93,7 @@ async function refuseParent({ file }: OpenContext<never>): Promise<void> {
  * scripts know as good fail.
  */
 async function checkVdi(file: Child, finding: (line: string) => void): Promise<CheckReport> {
-  const headerBytes = new Uint8Array(HEADER_BYTES);
-  await file.read(0, headerBytes);
-  const { mapOffset, blocks, allocated } = decodeHeader(headerBytes);
+  const { mapOffset, blocks, allocated } = decodeHeader(await readHeaderBytes(file));
   const map = await readMap(file, mapOffset, blocks);
   const used = new Uint8Array(blocks);
   let corruptions = 0;

@@ -2,6 +2,7 @@
 import { setU64, viewOf } from '../../bytes/big-endian.ts';
 import type { Child, FormatCreateContext } from '../../core/driver.ts';
 import { addContext, BlockError } from '../../core/errors.ts';
+import { NOW_MAX } from '../../core/turns.ts';
 import { passphraseOf } from '../../crypto/secrets.ts';
 import { type CreationPlan, planCreation, type Qcow2CreateOptions } from './create-options.ts';
 import { addEncryption } from './encryption-new.ts';
@@ -45,7 +46,12 @@ async function write(
 ): Promise<void> {
   const header = newHeader(plan);
   const extensions: Extensions = { ...noExtensions(), dataFile: plan.options.data_file };
-  await file.write(0, freshImage(header, extensions));
+  const fresh = freshImage(header, extensions);
+  let written = 0;
+  while (written < fresh.length && file.tryWriteNow(written, fresh.subarray(written, written + NOW_MAX))) {
+    written += NOW_MAX;
+  }
+  if (written < fresh.length) await file.write(written, fresh.subarray(written));
   await file.flush();
   const image = new Qcow2Image({
     file,

@@ -1,7 +1,7 @@
 /** Making an image (V-40 to V-43). */
 import { alignUp, isPowerOfTwo } from '../../bytes/align.ts';
 import { formatUuid, parseUuid, randomUuid } from '../../bytes/uuid.ts';
-import type { FormatCreateContext } from '../../core/driver.ts';
+import type { Child, FormatCreateContext } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { type OptionSchema, option } from '../../core/options.ts';
 import { readNamedHeader } from './find-parent.ts';
@@ -15,7 +15,7 @@ import {
   type VdiHeader,
   VERSION_1_1,
 } from './header.ts';
-import { mapBytes, UNALLOCATED } from './map.ts';
+import { ENTRY_BYTES, mapBytes, UNALLOCATED } from './map.ts';
 import { requireUuid } from './rebase.ts';
 import { DEFAULT_BLOCK_SIZE, isBlockSize, maxDiskSize, SECTOR, sizeError } from './validate.ts';
 
@@ -86,15 +86,19 @@ export async function create({ file, options, host, signal }: FormatCreateContex
     signal?.throwIfAborted();
     const piece = new Uint32Array(Math.min(MAP_PIECE, header.blocks - first));
     for (let i = 0; i < piece.length; i++) piece[i] = identity ? first + i : UNALLOCATED;
-    await file.write(header.mapOffset + first * 4, mapBytes(piece, 0, piece.length));
+    await write(file, header.mapOffset + first * ENTRY_BYTES, mapBytes(piece, 0, piece.length));
   }
   const end = header.dataOffset + header.allocated * header.blockSize;
   const full = options.preallocation === 'falloc' || options.preallocation === 'full' ? options.preallocation : 'off';
   if (file.length() < end) await file.truncate(end, { preallocation: full });
   // Last, behind all it speaks of, so that a file cut short by a crash is no image.
   await file.flush();
-  await file.write(0, encodeNewHeader(header));
+  await write(file, 0, encodeNewHeader(header));
   await file.flush();
+}
+
+async function write(file: Child, offset: number, bytes: Uint8Array): Promise<void> {
+  if (!file.tryWriteNow(offset, bytes)) await file.write(offset, bytes);
 }
 
 /** {@link HEADER_BYTES} bytes. */

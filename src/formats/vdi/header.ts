@@ -1,5 +1,6 @@
 /** The header's bytes, all versions (V-1, V-2). Reading and writing only; what is acceptable is in validate.ts. */
 import { readU32, readU64, writeU32, writeU64 } from '../../bytes/endian.ts';
+import type { Child } from '../../core/driver.ts';
 
 export const SIGNATURE = 0xbeda107f;
 /** Bytes that are read to know an image; every header lies inside. */
@@ -109,6 +110,13 @@ const DESCRIPTION_BYTES = 256;
 const MAP_OFFSET_0 = 420;
 const HEADER_SIZE_0 = 348;
 const MAP_ENTRY_BYTES = 4;
+
+/** The bytes of a file's header; zeroes where the file is shorter. */
+export async function readHeaderBytes(file: Child): Promise<Uint8Array> {
+  const bytes = new Uint8Array(HEADER_BYTES);
+  if (!file.tryReadNow(0, bytes)) await file.read(0, bytes);
+  return bytes;
+}
 
 /** Fields by layout; `bytes` holds {@link HEADER_BYTES} or more. Any content gives some header. */
 export function decodeHeader(bytes: Uint8Array): VdiHeader {

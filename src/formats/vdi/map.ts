@@ -20,7 +20,8 @@ const PAGE_ENTRIES = 1024;
 /** Reads the whole map (V-14); the caller has checked that the file holds it. */
 export async function readMap(file: Child, offset: number, blocks: number): Promise<Uint32Array> {
   const map = new Uint32Array(blocks);
-  if (blocks > 0) await file.read(offset, new Uint8Array(map.buffer));
+  const bytes = new Uint8Array(map.buffer);
+  if (blocks > 0 && !file.tryReadNow(offset, bytes)) await file.read(offset, bytes);
   swapU32OnBigEndian(map);
   return map;
 }

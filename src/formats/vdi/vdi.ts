@@ -23,6 +23,7 @@ import {
   HEADER_SIZE_LOGICAL,
   ImageType,
   isOldLayout,
+  readHeaderBytes,
   SIGNATURE,
   type VdiHeader,
 } from './header.ts';
@@ -77,8 +78,7 @@ export const vdi = defineFormat<VdiOptions, VdiCreateOptions>({
 /** `rehearsing`: what is written to its files is not kept by anyone. */
 async function openVdi(context: OpenContext<VdiOptions>, rehearsing = false): Promise<DriverNode> {
   const { file, host, node, event, eventsHeard } = context;
-  const headerBytes = new Uint8Array(HEADER_BYTES);
-  await file.read(0, headerBytes);
+  const headerBytes = await readHeaderBytes(file);
   const header = decodeHeader(headerBytes);
   checkHeader(header);
   checkMapFits(header, file.length());

@@ -65,7 +65,8 @@ export async function writeBack(image: VdiImage): Promise<void> {
     if (pieces.length > 0) {
       await image.event('l2_update');
       const { mapOffset } = image.header;
-      await settled(pieces.map(({ from, bytes }) => file.write(mapOffset + from * ENTRY_BYTES, bytes)));
+      const write = async (at: number, bytes: Uint8Array) => file.tryWriteNow(at, bytes) || file.write(at, bytes);
+      await settled(pieces.map(({ from, bytes }) => write(mapOffset + from * ENTRY_BYTES, bytes)));
       await file.flush();
     }
   } catch (error) {
@@ -87,7 +88,8 @@ export async function writeHeader(image: VdiImage, count: number): Promise<void>
   patchHeader(headerBytes, header);
   try {
     // Not the rest of the sector: in old images the map begins there.
-    await image.file.write(0, headerBytes.slice(0, Math.min(HEADER_BYTES, headerEnd(header))));
+    const bytes = headerBytes.slice(0, Math.min(HEADER_BYTES, headerEnd(header)));
+    if (!image.file.tryWriteNow(0, bytes)) await image.file.write(0, bytes);
     image.countOnDisk = count;
   } catch (error) {
     image.headerDirty = true;
