@@ -1,4 +1,3 @@
-import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -195,47 +194,6 @@ describe('copies', () => {
       converted(at('source.raw'), '', ['raw', 'raw'], lanes, { target: full }).catch((error: Error) => error.message);
     expect(await failure(true)).toBe(await failure(false));
   });
-});
-
-const SHARED_MEMORY = '/dev/shm';
-
-/** tmpfs, where one lane writes by way of a mapping. */
-describe.skipIf(!fs.existsSync(SHARED_MEMORY))('copies to memory', () => {
-  let memory = '';
-  beforeAll(() => {
-    memory = fs.mkdtempSync(path.join(SHARED_MEMORY, 'diskwright-'));
-  });
-  afterAll(() => fs.rmSync(memory, { recursive: true }));
-
-  test.each(['raw', 'vdi'])('as %s are the same as those of the request path, storage included', async (to) => {
-    const [plain, bulk] = [path.join(memory, 'plain'), path.join(memory, 'bulk')];
-    await converted(at('source.raw'), plain, ['raw', to], false);
-    expect(await converted(at('source.raw'), bulk, ['raw', to], true)).toBeGreaterThan(60);
-    expectSameFile(bulk, plain);
-    expect(fs.statSync(bulk).blocks).toBe(fs.statSync(plain).blocks);
-  });
-
-  test.for(['raw', 'vdi'])(
-    'as %s end as they do when there is no more (skipped without mounts)',
-    async (to, context) => {
-      const point = path.join(memory, 'small');
-      fs.mkdirSync(point, { recursive: true });
-      const made = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${50 * MIB}`, 'tmpfs', point], { encoding: 'utf8' });
-      if (made.status !== 0) context.skip(`cannot mount: ${made.error?.message ?? made.stderr.trim()}`);
-      try {
-        const target = path.join(point, 'target');
-        // Where it was noticed depends on how the lanes ran.
-        const message = expect.stringMatching(/^error while writing at byte \d+: No space left on device$/);
-        for (const lanes of [false, true]) {
-          const failure = await converted(at('source.raw'), target, ['raw', to], lanes).catch((error: Error) => error);
-          expect(failure).toMatchObject({ code: 'ENOSPC', message });
-          expect(fs.readdirSync(point)).toEqual([]);
-        }
-      } finally {
-        spawnSync('umount', [point]);
-      }
-    },
-  );
 });
 
 describe('comparisons', () => {

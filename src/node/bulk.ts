@@ -148,8 +148,7 @@ class NodeLanes implements BulkLanes {
   async copy({ pieces, target, base, units, sparse }: BulkCopy, watch: BulkWatch): Promise<number> {
     const file = ownFile(target);
     const { size: unit = 0, limit = 0 } = units ?? {};
-    const how = { reserves: file.bulkReserves, maps: file.bulkMaps };
-    const place = { fd: file.bulkFd(), ...how, base, sparse, unit, limit };
+    const place = { fd: file.bulkFd(), reserves: file.bulkReserves, base, sparse, unit, limit };
     const work = newLaneWork(pieces.most, place, units?.numbers, units?.next);
     const files = new Files();
     const described = ({ from, length, position, unit }: BulkCopyPiece) => {

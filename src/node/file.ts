@@ -375,11 +375,6 @@ export class NodeFile implements HostFile {
     return this.#storage.reserve;
   }
 
-  /** Whether a thread beside this one had better write {@link bulkFd} by way of a {@link FileWindow}. */
-  get bulkMaps(): boolean {
-    return this.#storage.map;
-  }
-
   /** Whether a range can be taken from {@link bulkFd} without waiting for a disk. */
   isCached(offset: number, length: number): boolean {
     if (!this.#countsCache || this.bulkFd() < 0 || offset + length > this.#size) return false;

@@ -6,7 +6,6 @@ import fs from 'node:fs';
 import { firstDifference, firstNonZero } from '../bytes/difference.ts';
 import type { BulkSparseRule } from '../core/host-bulk.ts';
 import { sparseRuns } from '../jobs/zero-runs.ts';
-import { FileWindow } from './file-window.ts';
 import type { Syscalls } from './syscalls.ts';
 
 /** Longest piece, bytes. */
@@ -31,8 +30,6 @@ export interface LaneTarget {
   readonly fd: number;
   /** Storage is reserved before large writes. */
   readonly reserves: boolean;
-  /** A lane that may wait had better write by way of a mapping. */
-  readonly maps: boolean;
   readonly base: number;
   readonly sparse: BulkSparseRule;
   /** Bytes of a unit; 0: the target has none. */
@@ -228,6 +225,7 @@ const readWaiting: LaneRead = (fd, offset, target) => {
   }
 };
 
+/** Writes all of `source`, or false. */
 function writeWaiting(fd: number, offset: number, source: Uint8Array): boolean {
   try {
     for (let done = 0; done < source.length; ) {
@@ -260,32 +258,28 @@ export function isEqual(piece: LanePiece, buffer: Uint8Array, read: LaneRead): b
 /** Works until nothing is left, waiting for disks and other lanes. At the first trouble all lanes stop. */
 export function runLane(work: LaneWork, buffer: Uint8Array, syscalls: Syscalls): void {
   const lane = new Lane(work);
-  const { target } = work;
-  const window = target?.maps ? new FileWindow(target.fd, LONGEST_PIECE, syscalls) : undefined;
-  const write: LaneWriter = (fd, place, source) => {
-    if (target?.reserves) syscalls.reserve(fd, place, source.length);
-    return window?.write(place, source) || writeWaiting(fd, place, source);
-  };
   for (let index = lane.take(LONGEST_WAIT_MS); index !== NO_MORE; index = lane.take(LONGEST_WAIT_MS)) {
     if (index === NOT_YET) continue;
+    const piece = lane.piece(index);
     const done =
-      target === undefined
-        ? isEqual(lane.piece(index), buffer, readWaiting)
-        : copies(lane, target.fd, index, buffer, write);
+      work.target === undefined
+        ? isEqual(piece, buffer, readWaiting)
+        : copies(lane, work.target, index, buffer, syscalls);
     if (done) lane.finish(index);
     else lane.stop();
   }
-  window?.close();
 }
 
-/** Writes all of `source`, or false. */
-type LaneWriter = (fd: number, offset: number, source: Uint8Array) => boolean;
-
-function copies(lane: Lane, fd: number, index: number, buffer: Uint8Array, write: LaneWriter): boolean {
+function copies(lane: Lane, target: LaneTarget, index: number, buffer: Uint8Array, syscalls: Syscalls): boolean {
   const piece = lane.piece(index);
   const bytes = buffer.subarray(0, piece.length);
   if (!readWaiting(piece.fd, piece.from, bytes)) return false;
   while (!lane.isTurn(index, LONGEST_WAIT_MS)) if (lane.stopped) return false;
   const writes = lane.writes(piece, bytes);
-  return writes?.every(({ place, start, length }) => write(fd, place, bytes.subarray(start, start + length))) === true;
+  return (
+    writes?.every(({ place, start, length }) => {
+      if (target.reserves) syscalls.reserve(target.fd, place, length);
+      return writeWaiting(target.fd, place, bytes.subarray(start, start + length));
+    }) === true
+  );
 }

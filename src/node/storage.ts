@@ -18,18 +18,15 @@ export interface Storage {
   readonly extentSizeHints: boolean;
   /** Large writes to new storage take half the time when it is reserved right before. */
   readonly reserve: boolean;
-  /** All writers of a file take one lock, which those of a mapping do not (see FileWindow). */
-  readonly map: boolean;
 }
 
 const XFS = 0x58465342;
 const EXT4 = 0xef53;
-const TMPFS = 0x01021994;
 const OVERLAY = 0x794c7630;
 
 /** `f_type` of statfs(2). */
 const STORAGE_CLASSES: ReadonlyMap<number, StorageClass> = new Map([
-  [TMPFS, 'memory'],
+  [0x01021994, 'memory'], // tmpfs
   [0x858458f6, 'memory'], // ramfs
   [EXT4, 'local'], // ext2 and ext3 too
   [XFS, 'local'],
@@ -38,13 +35,7 @@ const STORAGE_CLASSES: ReadonlyMap<number, StorageClass> = new Map([
   [OVERLAY, 'local'],
 ]);
 
-export const UNKNOWN_STORAGE: Storage = {
-  class: 'other',
-  quick: false,
-  extentSizeHints: false,
-  reserve: false,
-  map: false,
-};
+export const UNKNOWN_STORAGE: Storage = { class: 'other', quick: false, extentSizeHints: false, reserve: false };
 
 /** What is known of the file system that holds `path`. */
 export async function storageOf(path: string, calls: BlockingCalls): Promise<Storage> {
@@ -57,7 +48,6 @@ export async function storageOf(path: string, calls: BlockingCalls): Promise<Sto
       quick: known !== 'other' && type !== OVERLAY,
       extentSizeHints: type === XFS,
       reserve: type === EXT4,
-      map: type === TMPFS,
     };
   } catch {
     return UNKNOWN_STORAGE;

@@ -29,10 +29,6 @@ const PROTOTYPES = {
   write: 'int64_t write(int fd, uintptr_t source, size_t length)',
   pwrite: 'int64_t pwrite(int fd, uintptr_t source, size_t length, int64_t offset)',
   getpagesize: 'int getpagesize()',
-  mmap: 'intptr_t mmap(uintptr_t place, size_t length, int protection, int flags, int fd, int64_t offset)',
-  munmap: 'int munmap(uintptr_t place, size_t length)',
-  process_vm_writev:
-    'int64_t process_vm_writev(int process, void *from, ulong from_count, void *to, ulong to_count, ulong flags)',
   _exit: 'void _exit(int status)',
 } as const;
 type CallName = keyof typeof PROTOTYPES;
@@ -52,8 +48,6 @@ const FS_IOC_FSGETXATTR = 0x801c581f;
 const FS_IOC_FSSETXATTR = 0x401c5820;
 const FS_NOCOW_FL = 0x00800000;
 const FS_XFLAG_EXTSIZE = 0x00000800;
-const PROT_READ_WRITE = 3;
-const MAP_SHARED = 1;
 const AT_EMPTY_PATH = 0x1000;
 const STATX_DIOALIGN = 0x2000;
 
@@ -81,8 +75,6 @@ export class Syscalls {
   #preadv2: NativeFunction | null | undefined;
   /** One struct iovec for all synchronous calls: base, length. */
   readonly #iovec = new BigUint64Array(2);
-  /** The other one of calls that take two. */
-  readonly #otherIovec = new BigUint64Array(2);
   #pageSize: number | undefined;
   /** struct cachestat_range: offset, length; struct cachestat: pages in the cache, dirty ones, and more. */
   readonly #cacheRange = new BigUint64Array(2);
@@ -173,28 +165,6 @@ export class Syscalls {
    */
   reserve(fd: number, offset: number, length: number): void {
     if (length >= SHORTEST_RESERVED) this.#call('fallocate', fd, Fallocate.keepSize, offset, length);
-  }
-
-  /** Maps a range of a file to be written; answers with its address. */
-  map(fd: number, offset: number, length: number): number {
-    return this.#call('mmap', 0, length, PROT_READ_WRITE, MAP_SHARED, fd, offset);
-  }
-
-  unmap(address: number, length: number): void {
-    this.#call('munmap', address, length);
-  }
-
-  /**
-   * Writes into the process's own memory. A page that cannot be had, of a mapped file whose disk is full or that was cut
-   * short, is an error or a short count here, where a plain copy would end the process.
-   */
-  store(source: Uint8Array, address: number): number {
-    const from = this.address(source);
-    if (from === undefined) return -NOT_SUPPORTED;
-    const length = BigInt(source.length);
-    this.#iovec.set([BigInt(from), length]);
-    this.#otherIovec.set([BigInt(address), length]);
-    return this.#call('process_vm_writev', process.pid, this.#iovec, 1, this.#otherIovec, 1, 0);
   }
 
   copyFileRange(context: NodeContext | undefined, from: CopyPlace, to: CopyPlace, length: number): Promise<number> {
