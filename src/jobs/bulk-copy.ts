@@ -12,6 +12,7 @@ import {
 } from '../core/bulk.ts';
 import type { Disk } from '../core/disk.ts';
 import type { BulkCopyPiece, BulkLanes, BulkUnits, BulkWatch, FilePlace } from '../core/host-bulk.ts';
+import type { PartRun } from '../core/new-storage.ts';
 import { BATCH } from './bulk-lanes.ts';
 import { CHUNK, type CopyPlan, type Piece } from './copy-plan.ts';
 import type { SparseRule } from './zero-runs.ts';
@@ -129,8 +130,7 @@ class BulkCopy {
 }
 
 /** Parts that follow one another; the first of them is number `index` of all. */
-interface PartRange {
-  readonly first: number;
+interface PartRange extends PartRun {
   count: number;
   readonly index: number;
 }
@@ -180,14 +180,20 @@ class Parts {
   }
 
   /** Those, up to the end of a piece, that had no storage and have some now. */
-  added({ offset, length }: Piece): number[] {
+  added({ offset, length }: Piece): PartRun[] {
     const end = Math.ceil((offset + length) / this.#storage.unit);
-    const parts: number[] = [];
+    const { numbers } = this.units;
+    const before = this.#before;
+    const runs: PartRun[] = [];
     for (const { first, count, index } of this.#ranges) {
-      for (let at = 0; at < count && first + at < end; at++) {
-        if ((this.#before[index + at] ?? 0) < 0 && (this.units.numbers[index + at] ?? -1) >= 0) parts.push(first + at);
+      const stop = index + Math.min(count, end - first);
+      for (let at = index; at < stop; ) {
+        const start = at;
+        while (at < stop && (before[at] ?? 0) < 0 && (numbers[at] ?? -1) >= 0) at++;
+        if (at > start) runs.push({ first: first + start - index, count: at - start });
+        else at++;
       }
     }
-    return parts;
+    return runs;
   }
 }

@@ -6,8 +6,8 @@ import { expectBulkWork } from '../node/bulk.ts';
 /** Bytes of a block as file systems count them. */
 const BLOCK = 512;
 
-/** Bytes of bytecode that a function runs before V8 optimises it: some eight times as many as without this. */
-const INTERRUPT_BUDGET = 1_000_000;
+/** Bytes of bytecode that a function runs before V8 optimises it: some forty times as many as without this. */
+const INTERRUPT_BUDGET = 5_000_000;
 
 /** Starts the thread that a job over all that these files store will ask for. Names of anything else are no matter. */
 export function expectLargeWork(names: readonly string[]): void {

@@ -20,6 +20,8 @@ async function opened(options: OptionTree = {}): Promise<{ host: SimHost; disk: 
 
 const storageOf = (disk: Disk) => disk.node.impl.newStorage?.() ?? Promise.resolve(undefined);
 
+const each = (parts: readonly number[]) => parts.map((first) => ({ first, count: 1 }));
+
 /** As whoever is given storage does: one byte value for each cluster. */
 async function fill(host: SimHost, storage: NewStorage, values: readonly number[]): Promise<void> {
   const file = await host.files.open(PATH, { write: true });
@@ -41,7 +43,7 @@ test('they lie behind the end of the file, and are those of the parts that were 
   expect([numbers[0], numbers[1]]).toEqual([expect.any(Number), (numbers[0] ?? 0) + 1]);
   expect(numbers.subarray(2).every((number) => number === -1)).toBe(true);
   await fill(host, storage, [7, 8, 9]);
-  await storage.adopt([4, 700, 1500]);
+  await storage.adopt(each([4, 700, 1500]));
   for (const [part, byte] of [
     [2, 1],
     [4, 7],
@@ -71,7 +73,7 @@ test.each([1, 4, 8, 16, 64])('counts of %i bits, side by side and across blocks'
       storage,
       parts.map((part) => part % 256),
     );
-    await storage.adopt(parts);
+    await storage.adopt(each(parts));
   }
   await disk.write(1999 * CLUSTER, new Uint8Array(CLUSTER).fill(207));
   for (const part of [2, 513, 514, 600, 1999]) {
@@ -121,7 +123,7 @@ test('Q-WR-7: what cannot be linked is free again', async () => {
   await fill(host, storage, [7, 8, 9]);
   // A new L2 table cannot be written.
   const away = host.faults.inject({ operation: 'write', code: 'ENOSPC', times: 1 });
-  await expect(storage.adopt([1, 2, 1500])).rejects.toMatchObject({ code: 'ENOSPC' });
+  await expect(storage.adopt(each([1, 2, 1500]))).rejects.toMatchObject({ code: 'ENOSPC' });
   away();
   await disk.close();
   const view = readQcow2(host.contents(PATH));

@@ -1,7 +1,8 @@
 /** New clusters for someone else to fill: behind the end of the file, side by side, given out in order. */
 import { isZero } from '../../bytes/zero.ts';
 import { BlockError } from '../../core/errors.ts';
-import type { NewStorage } from '../../core/new-storage.ts';
+import type { NewStorage, PartRun } from '../../core/new-storage.ts';
+import type { CacheEntry } from './cache.ts';
 import { readEntry, releaseEntry, writeEntry } from './entries.ts';
 import { type FreeRange, rangeAtEnd } from './free-space.ts';
 import { CryptMethod } from './header.ts';
@@ -74,57 +75,75 @@ function numberOf(image: Qcow2Image, part: number): number | undefined {
 }
 
 /** Counts the clusters first, since a table that is made for them takes what is free. What cannot be linked is free again. */
-async function adopt(image: Qcow2Image, { first, end }: FreeRange, parts: readonly number[]): Promise<void> {
-  if (parts.length === 0) return;
+async function adopt(image: Qcow2Image, { first, end }: FreeRange, parts: readonly PartRun[]): Promise<void> {
   const { refcounts, layout } = image;
   const { clusterSize } = layout;
-  if (first + parts.length > end) throw new BlockError('ENOSPC', 'More storage was used than was given out');
-  await refcounts.change(first * clusterSize, parts.length * clusterSize, 1);
+  const count = parts.reduce((sum, run) => sum + run.count, 0);
+  if (count === 0) return;
+  if (first + count > end) throw new BlockError('ENOSPC', 'More storage was used than was given out');
+  await refcounts.change(first * clusterSize, count * clusterSize, 1);
   image.preallocated = undefined;
-  let linked = 0;
+  const progress = { linked: 0 };
   try {
-    while (linked < parts.length) linked = await linkSlice(image, first, parts, linked);
+    await link(image, first, parts, progress);
   } catch (error) {
-    const rest = (parts.length - linked) * clusterSize;
-    await refcounts.change((first + linked) * clusterSize, rest, -1).catch(() => {});
+    const rest = (count - progress.linked) * clusterSize;
+    await refcounts.change((first + progress.linked) * clusterSize, rest, -1).catch(() => {});
     throw error;
   }
 }
 
-/** Links all parts in one slice of an L2 table; they come in ascending order. Resolves with the index of the next. */
-async function linkSlice(image: Qcow2Image, first: number, parts: readonly number[], from: number): Promise<number> {
+/** Links all parts, to clusters from `first` on, slice of an L2 table by slice. */
+async function link(
+  image: Qcow2Image,
+  first: number,
+  parts: readonly PartRun[],
+  progress: { linked: number },
+): Promise<void> {
   const { clusterSize, extended, entryBytes } = image.layout;
-  const start = parts[from] ?? 0;
-  const slice = await sliceToChange(image, start * clusterSize);
   const reach = image.l2.entryBytes / entryBytes;
-  const sliceEnd = (Math.floor(start / reach) + 1) * reach;
-  const allocated = extended ? 0xffffffff : 0;
-  let index = from;
-  // In the table of a new image there is nothing to give up, and this is all there is to do for most clusters of a copy.
-  if (!extended && isZero(slice.bytes)) {
-    const { view } = slice;
-    const sliceStart = sliceEnd - reach;
-    let high = highWord((first + index) * clusterSize, true);
-    let low = lowWord((first + index) * clusterSize);
-    for (let part = parts[index]; part !== undefined && part < sliceEnd; part = parts[++index]) {
-      const at = (part - sliceStart) * entryBytes;
-      view.setUint32(at, high);
-      view.setUint32(at + 4, low);
-      low += clusterSize;
-      if (low === WORD) {
-        low = 0;
-        high++;
+  let slice: CacheEntry | undefined;
+  let sliceStart = 0;
+  // In the table of a new image there is nothing to give up.
+  let isNew = false;
+  for (const run of parts) {
+    const end = run.first + run.count;
+    for (let part = run.first; part < end; ) {
+      if (slice === undefined || part >= sliceStart + reach) {
+        slice = await sliceToChange(image, part * clusterSize);
+        sliceStart = part - (part % reach);
+        isNew = !extended && isZero(slice.bytes);
       }
+      const count = Math.min(end, sliceStart + reach) - part;
+      const host = (first + progress.linked) * clusterSize;
+      if (isNew) writeRun(slice, (part - sliceStart) * entryBytes, host, count, clusterSize);
+      else for (let i = 0; i < count; i++) linkPart(image, slice, (part + i) * clusterSize, host + i * clusterSize);
+      progress.linked += count;
+      part += count;
     }
-    slice.dirty = true;
-    return index;
   }
-  for (let part = parts[index]; part !== undefined && part < sliceEnd; part = parts[++index]) {
-    const guest = part * clusterSize;
-    const host = (first + index) * clusterSize;
-    const old = readEntry(image, slice, guest);
-    writeEntry(image, slice, guest, { high: highWord(host, true), low: lowWord(host), zero: 0, allocated });
-    releaseEntry(image, old, 'never');
+}
+
+/** Entries of clusters side by side, from byte `at` of a slice on: all there is to do for most clusters of a copy. */
+function writeRun(slice: CacheEntry, at: number, host: number, count: number, clusterSize: number): void {
+  const { view } = slice;
+  let high = highWord(host, true);
+  let low = lowWord(host);
+  for (const end = at + count * 8; at < end; at += 8) {
+    view.setUint32(at, high);
+    view.setUint32(at + 4, low);
+    low += clusterSize;
+    if (low === WORD) {
+      low = 0;
+      high++;
+    }
   }
-  return index;
+  slice.dirty = true;
+}
+
+function linkPart(image: Qcow2Image, slice: CacheEntry, guest: number, host: number): void {
+  const old = readEntry(image, slice, guest);
+  const allocated = image.layout.extended ? 0xffffffff : 0;
+  writeEntry(image, slice, guest, { high: highWord(host, true), low: lowWord(host), zero: 0, allocated });
+  releaseEntry(image, old, 'never');
 }

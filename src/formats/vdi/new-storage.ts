@@ -1,6 +1,6 @@
 /** New blocks for someone else to fill (V-23): places behind the end of the file, given out in order. */
 import { BlockError } from '../../core/errors.ts';
-import type { NewStorage } from '../../core/new-storage.ts';
+import type { NewStorage, PartRun } from '../../core/new-storage.ts';
 import type { VdiImage } from './image.ts';
 import { isStored } from './map.ts';
 import { makeRoom } from './write-back.ts';
@@ -30,14 +30,16 @@ export async function newStorage(image: VdiImage): Promise<NewStorage | undefine
   };
 }
 
-function adopt(image: VdiImage, parts: readonly number[]): void {
+function adopt(image: VdiImage, parts: readonly PartRun[]): void {
   const { slots } = image;
   image.touch();
-  for (const block of parts) {
-    const slot = slots.end;
-    if (!slots.take(slot))
-      throw new BlockError('ENOSPC', `No place is left in '${image.file.filename()}' for block ${block}`);
-    image.setEntry(block, slot);
-    image.readable = slots.end;
+  for (const { first, count } of parts) {
+    for (let block = first; block < first + count; block++) {
+      const slot = slots.end;
+      if (!slots.take(slot))
+        throw new BlockError('ENOSPC', `No place is left in '${image.file.filename()}' for block ${block}`);
+      image.setEntry(block, slot);
+      image.readable = slots.end;
+    }
   }
 }
