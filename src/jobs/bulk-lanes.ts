@@ -5,7 +5,7 @@ import type { BulkLanes } from '../core/host-bulk.ts';
 
 /** Less than this, in bytes, is sooner done than a thread is started. */
 export const WORTHWHILE = 64 * 1024 * 1024;
-/** Pieces that are handed over at a time. A thread that has nothing to do yet is still starting, so many are planned first. */
+/** Pieces that are handed over at a time. */
 export const BATCH = 4096;
 
 /** Runs that are looked at for the first data. */
