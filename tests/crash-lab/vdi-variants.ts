@@ -36,14 +36,14 @@ export const VARIANTS: readonly Variant[] = [
   {
     name: 'the map is copied when it is written, not when the flush begins',
     file: 'write-back.ts',
-    from: 'pieces.map(({ from, bytes }) => file.write(mapOffset + from * ENTRY_BYTES, bytes))',
-    to: 'ranges.map(({ from, to }) => file.write(mapOffset + from * ENTRY_BYTES, mapBytes(image.map, from, to)))',
+    from: 'pieces.map(({ from, bytes }) => write(mapOffset + from * ENTRY_BYTES, bytes))',
+    to: 'ranges.map(({ from, to }) => write(mapOffset + from * ENTRY_BYTES, mapBytes(image.map, from, to)))',
   },
   {
     name: 'the map is written one entry too far',
     file: 'write-back.ts',
-    from: 'file.write(mapOffset + from * ENTRY_BYTES, bytes)',
-    to: 'file.write(mapOffset + (from + 1) * ENTRY_BYTES, bytes)',
+    from: '=> write(mapOffset + from * ENTRY_BYTES, bytes)',
+    to: '=> write(mapOffset + (from + 1) * ENTRY_BYTES, bytes)',
   },
   {
     name: 'the last entry of a changed part of the map is not written',
