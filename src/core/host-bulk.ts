@@ -18,7 +18,7 @@ export interface BulkPiece {
 
 /** Pieces that are planned while others are worked on. */
 export interface BulkPieces<P extends BulkPiece> {
-  /** There are at most so many. */
+  /** So many are asked for, and no more. */
   readonly most: number;
   /** The next one, a promise where it takes waiting; undefined: there are no more. Not called again before that resolves. */
   next(): P | undefined | Promise<P | undefined>;

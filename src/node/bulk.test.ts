@@ -229,3 +229,36 @@ describe('comparisons', () => {
     },
   );
 });
+
+/** Of 16 KiB each, in every other 16 KiB: more than are handed over at a time. */
+const RUNS = 4200;
+
+describe('files in more pieces than lanes are given at a time', () => {
+  const run = 16 * 1024;
+  const name = () => at('runs.raw');
+  beforeAll(() => {
+    const file = fs.openSync(name(), 'w');
+    fs.ftruncateSync(file, 2 * RUNS * run);
+    const bytes = Buffer.alloc(run);
+    for (let index = 0; index < RUNS; index++)
+      fs.writeSync(file, bytes.fill((index % 255) + 1), 0, run, 2 * index * run);
+    fs.closeSync(file);
+  });
+
+  test.each(['raw', 'vdi', 'qcow2'])('are copied to %s whole, and compare equal up to the last byte', async (to) => {
+    const copied = await converted(name(), at('bulk'), ['raw', to], true);
+    expect(copied).toBe(RUNS);
+    const watched = watchedGraph(true);
+    const { graph } = watched;
+    const [source, copy] = [
+      await graph.open(name(), { format: 'raw' }),
+      await graph.open(at('bulk'), { format: to, writable: true }),
+    ];
+    expect(await compare(source, copy)).toEqual({ kind: 'identical' });
+    expect(watched.done).toBeGreaterThanOrEqual(RUNS);
+    const last = 2 * (RUNS - 1) * run + run - 1;
+    await copy.write(last, new Uint8Array(1));
+    expect(await compare(source, copy)).toEqual({ kind: 'content', offset: last - (last % 512) });
+    await Promise.all([source.close(), copy.close()]);
+  });
+});

@@ -103,19 +103,22 @@ class LaneThread {
 
 /** Started by {@link expectBulkWork}, and not taken yet. */
 let expected: LaneThread | undefined;
+/** Whether {@link bulkLanes} was asked for, so that nobody takes a thread that is only expected. */
+let asked = false;
 
 /**
  * Starts the thread that {@link bulkLanes} takes, for programs that are about to work on large files: it takes tens of
  * milliseconds to come. One that nobody takes ends with the program. `online`: called when it is there.
  */
 export function expectBulkWork(online: () => void): void {
-  expected ??= startThread(online);
+  if (!asked) expected ??= startThread(online);
 }
 
 /** Undefined on machines with one processor, without the worker's program, or where no thread can be started. */
 export function bulkLanes(): BulkLanes | undefined {
   const thread = expected ?? startThread();
   expected = undefined;
+  asked = true;
   return thread && new NodeLanes(thread);
 }
 
@@ -192,11 +195,11 @@ class NodeLanes implements BulkLanes {
     let more = true;
     const plan = async () => {
       while (more && lane.ahead < MOST_AHEAD) {
-        const next = pieces.next();
+        const next = lane.planned < pieces.most ? pieces.next() : undefined;
         const piece = next instanceof Promise ? await next : next;
-        more = piece !== undefined && lane.planned < pieces.most;
-        if (piece !== undefined) lane.add(described(piece));
-        if (!more) lane.complete();
+        more = piece !== undefined;
+        if (piece === undefined) lane.complete();
+        else lane.add(described(piece));
       }
     };
     await plan();

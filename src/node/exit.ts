@@ -1,7 +1,7 @@
 /**
- * Ending a process sooner than Node does, most of all one whose threads hang in system calls. Node waits for its threads when it ends, and nothing can take a
- * thread out of a call to a disk that does not answer; only the end of the whole process can. So if calls are under way
- * when the program ends, it ends at once, after all listeners of `exit` were called.
+ * Ending a process sooner than Node does, most of all one whose threads hang in system calls. Node waits for its threads
+ * when it ends, and nothing can take a thread out of a call to a disk that does not answer; only the end of the whole
+ * process can. So if calls are under way when the program ends, it ends at once, after all listeners of `exit` were called.
  */
 import { writeSync } from 'node:fs';
 import { inspect } from 'node:util';
@@ -66,8 +66,17 @@ export function endProcess(status: number): never {
   const { NODE_OPTIONS, NODE_V8_COVERAGE } = process.env;
   const isWatched = process.execArgv.length > 0 || NODE_OPTIONS !== undefined || NODE_V8_COVERAGE !== undefined;
   if (!wantsNodesEnd && !isWatched && process.platform === 'linux') {
-    const exitNow = loadedKoffi()?.load(null).func('void _exit(int status)');
+    const exitNow = exitFunction();
     process.on('exit', (code) => exitNow?.(Number(process.exitCode ?? code)));
   }
   process.exit(status);
+}
+
+/** Undefined where there is none, or system calls were not needed. */
+function exitFunction() {
+  try {
+    return loadedKoffi()?.load(null).func('void _exit(int status)');
+  } catch {
+    return undefined;
+  }
 }

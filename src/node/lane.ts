@@ -87,6 +87,7 @@ export class Lane {
   add({ fd, from, length, at, other }: LanePiece): void {
     const { control, pieces } = this.#work;
     const start = this.planned * FIELDS;
+    if (start >= pieces.length) throw new RangeError('more pieces than there are places for');
     pieces[start + Field.fd] = fd;
     pieces[start + Field.from] = from;
     pieces[start + Field.length] = length;

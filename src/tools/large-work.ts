@@ -1,5 +1,5 @@
 /** Getting ready for work on large files while the command is still opening them. */
-import { statSync } from 'node:fs';
+import { stat } from 'node:fs';
 import { WORTHWHILE } from '../jobs/bulk-lanes.ts';
 import { expectBulkWork } from '../node/bulk.ts';
 
@@ -9,18 +9,20 @@ const BLOCK = 512;
 /** Bytes of bytecode that a function runs before V8 optimises it: some forty times as many as without this. */
 const INTERRUPT_BUDGET = 5_000_000;
 
-/** Starts the thread that a job over all that these files store will ask for. Names of anything else are no matter. */
+/**
+ * Starts the thread that a job over all that these files store will ask for, as soon as it is known that they are large:
+ * nothing is waited for, as a file may lie on storage that does not answer. Names of anything else are no matter.
+ */
 export function expectLargeWork(names: readonly string[]): void {
   let stored = 0;
   for (const name of names) {
-    try {
-      const stats = statSync(name);
-      if (stats.isFile()) stored += stats.blocks * BLOCK;
-    } catch {
-      // Not a file's name, or what is wrong with it is told by who opens it.
-    }
+    // What is wrong with a name is told by who opens it.
+    stat(name, (error, stats) => {
+      if (error || !stats.isFile()) return;
+      stored += stats.blocks * BLOCK;
+      if (stored >= WORTHWHILE) expectBulkWork(optimiseLater);
+    });
   }
-  if (stored >= WORTHWHILE) expectBulkWork(optimiseLater);
 }
 
 /**
