@@ -364,7 +364,10 @@ export async function truncate(node: BlockNode, length: number, options: Truncat
   }
 }
 
-/** What a longer backing image has behind the old end must not come to light (BL-SIZE-4). */
+/**
+ * What a longer backing image has behind the old end must not come to light (BL-SIZE-4). For drivers that have not seen to it
+ * before the new size was durable.
+ */
 async function hideBacking(node: BlockNode, request: TrackedRequest, old: number, below: number): Promise<void> {
   const end = Math.min(below, node.impl.length());
   if (end > old) await zeroRange(node, request, old, end, NO_FLAGS);

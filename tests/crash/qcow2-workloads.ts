@@ -119,6 +119,29 @@ async function fill(disk: Disk, ...clusters: readonly number[]): Promise<void> {
   for (const cluster of clusters) await disk.write(cluster * CLUSTER, data(cluster + 50));
 }
 
+/** Growing over an image below that is longer than the disk was: not a byte of it may show behind the old end. */
+const GROWTHS: readonly Workload[] = [
+  { name: 'version 2', cluster: 1024, more: { compat: '0.10' } },
+  { name: 'version 3', cluster: 1024, more: {} },
+  { name: 'subclusters', cluster: 16384, more: { extended_l2: true } },
+].map(({ name, cluster, more }) => {
+  return {
+    name: `growing over a longer image below, ${name}`,
+    size: 3.5 * cluster,
+    options: { cluster_size: cluster, ...more },
+    below: operationData(9, 9.5 * cluster),
+    async run(disk: RecordedDisk<Disk>) {
+      await disk.write(10, operationData(1, 100));
+      await disk.truncate(7.5 * cluster);
+      await disk.write(4 * cluster, operationData(2, 100));
+      await disk.flush();
+      await disk.truncate(80 * cluster);
+      await disk.flush();
+    },
+    states: 16,
+  };
+});
+
 export const WORKLOADS: readonly Workload[] = [
   {
     name: 'allocating writes, whole clusters and parts, with new L2 tables',
@@ -325,6 +348,25 @@ export const WORKLOADS: readonly Workload[] = [
       await disk.flush();
     },
   },
+  {
+    name: 'shrinking over a longer image below, and growing again',
+    size: 200 * CLUSTER,
+    options: SMALL,
+    below: data(9, 150 * CLUSTER),
+    async before(disk) {
+      await disk.writeZeroes(10 * CLUSTER, 8 * CLUSTER);
+      await fill(disk, 12, 70, 71, 130, 190);
+      await disk.writeZeroes(64 * CLUSTER, 4 * CLUSTER);
+    },
+    async run(disk) {
+      await disk.truncate(11 * CLUSTER);
+      await disk.flush();
+      await disk.truncate(90 * CLUSTER);
+      await disk.write(80 * CLUSTER, data(3, 100));
+      await disk.flush();
+    },
+  },
+  ...GROWTHS,
   {
     name: 'a cache of two slices',
     size: 400 * CLUSTER,

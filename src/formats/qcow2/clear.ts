@@ -77,6 +77,23 @@ export function dropClusters(
   });
 }
 
+/**
+ * Gives up what is stored in a range that is to be cut off. Before a backing file it reads as zeroes, as long as it is there;
+ * version 2 has no such entries, and shows the backing file.
+ */
+export function cropClusters(image: Qcow2Image, from: number, to: number): Promise<void> {
+  const { extended, hasDataFile, version } = image.layout;
+  const empties = version < 3 || !image.hasBacking;
+  return changeEntries(image, { from, to, skipsEmpty: true }, (old) => {
+    const kind = clusterKind(old.high, old.low, hasDataFile);
+    if (kind === Kind.unallocated && old.zero === 0) return { entry: old };
+    if (empties) return { entry: EMPTY, cause: 'always' };
+    // Subclusters without data show the backing file already.
+    const zero = isCompressed(old.high) ? 0xffffffff : (old.zero | old.allocated) >>> 0;
+    return { entry: extended ? { ...EMPTY, zero } : zeroEntry(image), cause: 'always' };
+  });
+}
+
 /** Zeroes without storage. */
 export function zeroEntry(image: Qcow2Image): EntryWords {
   return image.layout.extended ? { ...EMPTY, zero: 0xffffffff } : { ...EMPTY, low: lowWord(0, true) };

@@ -4,7 +4,7 @@ import { setU64, viewOf } from '../../bytes/big-endian.ts';
 import type { TruncateOptions } from '../../core/driver.ts';
 import { BlockError, codeOf, withErrno } from '../../core/errors.ts';
 import { SECTOR } from '../../crypto/sector-cipher.ts';
-import { dropClusters } from './clear.ts';
+import { cropClusters, dropClusters } from './clear.ts';
 import { GROWN_L1, growL1 } from './grow-l1.ts';
 import { Autoclear, FIELD_AT } from './header.ts';
 import type { Qcow2Image } from './image.ts';
@@ -20,6 +20,9 @@ import { Kind } from './tables.ts';
 import { dropVmState } from './vm-state.ts';
 import { write } from './write.ts';
 import { flushAll } from './write-back.ts';
+
+/** Bytes of zeroes that are written at a time. */
+const ZERO_PIECE = 1 << 20;
 
 export async function resize(image: Qcow2Image, length: number, options: TruncateOptions): Promise<void> {
   image.requireUsable();
@@ -50,6 +53,7 @@ export function checkResize(
   }
 }
 
+/** All that must not come to light is zero, durably, before the size is the new one (BL-SIZE-4, Q-ORD-11). */
 async function grow(image: Qcow2Image, length: number, { preallocation = 'off' }: TruncateOptions): Promise<void> {
   const old = image.length;
   await growL1(image, l1EntriesFor(image.layout, length));
@@ -60,7 +64,9 @@ async function grow(image: Qcow2Image, length: number, { preallocation = 'off' }
     const below = preallocation === 'metadata' ? 'off' : preallocation;
     if (data.length() < length) await data.truncate(length, { preallocation: below });
   }
-  await zeroTail(image, length);
+  const hidden = Math.min(length, lengthBelow(image));
+  await zeroTail(image, length, hidden);
+  await clearBeyondEnd(image, length, hidden);
   if (mode !== 'off') await preallocate(image, old, length, mode);
   await flushAll(image);
   try {
@@ -70,16 +76,44 @@ async function grow(image: Qcow2Image, length: number, { preallocation = 'off' }
   }
 }
 
-/** What the last cluster holds behind the old end must not come to light. */
-async function zeroTail(image: Qcow2Image, length: number): Promise<void> {
+/** How far the backing file may show something. Where it is named and not open, nobody knows. */
+function lengthBelow(image: Qcow2Image): number {
+  return image.backing?.length() ?? (image.hasBacking ? Number.POSITIVE_INFINITY : 0);
+}
+
+const STORED: ReadonlySet<Kind> = new Set([
+  Kind.normal,
+  Kind.zeroAllocated,
+  Kind.unallocatedAllocated,
+  Kind.compressed,
+]);
+
+/** What the last cluster holds behind the old end, or the backing file has there up to `hidden`. */
+async function zeroTail(image: Qcow2Image, length: number, hidden: number): Promise<void> {
   const end = Math.min(length, alignUp(image.length, image.layout.clusterSize));
   // What is encrypted is written by sectors; the old end may be within one.
   const start = image.cipher === undefined ? image.length : alignDown(image.length, SECTOR);
   for (let at = start; at < end; ) {
     const run = await loadRun(image, at, end - at);
     const isStored = run.kind === Kind.normal || run.kind === Kind.compressed;
-    if (isStored) await write(image, at, await zeroesFrom(image, at, run.length));
+    const shows = run.kind === Kind.unallocated || run.kind === Kind.unallocatedAllocated;
+    if (isStored || (shows && at < hidden)) await write(image, at, await zeroesFrom(image, at, run.length));
     at += run.length;
+  }
+}
+
+/** What entries behind the last cluster name, and what the backing file has there up to `hidden`. */
+async function clearBeyondEnd(image: Qcow2Image, length: number, hidden: number): Promise<void> {
+  const from = alignUp(image.length, image.layout.clusterSize);
+  for (let at = from; at < length; ) {
+    const run = await loadRun(image, at, length - at);
+    // Asked first: a table that a snapshot has too is not copied for nothing.
+    if (STORED.has(run.kind)) await dropClusters(image, at, at + run.length, 'always', true);
+    at += run.length;
+  }
+  if (image.layout.version >= 3) return dropClusters(image, from, hidden, 'always', false);
+  for (let at = from; at < hidden; at += ZERO_PIECE) {
+    await write(image, at, new Uint8Array(Math.min(ZERO_PIECE, hidden - at)));
   }
 }
 
@@ -99,19 +133,21 @@ async function setSize(image: Qcow2Image, length: number): Promise<void> {
   });
 }
 
+/** Until the new size is durable, nothing may show what the backing file has where data or zeroes were (Q-ORD-11). */
 async function shrink(image: Qcow2Image, length: number): Promise<void> {
   const { layout } = image;
+  const from = alignUp(length, layout.clusterSize);
+  const to = alignUp(image.length, layout.clusterSize);
   try {
-    const from = alignUp(length, layout.clusterSize);
-    const to = alignUp(image.length, layout.clusterSize);
-    if (from < to) await dropClusters(image, from, to, 'always', true);
+    await cropClusters(image, from, to);
   } catch (error) {
     throw withErrno(codeOf(error), 'Failed to discard cropped clusters', { cause: error, node: image.node });
   }
   await flushAll(image);
+  await setSize(image, length);
+  await dropClusters(image, from, Math.min(to, alignUp(from, layout.l2Reach)), 'always', true);
   await cutL1(image, l1EntriesFor(layout, length));
   await flushAll(image);
-  await setSize(image, length);
   if (layout.hasDataFile) await image.data.truncate(length, { shrink: true });
   await shrinkFile(image);
 }
