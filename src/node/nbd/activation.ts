@@ -3,7 +3,16 @@ import { BlockError } from '../../core/errors.ts';
 
 const FIRST_FD = 3;
 
-/** The descriptor, or undefined where none was passed to this process. The variables are unset, for children. */
+/** The process that started this one has taken the socket, and passed it on. */
+export function adoptSocket(): void {
+  process.env.LISTEN_PID = String(process.pid);
+  process.env.LISTEN_FDS = '1';
+}
+
+/**
+ * The descriptor, or undefined where none was passed to this process. The variables are unset, for children. Throws
+ * BlockError.
+ */
 export function inheritedSocket(program: string): number | undefined {
   const { LISTEN_PID: pid, LISTEN_FDS: count } = process.env;
   if (pid === undefined || Number(pid) !== process.pid || !(Number(count) >= 1)) return undefined;

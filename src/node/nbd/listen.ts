@@ -1,4 +1,5 @@
 /** Listening for NBD clients on unix sockets, TCP ports and inherited descriptors (N-12, N-113 to N-116). */
+import { fstatSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { ByteStream } from '../../core/byte-stream.ts';
 import { BlockError, codeOf, errorText } from '../../core/errors.ts';
@@ -60,6 +61,8 @@ async function listenUnix(
 }
 
 async function listenFd(server: Server, fd: number): Promise<Listening> {
+  // Where nobody passed it, it is one of Node's own.
+  if (!isSocket(fd)) throw new BlockError('EINVAL', `Socket activation failed: descriptor ${fd} is not a socket`);
   await started(server, () => server.listen({ fd }));
   const address = server.address();
   const port = typeof address === 'object' && address !== null && 'port' in address ? address.port : undefined;
@@ -69,6 +72,14 @@ async function listenFd(server: Server, fd: number): Promise<Listening> {
     return `${tls ? 'nbds' : 'nbd'}+unix:///${encodeURIComponent(name)}?socket=${encodeURIComponent(path)}`;
   };
   return { uri, close: () => stopped([server]) };
+}
+
+function isSocket(fd: number): boolean {
+  try {
+    return fstatSync(fd).isSocket();
+  } catch {
+    return false;
+  }
 }
 
 async function listenTcp(
@@ -99,8 +110,11 @@ async function listenTcp(
 async function bind(server: Server, host: string, port: number): Promise<void> {
   await started(server, () => server.listen({ host, port, backlog: BACKLOG, ipv6Only: host === '::1' })).catch(
     (cause: unknown) => {
-      const inUse = systemCode(cause) === 'EADDRINUSE';
-      const text = inUse ? 'Failed to find an available port' : 'Failed to bind socket';
+      const system = systemCode(cause);
+      const inUse = system === 'EADDRINUSE';
+      const unknown = system === 'ENOTFOUND' || system === 'EAI_AGAIN';
+      const unbound = inUse ? 'Failed to find an available port' : 'Failed to bind socket';
+      const text = unknown ? `address resolution failed for ${host}:${port}` : unbound;
       throw new BlockError(inUse ? 'EBUSY' : codeOf(cause), `${text}: ${reasonOf(cause)}`, { cause });
     },
   );

@@ -1,14 +1,18 @@
 /** `--fork`: a child of its own session serves; this process ends when clients can connect (N-113). */
-import { spawn } from 'node:child_process';
+import { type StdioOptions, spawn } from 'node:child_process';
+import { adoptSocket, inheritedSocket } from '../../node/nbd/activation.ts';
 
-/** Set for the child. */
+/** Set for the child, to what it is given beside standard streams. */
 const MARK = 'DISKWRIGHT_NBD_FORKED';
+const WITH_SOCKET = 'socket';
 
 /** Whether this process is such a child. The mark goes no further. */
 export function isForked(): boolean {
-  const marked = process.env[MARK] === '1' && process.send !== undefined;
+  const mark = process.env[MARK];
   delete process.env[MARK];
-  return marked;
+  if (mark === undefined || process.send === undefined) return false;
+  if (mark === WITH_SOCKET) adoptSocket();
+  return true;
 }
 
 /** The child tells that it is ready. What it has to say after that nobody reads. */
@@ -16,18 +20,23 @@ export function reportReady(): void {
   process.send?.('ready', () => process.disconnect());
 }
 
-/** Starts this very program again as a child; resolves with the exit status when it is ready or has failed. */
-export function forkServer(words: readonly string[]): Promise<number> {
+/**
+ * Starts this very program, which messages call `name`, again as a child; resolves with the exit status when it is ready or
+ * has failed. Throws BlockError.
+ */
+export function forkServer(name: string, words: readonly string[]): Promise<number> {
   const [program, script = ''] = process.argv;
+  const socket = inheritedSocket(name);
+  const stdio: StdioOptions = ['ignore', 'ignore', 'pipe', socket ?? 'ignore', 'ipc'];
   const child = spawn(program ?? process.execPath, [...process.execArgv, script, ...words], {
     detached: true,
-    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-    env: { ...process.env, [MARK]: '1' },
+    stdio,
+    env: { ...process.env, [MARK]: socket === undefined ? 'nothing' : WITH_SOCKET },
   });
   child.stderr?.on('data', (bytes: Uint8Array) => process.stderr.write(bytes));
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     child.once('message', () => resolve(0));
-    child.once('error', () => resolve(1));
+    child.once('error', reject);
     // After all that it had to say.
     child.once('close', (status) => resolve(status === 0 || status === null ? 1 : status));
   });

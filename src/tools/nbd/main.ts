@@ -45,7 +45,7 @@ async function run(context: Context): Promise<number> {
   const args = readArguments(words, objects, messages);
   if (args.list) return (await import('./list.ts')).listExports(context, args);
   const forked = isForked();
-  if (args.given.has('fork') && !forked) return forkServer(words);
+  if (args.given.has('fork') && !forked) return forkServer(messages.program, words);
   const { serveArguments } = await import('./serve-arguments.ts');
   await serveArguments(context, args, () => {
     if (forked) reportReady();
