@@ -5,6 +5,9 @@ import { BlockError, codeOf, errorText } from '../../core/errors.ts';
 import type { ConnectOptions, ServerAddress } from '../../core/host-network.ts';
 import { socketStream } from './socket-stream.ts';
 
+/** `sun_path`, bytes. */
+const PATH_MAX = 108;
+
 /** What the system's resolver says, by its codes. */
 const RESOLVER_TEXTS: ReadonlyMap<unknown, string> = new Map([
   ['ENOTFOUND', 'Name or service not known'],
@@ -14,6 +17,10 @@ const RESOLVER_TEXTS: ReadonlyMap<unknown, string> = new Map([
 /** Throws BlockError with the system's text, ENXIO (EAGAIN where it may pass) for a name that leads nowhere. */
 export async function connectSocket(address: ServerAddress, { signal }: ConnectOptions = {}): Promise<ByteStream> {
   signal?.throwIfAborted();
+  // Of a longer name the system would be given the beginning, where another server may listen.
+  if (address.type === 'unix' && Buffer.byteLength(address.path) > PATH_MAX) {
+    throw new BlockError('ENAMETOOLONG', errorText('ENAMETOOLONG'));
+  }
   if (address.type === 'fd') return socketStream(openSocket(address.fd), `descriptor ${address.fd}`);
   const place = address.type === 'unix' ? { path: address.path } : { host: address.host, port: address.port };
   const socket = connect({ ...place, allowHalfOpen: true, noDelay: true, keepAlive: true });

@@ -37,6 +37,23 @@ const toldOf = (fd: number) => ({
 });
 const ALL = { noDelay: 1, keepAlive: 1 };
 
+test('N-6: of a name that is too long for a socket no beginning is taken', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'diskwright-'));
+  const path = `${folder}/`.padEnd(108, 's');
+  try {
+    const server = createServer(() => {});
+    open.push({ destroy: () => void server.close() });
+    await new Promise<void>((resolve) => server.listen(path, resolve));
+    open.push(await connectSocket({ type: 'unix', path }));
+    await expect(connectSocket({ type: 'unix', path: `${path}t` })).rejects.toMatchObject({
+      code: 'ENAMETOOLONG',
+      message: 'File name too long',
+    });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
 describe.skipIf(process.platform !== 'linux')('N-12: TCP without delay, and kept alive', () => {
   /** Sockets of this process, by descriptor, that have a peer. */
   async function acceptedFd(stream: ByteStream): Promise<number> {

@@ -11,7 +11,8 @@ const PATH_MAX = 107;
 /** Makes room: a socket whose server is gone is removed. Throws BlockError EADDRINUSE's text for anything else that is there. */
 export async function clearSocketPath(path: string): Promise<void> {
   if (Buffer.byteLength(path) > PATH_MAX) {
-    throw new BlockError('ENAMETOOLONG', `Failed to bind socket to ${path}: ${errorText('ENAMETOOLONG')}`);
+    const hint = `Path must be less than ${PATH_MAX + 1} bytes`;
+    throw new BlockError('ENAMETOOLONG', `UNIX socket path '${path}' is too long`, { hint });
   }
   const inTheWay = (place: string) =>
     lstat(place).catch((error: unknown) => {
