@@ -67,6 +67,8 @@ export const PROGRAM: readonly IoGroup[] = [
       run(`-i foo ${RAW}`),
       run('-t foo -Z'),
       run(`-i native ${RAW}`, 'length'),
+      run(`-i native -s -t none ${RAW}`, 'length'),
+      run(`-i native -s ${RAW}`, 'length'),
       run(`-k ${RAW}`, 'length'),
       run('-k nope.raw', 'length'),
       run(`-n -k ${RAW}`, 'length'),

@@ -9,6 +9,7 @@ import { blkdebugOf } from '../../filters/blkdebug/control.ts';
 import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
 import { newGraph } from '../graph.ts';
+import { requireDirectFiles } from '../native-aio.ts';
 import type { IoCommand } from './command.ts';
 import { CommandFailure } from './failure.ts';
 
@@ -109,7 +110,7 @@ export class Session {
     try {
       const node = await openNode(this.graph, { filename, tree: withAio(tree, filename, options, nativeAio), options });
       try {
-        if (nativeAio) this.#requireDirectFiles();
+        if (nativeAio) requireDirectFiles(this.graph);
         this.#disk = await Disk.attach(this.graph, node, options);
       } finally {
         await this.graph.unpin(node);
@@ -121,13 +122,6 @@ export class Session {
     }
     this.#options = options;
     this.#listenForBreakpoints();
-  }
-
-  #requireDirectFiles(): void {
-    const cached = this.graph.nodes().find(({ driver, settings }) => driver.name === 'file' && !settings.cache.direct);
-    if (cached === undefined) return;
-    const text = 'aio=native was specified, but it requires cache.direct=on, which was not specified.';
-    throw new BlockError('EINVAL', text, { node: cached.name });
   }
 
   /** Waits for requests, and lets go of the image. */

@@ -98,6 +98,7 @@ class ArgumentReader {
   #loadSnapshot: SnapshotChoice | undefined;
   #cache: CacheMode | undefined;
   #discard: DiscardMode | undefined;
+  #aio: string | undefined;
   #detectZeroes: 'off' | 'on' | 'unmap' = 'off';
 
   constructor(objects: ObjectList, messages: Messages) {
@@ -125,6 +126,8 @@ class ArgumentReader {
       discard: () => this.#setDiscard(value),
       'detect-zeroes': () => this.#setDetectZeroes(value),
       aio: () => {
+        if (this.#aio !== undefined) throw new Failure('--aio can only be specified once');
+        this.#aio = value;
         if (!['native', 'io_uring', 'threads'].includes(value)) throw new Failure(`Invalid aio mode '${value}'`);
       },
       shared: () => {

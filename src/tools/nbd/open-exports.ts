@@ -5,6 +5,7 @@ import type { Graph } from '../../core/graph.ts';
 import type { NestedOptions } from '../../core/options.ts';
 import { keyValues } from '../command-line/arguments.ts';
 import { Failure } from '../failure.ts';
+import { requireDirectFiles } from '../native-aio.ts';
 import type { Messages } from '../output/stream.ts';
 import { loadSnapshot } from '../snapshots.ts';
 import type { ExportArgument, NbdArguments } from './arguments.ts';
@@ -39,7 +40,7 @@ async function mainExport(graph: Graph, args: NbdArguments, file: string, messag
   const { given, bitmaps, offset, loadSnapshot: snapshot } = args;
   const asked = openOptions(args, given.get('format'));
   const how = snapshot === undefined ? asked : { ...asked, writable: false };
-  const disk = await open(graph, imageSource(given, file, messages), file, how);
+  const disk = await open(graph, imageSource(given, file, messages), file, how, given.get('aio'));
   if (snapshot !== undefined) await withDiskUnlessFailed(disk, () => loadSnapshot(disk, snapshot));
   const options = {
     name: given.get('export-name') ?? '',
@@ -50,7 +51,7 @@ async function mainExport(graph: Graph, args: NbdArguments, file: string, messag
   };
   if (offset > disk.length) {
     await disk.close();
-    throw new Failure(`Offset (${offset}) has to be smaller than the image size (${disk.length})`);
+    throw new Failure(`Offset (${offset}) cannot be greater than size of the containing file (${disk.length})`);
   }
   return { disk, options };
 }
@@ -89,7 +90,10 @@ async function furtherExport(
 ): Promise<ServedExport> {
   const readOnly = options.readOnly ?? args.given.has('read-only');
   const open_ = { ...openOptions(args, format), writable: !readOnly };
-  if (file !== undefined) return { disk: await open(graph, file, file, open_), options: { ...options, readOnly } };
+  if (file !== undefined) {
+    const disk = await open(graph, file, file, open_, args.given.get('aio'));
+    return { disk, options: { ...options, readOnly } };
+  }
   if (node !== undefined) {
     const found = graph.lookUp(node);
     return { disk: await graph.openReference(node, { writable: !readOnly && found.writable }), options };
@@ -98,9 +102,17 @@ async function furtherExport(
   return { disk: first.disk, options };
 }
 
-async function open(graph: Graph, source: string | NestedOptions, name: string, options: OpenOptions): Promise<Disk> {
+async function open(
+  graph: Graph,
+  source: string | NestedOptions,
+  name: string,
+  options: OpenOptions,
+  aio: string | undefined,
+): Promise<Disk> {
   try {
-    return await graph.open(source, options);
+    const disk = await graph.open(source, options);
+    if (aio === 'native') await withDiskUnlessFailed(disk, async () => requireDirectFiles(graph));
+    return disk;
   } catch (error) {
     throw addContext(`Failed to blk_new_open '${name}'`, asBlockError(error));
   }
