@@ -1,5 +1,6 @@
 /** One client's connection: handshake, perhaps TLS, transmission, end (N-20, N-21, N-74, N-80, N-81, N-103). */
 import type { ByteStream } from '../../core/byte-stream.ts';
+import { BlockError } from '../../core/errors.ts';
 import type { Host } from '../../core/host.ts';
 import { ByteQueue } from '../byte-queue.ts';
 import { emit } from './events.ts';
@@ -244,9 +245,7 @@ export class Session {
     this.#handshake.startedTls();
     if (!(await authorize(this.#client(), undefined))) {
       const name = identity?.name ?? '(no identity)';
-      const text = `TLS x509 authz check for ${name} is denied`;
-      this.#options.log(text);
-      this.destroy(text);
+      throw new BlockError('EACCES', `TLS x509 authz check for ${name} is denied`);
     }
   }
 

@@ -33,6 +33,13 @@ export interface X509Options {
   readonly passphrase?: string | undefined;
 }
 
+/** The files that credentials of a kind cannot do without. Shared keys: a file may be named instead of its folder. */
+export function credentialFiles(kind: TlsCredentials['kind'], dir: string, endpoint: TlsEndpoint): string[] {
+  if (kind === 'psk') return [fs.statSync(dir, { throwIfNoEntry: false })?.isFile() ? dir : join(dir, 'keys.psk')];
+  const own = endpoint === 'server' ? ['server-cert.pem', 'server-key.pem'] : [];
+  return ['ca-cert.pem', ...own].map((name) => join(dir, name));
+}
+
 /** The certificates of a folder. Throws BlockError ENOENT for a file that must be there. */
 export async function loadX509(dir: string, options: X509Options): Promise<TlsCredentials> {
   const { endpoint, verifyPeer = true, passphrase } = options;

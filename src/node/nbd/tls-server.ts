@@ -85,9 +85,9 @@ function start(
         user = name;
       }),
     );
-    const fail = (error: Error) => {
+    const fail = (error: Error, socket: TLSSocket) => {
       raw.destroy();
-      reject(new BlockError('EIO', failureText(error), { cause: error }));
+      reject(new BlockError('EIO', failureText(error, socket.authorizationError), { cause: error }));
     };
     server.once('tlsClientError', fail);
     server.once('secureConnection', (socket) => {
@@ -98,10 +98,20 @@ function start(
   });
 }
 
-function failureText(error: Error): string {
-  const { code } = error as NodeJS.ErrnoException;
+/** What GnuTLS says of certificates, by OpenSSL's codes; all others mean that the authority is not ours. */
+const CERTIFICATE_TEXTS: ReadonlyMap<string, string> = new Map([
+  ['CERT_HAS_EXPIRED', 'The certificate has expired'],
+  ['CERT_NOT_YET_VALID', 'The certificate is not yet activated'],
+  ['CERT_REVOKED', 'The certificate has been revoked'],
+]);
+
+/** `refused`: why the client's certificate is, by OpenSSL's code. */
+function failureText(error: Error, refused: unknown): string {
+  const { code, reason } = error as NodeJS.ErrnoException & { readonly reason?: string };
   if (code === 'ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE') return 'Verify failed: No certificate was found.';
-  return `TLS handshake failed: ${error.message}`;
+  if (refused) return CERTIFICATE_TEXTS.get(String(refused)) ?? "The certificate hasn't got a known issuer";
+  // OpenSSL's whole message has a thread's number, places in its source and line ends.
+  return `TLS handshake failed: ${reason ?? error.message}`;
 }
 
 /** The distinguished name in the order in which it is encoded, as QEMU compares it. */
