@@ -71,6 +71,12 @@ describe.skipIf(peer !== '')(`refusals in qemu-nbd's words (N-117)${peer}`, () =
       ['--detect-zeroes=foo', 'disk.img'],
       ['--detect-zeroes=unmap', 'disk.img'],
       ['--aio=foo', 'disk.img'],
+      ['--aio=threads', '--aio=io_uring', 'disk.img'],
+      ['--aio=native', '-f', 'raw', 'disk.img'],
+      ['--aio=native', '--cache=unsafe', '--image-opts', 'driver=raw,file.filename=disk.img'],
+      ['-o', '1048577', '-f', 'raw', 'disk.img'],
+      ['-b', 'no-such-host.invalid', '-f', 'raw', 'disk.img'],
+      ['-k', `/tmp/${'s'.repeat(110)}`, '-f', 'raw', 'disk.img'],
       ['-f', 'foo', 'disk.img'],
       ['-f', 'raw', 'nonexist.img'],
       ['-l', 'x', '-f', 'raw', 'disk.img'],
@@ -84,6 +90,10 @@ describe.skipIf(peer !== '')(`refusals in qemu-nbd's words (N-117)${peer}`, () =
       ['--tls-authz', 'x', 'disk.img'],
       ['--tls-hostname', 'x', 'disk.img'],
       ['--object', 'foo', 'disk.img'],
+      ['--object', 'tls-creds-x509,id=x,dir=/nonexist,endpoint=server', '-f', 'raw', 'disk.img'],
+      ['--object', 'tls-creds-psk,id=x,dir=/nonexist,endpoint=server', '--tls-creds', 'x', '-f', 'raw', 'disk.img'],
+      ['--object', 'tls-creds-psk,id=x,dir=/nonexist,verify-peer=2', '-L'],
+      ['--object', 'authz-simple,id=x,identity=a', '--tls-creds', 'x', '-f', 'raw', 'disk.img'],
       ['--image-opts', '-f', 'raw', 'driver=raw'],
       ['-k', '/nonexist/q.sock', '-f', 'raw', 'disk.img'],
       ['-L', 'disk.img'],
@@ -250,6 +260,22 @@ describe.skipIf(info !== '')(`ready and ended${info}`, () => {
   test('socket activation (N-116)', async () => {
     const args = ['--size', '--', '[', ours, '-r', '-f', 'raw', 'disk.img', ']'];
     expect(await runBeside('nbdinfo', args, folder)).toMatchObject({ status: 0, stdout: `${1 << 20}\n` });
+  });
+
+  test('socket activation goes on to the child of --fork, which nobody else is served by (N-113, N-116)', async () => {
+    const args = ['--size', '--', '[', ours, '--fork', '-r', '-f', 'raw', '--pid-file', path('a.pid'), 'disk.img', ']'];
+    expect(await runBeside('nbdinfo', args, folder)).toMatchObject({ status: 0, stdout: `${1 << 20}\n` });
+    // It ends with its only client.
+    for (let tries = 0; existsSync(path('a.pid')); tries++) {
+      expect(tries).toBeLessThan(2000);
+      await delay(5);
+    }
+  });
+
+  test('socket activation without a socket (N-116)', () => {
+    const command = 'LISTEN_PID=$$ LISTEN_FDS=1 exec ./qemu-nbd -r -f raw disk.img 3</dev/null';
+    const stderr = 'qemu-nbd: Socket activation failed: descriptor 3 is not a socket\n';
+    expect(run('bash', ['-c', command], folder)).toMatchObject({ status: 1, stderr });
   });
 
   test.each([

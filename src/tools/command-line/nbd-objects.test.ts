@@ -75,17 +75,25 @@ describe('credentials (N-102)', () => {
   test.each([
     ['q', "No TLS credentials with id 'q'"],
     ['c', 'Expected TLS credentials for a server endpoint'],
-    ['s', 'Unable to access credentials /nonexist/ca-cert.pem: No such file or directory'],
-    ['p', 'Unable to access credentials /nonexist/keys.psk: No such file or directory'],
+    ['a', "Object with id 'a' is not TLS credentials"],
     ['k', "No secret with id 'none'"],
   ])('%s: %s', async (id, text) => {
+    for (const name of ['ca-cert', 'server-cert', 'server-key']) writeFileSync(join(folder, `${name}.pem`), '');
     const list = objects(
-      'tls-creds-x509,id=c,endpoint=client,dir=/nonexist',
-      'tls-creds-x509,id=s,endpoint=server,dir=/nonexist',
-      'tls-creds-psk,id=p,endpoint=server,dir=/nonexist',
-      'tls-creds-x509,id=k,endpoint=server,dir=/nonexist,passwordid=none',
+      `tls-creds-x509,id=c,endpoint=client,dir=${folder}`,
+      'authz-simple,id=a,identity=CN=a',
+      `tls-creds-x509,id=k,endpoint=server,dir=${folder},passwordid=none`,
     );
     await expect(list.nbd.tlsCredentials(id, 'server')).rejects.toThrow(text);
+  });
+
+  test.each([
+    ['x509,dir=/nonexist', 'Unable to access credentials /nonexist/ca-cert.pem: No such file or directory'],
+    ['psk,dir=/nonexist', 'Unable to access credentials /nonexist/keys.psk: No such file or directory'],
+    ['x509,dir=/nonexist,verify-peer=maybe', "Parameter 'verify-peer' expects 'on' or 'off'"],
+  ])('that cannot be are refused before anybody uses them: %s', (properties, text) => {
+    const [kind, ...rest] = properties.split(',');
+    expect(() => objects(`tls-creds-${kind},id=c,endpoint=server,${rest.join(',')}`)).toThrow(text);
   });
 
   test("shared keys: the client's user, `qemu` unless it is told", async () => {

@@ -1,23 +1,41 @@
 /** Objects for NBD (N-102, N-105): TLS credentials and who may connect. What they name is read when it is asked for. */
 import fs from 'node:fs';
-import { asBlockError, BlockError } from '../../core/errors.ts';
+import { asBlockError, BlockError, codeOf, errorText } from '../../core/errors.ts';
 import type { Host } from '../../core/host.ts';
 import type { JsonValue } from '../../core/json.ts';
+import { type OptionValue, parseBoolOption } from '../../core/options.ts';
 import { tlsCredentials } from '../../nbd/client/credentials.ts';
 import { type Authorization, authorizeByRules, parseRules } from '../../nbd/server/authorize.ts';
-import { loadPsk, loadX509, type TlsCredentials, type TlsEndpoint } from '../../node/nbd/tls-credentials.ts';
+import {
+  credentialFiles,
+  loadPsk,
+  loadX509,
+  type TlsCredentials,
+  type TlsEndpoint,
+} from '../../node/nbd/tls-credentials.ts';
 import { Failure } from '../failure.ts';
 
-/** Properties by type; those of lists may have further dotted parts. */
-const PROPERTIES: Readonly<Record<string, readonly string[]>> = {
-  'tls-creds-x509': ['dir', 'endpoint', 'verify-peer', 'passwordid', 'priority', 'sanity-check'],
-  'tls-creds-psk': ['dir', 'endpoint', 'verify-peer', 'username', 'priority'],
-  'authz-simple': ['identity'],
-  'authz-list': ['policy', 'rules'],
-  'authz-listfile': ['filename', 'refresh'],
+/** Properties by type, and their own types as help lists them; those of lists may have further dotted parts. */
+export const NBD_OBJECTS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  'authz-list': { policy: 'QAuthZListPolicy', rules: 'QAuthZListRule' },
+  'authz-listfile': { filename: 'string', refresh: 'bool' },
+  'authz-simple': { identity: 'string' },
+  'tls-creds-psk': {
+    dir: 'string',
+    endpoint: 'QCryptoTLSCredsEndpoint',
+    priority: 'string',
+    username: 'string',
+    'verify-peer': 'bool',
+  },
+  'tls-creds-x509': {
+    dir: 'string',
+    endpoint: 'QCryptoTLSCredsEndpoint',
+    passwordid: 'string',
+    priority: 'string',
+    'sanity-check': 'bool',
+    'verify-peer': 'bool',
+  },
 };
-
-export const NBD_OBJECT_TYPES: readonly string[] = Object.keys(PROPERTIES);
 
 export type ObjectProperties = { readonly [key: string]: JsonValue };
 
@@ -38,15 +56,17 @@ export class NbdObjects {
   /** Throws Failure for properties that the type has not, or whose values make no sense. */
   add(type: string, id: string, properties: ObjectProperties): void {
     for (const key of Object.keys(properties)) {
-      const known = PROPERTIES[type]?.includes(key) || (type === 'authz-list' && key.startsWith('rules.'));
+      const known = Object.hasOwn(NBD_OBJECTS[type] ?? {}, key) || (type === 'authz-list' && key.startsWith('rules.'));
       if (!known) throw new Failure(`Parameter '${key}' is unexpected`);
     }
     if (type.startsWith('tls-creds-')) {
-      const { dir, endpoint } = properties;
+      const { dir, endpoint, 'verify-peer': verifyPeer } = properties;
       if (endpoint !== undefined && endpoint !== 'server' && endpoint !== 'client') {
         throw new Failure(`Parameter 'endpoint' does not accept value '${String(endpoint)}'`);
       }
+      if (verifyPeer !== undefined) boolOf(verifyPeer, 'verify-peer');
       if (dir === undefined) throw new Failure("Missing 'dir' property value");
+      requireFiles(credentialFiles(type === 'tls-creds-psk' ? 'psk' : 'x509', String(dir), endpoint ?? 'client'));
     }
     if (type === 'authz-simple' && typeof properties.identity !== 'string') {
       throw new Failure("Parameter 'identity' is missing");
@@ -72,13 +92,16 @@ export class NbdObjects {
   /** Reads the files. Throws BlockError. */
   async tlsCredentials(id: string, endpoint: TlsEndpoint): Promise<TlsCredentials> {
     const found = this.#objects.get(id);
-    if (!found?.type.startsWith('tls-creds-')) throw new BlockError('EINVAL', `No TLS credentials with id '${id}'`);
+    if (found === undefined) throw new BlockError('EINVAL', `No TLS credentials with id '${id}'`);
+    if (!found.type.startsWith('tls-creds-')) {
+      throw new BlockError('EINVAL', `Object with id '${id}' is not TLS credentials`);
+    }
     const { dir, endpoint: own = 'client', username, passwordid } = found.properties;
     if (own !== endpoint) throw new BlockError('EINVAL', `Expected TLS credentials for a ${endpoint} endpoint`);
     if (found.type === 'tls-creds-psk') {
       return loadPsk(String(dir), { endpoint, ...(username === undefined ? {} : { username: String(username) }) });
     }
-    const verifyPeer = !['no', 'off', 'n', 'false', false].includes(found.properties['verify-peer'] as never);
+    const verifyPeer = boolOf(found.properties['verify-peer'] ?? true, 'verify-peer');
     const passphrase = passwordid === undefined ? undefined : this.#secret(String(passwordid));
     return loadX509(String(dir), { endpoint, verifyPeer, passphrase });
   }
@@ -100,6 +123,26 @@ export class NbdObjects {
     if (['no', 'off', false].includes(properties.refresh as never)) return first;
     // Read anew for each client; a file that is broken for now lets nobody in.
     return async (name) => (await read().catch(() => () => false))(name);
+  }
+}
+
+/** Throws Failure for a value that is none. */
+function boolOf(value: JsonValue, name: string): boolean {
+  try {
+    return parseBoolOption(value as OptionValue, name);
+  } catch (error) {
+    throw new Failure(asBlockError(error).message, { cause: error });
+  }
+}
+
+/** Throws Failure for the first that cannot be read. */
+function requireFiles(paths: readonly string[]): void {
+  for (const path of paths) {
+    try {
+      fs.accessSync(path, fs.constants.R_OK);
+    } catch (cause) {
+      throw new Failure(`Unable to access credentials ${path}: ${errorText(codeOf(cause))}`, { cause });
+    }
   }
 }
 

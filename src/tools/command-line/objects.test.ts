@@ -124,7 +124,17 @@ describe('objects (T-GEN-13)', () => {
         throw error;
       }
     };
-    expect(help('help')).toBe('List of user creatable objects:\n  secret\n  throttle-group\n');
+    const types = [
+      'authz-list',
+      'authz-listfile',
+      'authz-simple',
+      'secret',
+      'throttle-group',
+      'tls-creds-psk',
+      'tls-creds-x509',
+    ];
+    expect(help('help')).toBe(`List of user creatable objects:\n${types.map((each) => `  ${each}\n`).join('')}`);
+    expect(help('authz-simple,help')).toBe('authz-simple options:\n  identity=<string>\n');
     expect(help('secret,help')).toMatch(/^secret options:\n {2}data=<string>\n {2}file=<string>\n/);
     const group = help('throttle-group,id=g0,help');
     expect(group).toMatch(

@@ -6,7 +6,7 @@ import { secrets } from '../../crypto/secrets.ts';
 import { throttleGroups } from '../../filters/throttle/groups.ts';
 import { describeLimits, parseLimits, type ThrottleLimits, UNLIMITED } from '../../filters/throttle/limits.ts';
 import { Failure, HelpRequest } from '../failure.ts';
-import { NBD_OBJECT_TYPES, NbdObjects, type ObjectProperties } from './nbd-objects.ts';
+import { NBD_OBJECTS, NbdObjects, type ObjectProperties } from './nbd-objects.ts';
 import { readSecret, SECRET_PROPERTIES } from './secret.ts';
 
 const SECRET = 'secret';
@@ -33,7 +33,7 @@ export class ObjectList {
       this.#addGroup(id, json === undefined ? parseLimits(rest, UNLIMITED, 'text') : jsonLimits(json));
       return;
     }
-    if (NBD_OBJECT_TYPES.includes(type)) {
+    if (Object.hasOwn(NBD_OBJECTS, type)) {
       const nested = json === undefined ? rest : (({ 'qom-type': _type, id: _id, ...own }) => own)(json as JsonObject);
       this.#addNbdObject(type, id, nested);
       return;
@@ -130,9 +130,17 @@ function objectHelp(type: string | undefined): string {
     const names = Object.keys(describeLimits(UNLIMITED)).sort((a, b) => compareTexts(`${a}~`, `${b}~`));
     return `${type} options:\n  limits=<ThrottleLimits>\n${names.map((name) => `  x-${name}=<int>\n`).join('')}`;
   }
-  if (type !== SECRET) return `List of user creatable objects:\n  ${SECRET}\n  ${THROTTLE_GROUP}\n`;
-  const lines = Object.entries(SECRET_PROPERTIES).map(([name, kind]) => `  ${name}=<${kind}>\n`);
-  return `${SECRET} options:\n${lines.join('')}`;
+  const properties: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+    ...NBD_OBJECTS,
+    [SECRET]: SECRET_PROPERTIES,
+  };
+  const found = type !== undefined && Object.hasOwn(properties, type) ? properties[type] : undefined;
+  if (found === undefined) {
+    const types = [...Object.keys(properties), THROTTLE_GROUP].sort(compareTexts);
+    return `List of user creatable objects:\n${types.map((each) => `  ${each}\n`).join('')}`;
+  }
+  const lines = Object.entries(found).map(([name, kind]) => `  ${name}=<${kind}>\n`);
+  return `${type} options:\n${lines.join('')}`;
 }
 
 function compareTexts(a: string, b: string): number {
