@@ -38,12 +38,13 @@ async function refusal(options: object, host: Host = hostWith(async () => new Fa
   );
 }
 
-describe('names (N-5)', () => {
+describe('names (N-1, N-5)', () => {
   const NAMES = [
     ['nbd+unix:///e?socket=/s', 'nbd+unix:///e?socket=/s'],
     ['nbd:unix:/s:exportname=e', 'nbd+unix:///e?socket=/s'],
     ['NBD+UNIX:///e?socket=/s', 'nbd+unix:///e?socket=/s'],
     ['nbd://host/e', 'nbd://host:10809/e'],
+    ['nbd://user@host/e', 'nbd://host:10809/e'],
     ['nbd:host:1:exportname=e', 'nbd://host:1/e'],
     ['json:{"driver":"nbd","server":{"type":"unix","path":"/s"},"export":"e"}', 'nbd+unix:///e?socket=/s'],
   ] as const;

@@ -91,8 +91,14 @@ describe('legacy names (N-5)', () => {
   test.each(NAMES)('%s', (name, target) => {
     expect(parseLegacyName(name)).toMatchObject(target);
   });
-  test('a host alone', () => {
-    expect(() => parseLegacyName('nbd:h')).toThrow(/^error parsing address 'h'$/);
+  const BAD: readonly (readonly [string, string])[] = [
+    ['nbd:h', "error parsing address 'h'"],
+    ['nbd:h:', "error parsing address 'h:'"],
+    ['nbd:h:x', 'address resolution failed for h:x: Servname not supported for ai_socktype'],
+    ['nbd:', 'NBD server address missing'],
+  ];
+  test.each(BAD)('%s is refused as qemu-img does: %s', (name, message) => {
+    expect(() => parseLegacyName(name)).toThrow(expect.objectContaining({ code: 'EINVAL', message }));
   });
 });
 

@@ -127,7 +127,7 @@ function parseAuthority(
 }
 
 /** 1 to 65535; throws BlockError EINVAL. */
-export function parsePort(text: string): number {
+function parsePort(text: string): number {
   const port = Number(text);
   if (!/^\d+$/.test(text) || port < 1 || port > 65535) throw invalid(`'${text}' is no port number from 1 to 65535`);
   return port;
@@ -147,6 +147,14 @@ function parseQuery(query: string | undefined, uri: string): Map<string, string>
   return keys;
 }
 
+/** Throws BlockError EINVAL, in QEMU's words for a port that is no number. */
+export function inetAddress(host: string, port: string): ServerAddress {
+  if (!/^\d+$/.test(port)) {
+    throw invalid(`address resolution failed for ${host}:${port}: Servname not supported for ai_socktype`);
+  }
+  return { type: 'inet', host, port: parsePort(port) };
+}
+
 /** `nbd:HOST:PORT[:exportname=NAME]`, `nbd:unix:PATH[:exportname=NAME]` (N-5). */
 export function parseLegacyName(name: string): NbdTarget {
   const rest = name.slice('nbd:'.length);
@@ -157,10 +165,10 @@ export function parseLegacyName(name: string): NbdTarget {
   if (place.startsWith('unix:')) {
     return { address: { type: 'unix', path: place.slice('unix:'.length) }, export: exported, tls: 'off' };
   }
-  const inet = /^(?:\[([^\]]*)\]|([^:]*)):(\d+)$/.exec(place);
+  if (place === '') throw invalid('NBD server address missing');
+  const inet = /^(?:\[([^\]]*)\]|([^:]*)):([^:]+)$/.exec(place);
   if (inet === null) throw invalid(`error parsing address '${place}'`);
-  const address = { type: 'inet' as const, host: inet[1] ?? inet[2] ?? '', port: parsePort(inet[3] ?? '') };
-  return { address, export: exported, tls: 'off' };
+  return { address: inetAddress(inet[1] ?? inet[2] ?? '', inet[3] ?? ''), export: exported, tls: 'off' };
 }
 
 /** As a node shows itself (N-5); undefined where no name leads there. */

@@ -95,8 +95,8 @@ async function clientTlsOf(options: NbdOptions, host: Host, namedByImage: boolea
   if (id !== undefined) return credentialsOf(host, id);
   const { 'tls-username': username, 'tls-verify-peer': verifyPeer } = options;
   if (!tls) {
-    // Never plain text where someone thought of encryption.
-    const [unused] = [certificates, pskFile, username, verifyPeer].filter((each) => each !== undefined);
+    // Never plain text where someone thought of encryption. A URI may name a user without it (N-1).
+    const [unused] = [certificates, pskFile, verifyPeer].filter((each) => each !== undefined);
     if (unused !== undefined) throw new BlockError('EINVAL', 'Options for TLS need tls=on');
     return undefined;
   }

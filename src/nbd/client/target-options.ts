@@ -4,10 +4,10 @@ import { type OptionTree, parseBoolOption } from '../../core/options.ts';
 import { DEFAULT_PORT } from '../protocol.ts';
 import {
   checkExportName,
+  inetAddress,
   type NbdTarget,
   parseLegacyName,
   parseNbdUri,
-  parsePort,
   type ServerAddress,
 } from './address.ts';
 
@@ -29,17 +29,9 @@ export function addressOf({ server, host, port, path }: TargetOptions): ServerAd
     if (port !== undefined) throw new BlockError('EINVAL', 'port may not be used without host');
     return { type: 'unix', path };
   }
-  if (host !== undefined) return inet(host, port ?? String(DEFAULT_PORT));
+  if (host !== undefined) return inetAddress(host, port ?? String(DEFAULT_PORT));
   if (server === undefined) throw new BlockError('EINVAL', 'NBD server address missing');
   return server;
-}
-
-function inet(host: string, port: string): ServerAddress {
-  if (!/^\d+$/.test(port)) {
-    const text = `address resolution failed for ${host}:${port}: Servname not supported for ai_socktype`;
-    throw new BlockError('EINVAL', text);
-  }
-  return { type: 'inet', host, port: parsePort(port) };
 }
 
 /** Keys that an address may have besides; all but `abstract` make no difference to us. */
@@ -76,7 +68,7 @@ export function parseServer(tree: OptionTree): ServerAddress | undefined {
   }
   const text = (key: string) => String(rest[key]);
   if (type === 'vsock') throw new BlockError('ENOTSUP', 'NBD over vsock is not supported');
-  if (type === 'inet') return inet(text('host'), text('port'));
+  if (type === 'inet') return inetAddress(text('host'), text('port'));
   if (type === 'unix') {
     const abstract = rest.abstract !== undefined && parseBoolOption(rest.abstract, 'abstract');
     return { type: 'unix', path: abstract ? `\0${text('path')}` : text('path') };
