@@ -119,8 +119,7 @@ export class NbdClient implements AsyncDisposable {
   }
 
   async write(offset: number, data: Uint8Array, { signal, fua = false }: RequestOptions & DurableOption = {}) {
-    const { extended } = this.agreement;
-    const flags = (fua ? CommandFlag.fua : 0) | (extended ? CommandFlag.payloadLength : 0);
+    const flags = fua ? CommandFlag.fua : 0;
     await this.#run({ command: Command.write, flags, offset, length: data.length, data }, signal);
   }
 
@@ -205,9 +204,12 @@ export class NbdClient implements AsyncDisposable {
     }
   }
 
+  /** Sent again after a loss, unless it breaks the protocol, or is lost still when the delay since its first loss is over. */
   async #send(request: ClientRequest): Promise<ReadonlyMap<string, ContextExtents>> {
+    const { clock, reconnectDelayMs = 0 } = this.#options;
+    let until = Number.POSITIVE_INFINITY;
     for (;;) {
-      const connection = this.#pick() ?? (await this.#whenConnected());
+      const connection = this.#pick() ?? (await this.#whenConnected(until));
       if (request.command === Command.flush && this.#lostWrites) {
         this.#lostWrites = false;
         throw new BlockError('EIO', 'The NBD server went away with writes that were not flushed: they may be lost');
@@ -218,7 +220,8 @@ export class NbdClient implements AsyncDisposable {
         return namedExtents(outcome, connection.agreement);
       }
       if (outcome.kind === 'failed') throw outcome.error;
-      if (outcome.violation || (this.#options.reconnectDelayMs ?? 0) === 0) throw outcome.error;
+      until = Math.min(until, clock.now() + reconnectDelayMs);
+      if (outcome.violation || clock.now() >= until) throw outcome.error;
     }
   }
 
@@ -264,9 +267,7 @@ export class NbdClient implements AsyncDisposable {
     void this.#reconnect();
     if (reconnectDelayMs === 0) return;
     clock.sleep(reconnectDelayMs, this.#closing.signal).then(
-      () => {
-        if (this.#connections.length === 0 && clock.now() >= this.#waitUntil) this.#wake(this.#gone());
-      },
+      () => this.#wake(),
       () => {},
     );
   }
@@ -275,12 +276,13 @@ export class NbdClient implements AsyncDisposable {
     return new BlockError('EIO', 'The connection to the NBD server is lost', { cause: this.#lastError });
   }
 
-  async #whenConnected(): Promise<Connection> {
+  /** Waits until then, and no longer than all do. */
+  async #whenConnected(until: number): Promise<Connection> {
     for (;;) {
       const picked = this.#pick();
       if (picked !== undefined) return picked;
       if (this.#final !== undefined) throw this.#final;
-      if (this.#options.clock.now() >= this.#waitUntil) throw this.#gone();
+      if (this.#options.clock.now() >= Math.min(until, this.#waitUntil)) throw this.#gone();
       await new Promise<void>((resolve, reject) => {
         this.#waiters.push((error) => (error === undefined ? resolve() : reject(error)));
       });

@@ -2,7 +2,7 @@
 import type { ByteStream } from '../../core/byte-stream.ts';
 import { BlockError } from '../../core/errors.ts';
 import type { HostClock } from '../../core/host.ts';
-import { Command } from '../protocol.ts';
+import { Command, CommandFlag } from '../protocol.ts';
 import { encodeRequest } from '../wire.ts';
 import type { Dialed } from './dial.ts';
 import { type Agreement, isProtocolError } from './handshake.ts';
@@ -12,6 +12,8 @@ import { Replies } from './replies.ts';
 /** Under way at once, requests and bytes of their data. */
 const REQUESTS_MAX = 64;
 const BYTES_MAX = 64 * 1024 * 1024;
+/** Of a request without extended headers; a multiple of every minimum, bytes. */
+const LENGTH_MAX = 2 ** 32 - 65536;
 /** A server that was told goodbye gets so long to close the connection, milliseconds. */
 const GOODBYE_MS = 1000;
 
@@ -111,7 +113,8 @@ export class Connection {
     this.#pending.set(cookieLow, newPending(request, this.agreement.structured, settle));
     this.#bytes += payloadOf(request);
     const { data } = request;
-    const header = encodeRequest({ ...request, cookieHigh: 0, cookieLow }, this.agreement.extended);
+    const { extended } = this.agreement;
+    const header = encodeRequest({ ...request, ...onWire(request, extended), cookieHigh: 0, cookieLow }, extended);
     this.#stream.write(data === undefined ? [header] : [header, data], () => {});
   }
 
@@ -191,6 +194,13 @@ export class Connection {
     this.#idle?.();
     if (!retired) this.#ended(this);
   }
+}
+
+/** What depends on the headers: a request may have been made for a server with others, before that one was lost. */
+function onWire({ command, flags, length }: ClientRequest, extended: boolean): { flags: number; length: number } {
+  if (extended) return { flags: command === Command.write ? flags | CommandFlag.payloadLength : flags, length };
+  // Only status is asked for over more; the answer may be for less.
+  return { flags, length: Math.min(length, LENGTH_MAX) };
 }
 
 function payloadOf({ command, length }: ClientRequest): number {

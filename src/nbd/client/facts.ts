@@ -44,6 +44,14 @@ export function exportFacts({ size, flags, blockSize }: Agreement): ExportFacts 
   };
 }
 
+const LOSSES = [
+  ['canFlush', 'it no longer flushes'],
+  ['canFua', 'it no longer offers FUA'],
+  ['canTrim', 'it no longer trims'],
+  ['canWriteZeroes', 'it no longer writes zeroes'],
+  ['canFastZero', 'it no longer offers fast zeroes'],
+] as const;
+
 /** What makes a server that came back another one than it was (N-138); undefined: nothing. */
 export function changeOf(before: Agreement, now: Agreement): string | undefined {
   const [old, other] = [exportFacts(before), exportFacts(now)];
@@ -51,8 +59,7 @@ export function changeOf(before: Agreement, now: Agreement): string | undefined 
   if (old.readOnly !== other.readOnly) return other.readOnly ? 'it is read-only now' : 'it is no longer read-only';
   if (other.minimum > old.minimum) return `the minimum block size is ${other.minimum}, it was ${old.minimum}`;
   if (other.maximum < old.maximum) return `the maximum block size is ${other.maximum}, it was ${old.maximum}`;
-  if (old.canFlush && !other.canFlush) return 'it no longer flushes';
-  if (old.canFua && !other.canFua) return 'it no longer offers FUA';
+  for (const [fact, text] of LOSSES) if (old[fact] && !other[fact]) return text;
   for (const name of before.contexts.keys()) {
     if (!now.contexts.has(name)) return `it no longer has the context '${name}'`;
   }
