@@ -6,6 +6,11 @@ export interface Limits {
   readonly requestAlign: number;
   /** Zero writes are multiples of this; unaligned edges are written as data. Default requestAlign. */
   readonly zeroAlign: number;
+  /**
+   * Where the rest of a unit of `zeroAlign` stores no data and reads as zeroes anyway, zeroes for a part of it are asked for
+   * the whole unit instead of being written as data. Default false.
+   */
+  readonly zeroWidens: boolean;
   /** Discards are multiples of this; unaligned edges are left alone. Default requestAlign. */
   readonly discardAlign: number;
   /** Longest read or write. */

@@ -13,6 +13,7 @@ import { BlockError, codeOf, notSupported } from './errors.ts';
 import { lengthOf } from './info.ts';
 import { invariant } from './invariant.ts';
 import type { BlockNode } from './node.ts';
+import { status } from './status.ts';
 import type { TrackedRequest } from './tracker.ts';
 
 export const NO_FLAGS: Readonly<DataFlags & ZeroFlags> = Object.freeze({});
@@ -23,6 +24,7 @@ const REQUEST_MAX = 0x7ffffe00;
 export const DEFAULT_LIMITS: Limits = Object.freeze({
   requestAlign: 1,
   zeroAlign: 1,
+  zeroWidens: false,
   discardAlign: 1,
   transferMax: REQUEST_MAX,
   zeroMax: Number.MAX_SAFE_INTEGER,
@@ -211,12 +213,17 @@ async function zeroRange(
   flags: ZeroFlags,
 ): Promise<void> {
   const { impl, limits } = node;
-  const { requestAlign, zeroAlign } = limits;
+  const { requestAlign, zeroAlign, zeroWidens } = limits;
   // The disk's own end counts as aligned: there is nothing behind it to keep.
   const atEnd = end === impl.length();
-  const aligned = offset % zeroAlign === 0 && (atEnd || end % zeroAlign === 0);
-  if (!aligned && flags.noFallback) throw notSupported(node, 'unaligned zero writes');
-  if (!aligned) node.tracker.serialise(request, alignDown(offset, requestAlign), alignUp(end, requestAlign));
+  const isAligned = (unit: number) => offset % unit === 0 && (atEnd || end % unit === 0);
+  const aligned = isAligned(zeroAlign);
+  if (flags.noFallback && !isAligned(zeroWidens ? requestAlign : zeroAlign)) {
+    throw notSupported(node, 'unaligned zero writes');
+  }
+  // What is around it is looked at, or read, and must not change then.
+  const changed = zeroWidens ? zeroAlign : requestAlign;
+  if (!aligned) node.tracker.serialise(request, alignDown(offset, changed), alignUp(end, changed));
   else if (impl.clearsAlone) node.tracker.serialise(request, offset, end);
   if (node.tracker.mustWait(request)) await node.tracker.wait(request);
   const start = Math.min(alignUp(offset, requestAlign), end);
@@ -238,16 +245,51 @@ async function zeroAligned(
   try {
     const start = Math.min(alignUp(offset, limits.zeroAlign), end);
     const stop = end === impl.length() ? end : Math.max(start, alignDown(end, limits.zeroAlign));
-    await zeroesAsData(node, request, offset, start, flags, true);
+    await zeroInUnit(node, request, offset, start, flags);
     for (let at = start; at < stop; ) {
       const piece = Math.min(limits.zeroMax, stop - at);
       await zeroPiece(node, request, at, piece, flags);
       at += piece;
     }
-    await zeroesAsData(node, request, stop, end, flags, true);
+    await zeroInUnit(node, request, stop, end, flags);
   } finally {
     await impl.debugEvent?.('pwritev_done');
   }
+}
+
+/** A part of a unit of `zeroAlign`: all of it where that makes no difference, else data. */
+async function zeroInUnit(
+  node: BlockNode,
+  request: TrackedRequest,
+  offset: number,
+  end: number,
+  flags: ZeroFlags,
+): Promise<void> {
+  if (offset >= end) return;
+  const { impl, limits } = node;
+  const from = alignDown(offset, limits.zeroAlign);
+  const to = Math.min(from + limits.zeroAlign, impl.length());
+  const hasZeroes = limits.zeroWidens && impl.writeZeroes !== undefined;
+  if (hasZeroes && (await storesNothing(node, from, offset)) && (await storesNothing(node, end, to))) {
+    try {
+      await impl.writeZeroes?.(from, to - from, flags);
+      return;
+    } catch (error) {
+      if (codeOf(error) !== 'ENOTSUP') throw error;
+    }
+  }
+  if (flags.noFallback) throw notSupported(node, 'zero writes');
+  await zeroesAsData(node, request, offset, end, flags, true);
+}
+
+/** Whether a range reads as zeroes, as status tells, and has no data; what status cannot tell is not so. */
+async function storesNothing(node: BlockNode, from: number, to: number): Promise<boolean> {
+  for (let at = from; at < to; ) {
+    const run = await status(node, at, to - at).catch(() => undefined);
+    if (run === undefined || !run.zero || run.data) return false;
+    at += run.length;
+  }
+  return true;
 }
 
 async function zeroPiece(

@@ -36,6 +36,7 @@ export function constrainedLimits(given: Constraints, child: Limits): Limits {
     ...child,
     requestAlign,
     zeroAlign,
+    zeroWidens: child.zeroWidens && given['opt-write-zero'] === 0,
     discardAlign,
     transferMax: Math.max(given['max-transfer'] || child.transferMax, requestAlign),
     zeroMax: Math.max(given['max-write-zero'] || child.zeroMax, zeroAlign),

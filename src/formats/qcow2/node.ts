@@ -97,6 +97,7 @@ async function qcow2Node(opened: Qcow2Image, context: OpenContext<Qcow2Options>)
 function limits({ layout, header }: Qcow2Image) {
   return {
     zeroAlign: layout.subclusterSize,
+    zeroWidens: true,
     discardAlign: layout.clusterSize,
     preferred: layout.clusterSize,
     compressUnit: layout.clusterSize,

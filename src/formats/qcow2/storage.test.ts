@@ -248,6 +248,46 @@ describe('discards and zeroes', () => {
     expect(wordsAt(host, firstL2(host) + 8)).toEqual([(4n << 32n) | 0xfffffffbn]);
   });
 
+  test('Q-DISC-4: a ragged edge works where the rest of its unit reads as zeroes and stores nothing', async () => {
+    const host = await makeImage({ cluster_size: 4096 });
+    await useDisk(host, async (disk) => {
+      await disk.writeZeroes(4096 + 5, 8192, { noFallback: true });
+      await disk.write(5 * 4096, some(1, 4096));
+      await expect(disk.writeZeroes(5 * 4096 + 512, 512, { noFallback: true })).rejects.toMatchObject({
+        code: 'ENOTSUP',
+      });
+      // One edge can be zeroed, the other is data.
+      await disk.writeZeroes(4 * 4096 + 100, 5000);
+      expect(await disk.status(4 * 4096, 8192)).toMatchObject({ zero: true, data: false, length: 4096 });
+      expect(await disk.read(5 * 4096, 4096)).toEqual(some(1, 4096).fill(0, 0, 1004));
+    });
+    const stored = entries(host, 6).map((entry) => entry & ~COPIED);
+    expect([...stored.slice(0, 5), stored[5] !== 0n]).toEqual([0n, 1n, 1n, 1n, 1n, true]);
+    isSound(host);
+  });
+
+  test('Q-DISC-4: a ragged edge over a backing file that has data there is data', async () => {
+    const host = await makeImage({ cluster_size: 4096 }, { base: some(3, 4096) });
+    await useDisk(host, async (disk) => {
+      await disk.writeZeroes(0, 512);
+      await disk.writeZeroes(4096, 512);
+      expect(await disk.read(0, 4096)).toEqual(some(3, 4096).fill(0, 0, 512));
+      expect(await disk.status(4096, 4096)).toMatchObject({ zero: true, data: false, depth: 0 });
+    });
+    isSound(host);
+  });
+
+  test('Q-DISC-4: a write beside a ragged edge waits for it', async () => {
+    const host = await makeImage({ cluster_size: 4096 });
+    await useDisk(host, async (disk) => {
+      await Promise.all([disk.writeZeroes(0, 512), disk.write(1024, some(1, 512)), disk.writeZeroes(2048, 512)]);
+      const expected = new Uint8Array(4096);
+      expected.set(some(1, 512), 1024);
+      expect(await disk.read(0, 4096)).toEqual(expected);
+    });
+    isSound(host);
+  });
+
   test('Q-DISC-5, Q-DATA-4: a raw data file holds what the disk reads, zeroes too', async () => {
     const host = await makeImage({ cluster_size: 4096, data_file: DATA, data_file_raw: true });
     await useDisk(
