@@ -60,7 +60,7 @@ export class NbdExport {
       throw new BlockError('EINVAL', text);
     }
     if (!readOnly && !disk.writable) throw new BlockError('EACCES', 'Cannot export read-only node as writable');
-    const bitmaps = (options.bitmaps ?? []).map((wanted) => findBitmap(disk.node, wanted));
+    const bitmaps = (options.bitmaps ?? []).map((wanted) => requireBitmap(disk.node, wanted));
     this.contexts = [
       allocationContext(disk),
       ...(options.allocationDepth ? [depthContext(disk)] : []),
@@ -106,14 +106,25 @@ function exactLength(node: BlockNode): number {
   return inside < length && length - inside < 512 ? inside : length;
 }
 
-function findBitmap(top: BlockNode, name: string): DirtyBitmap {
+/** That of the highest layer that has one of this name. */
+function findBitmap(top: BlockNode, name: string): DirtyBitmap | undefined {
   for (let node: BlockNode | undefined = top; node !== undefined; node = (node.filtered ?? node.backing)?.node) {
     const found = bitmapListOf(node).find(name);
-    if (found === undefined) continue;
-    found.requireUsable('readOnly');
-    return found;
+    if (found !== undefined) return found;
   }
-  throw new BlockError('ENOENT', `Bitmap '${name}' is not found`);
+  return undefined;
+}
+
+function requireBitmap(top: BlockNode, name: string): DirtyBitmap {
+  const found = findBitmap(top, name);
+  if (found === undefined) throw new BlockError('ENOENT', `Bitmap '${name}' is not found`);
+  found.requireUsable('readOnly');
+  return found;
+}
+
+/** Whether an export of the disk could offer a bitmap of this name. */
+export function hasBitmap({ node }: Disk, name: string): boolean {
+  return findBitmap(node, name) !== undefined;
 }
 
 function flagsOf({

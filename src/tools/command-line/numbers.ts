@@ -32,6 +32,13 @@ function exactSizeArgument(what: string, text: string, range: SizeRange = {}): b
   return parsed;
 }
 
+/** Seconds, whole or not, up to what a timer can take, as milliseconds. `what` they are is told by the message. */
+export function secondsArgument(what: string, text: string): number {
+  const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : Number.NaN;
+  if (!(value <= 2 ** 31 / 1000)) throw new Failure(`Invalid ${what} '${text}'`);
+  return value * 1000;
+}
+
 /** A plain number as C's strtoul takes it: blanks and a sign before, decimal, octal or hex. Undefined if it is none. */
 export function plainNumber(text: string): number | undefined {
   const match = /^[ \t\n\v\f\r]*\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9]\d*)$/.exec(text);

@@ -2,12 +2,13 @@
 import { basename } from 'node:path';
 import type { Graph } from '../../core/graph.ts';
 import { DEFAULT_PORT } from '../../nbd/protocol.ts';
+import { hasBitmap } from '../../nbd/server/export.ts';
 import type { NbdServerOptions } from '../../nbd/server/server.ts';
 import type { ListenAddress } from '../../node/nbd/listen.ts';
 import { loadPsk, loadX509, type TlsCredentials } from '../../node/nbd/tls-credentials.ts';
 import { serverTls } from '../../node/nbd/tls-server.ts';
 import { type Command, type GivenOptions, readCommandLine } from '../command.ts';
-import { plainNumber } from '../command-line/numbers.ts';
+import { plainNumber, secondsArgument } from '../command-line/numbers.ts';
 import { FORMAT, IMAGE_OPTS, OBJECT } from '../command-line/standard-options.ts';
 import type { Context } from '../context.ts';
 import { Failure, misuse } from '../failure.ts';
@@ -36,7 +37,12 @@ Clients of this machine only can connect, unless --bind says otherwise.`,
     { short: 'x', long: 'name', argument: 'NAME', help: "the export's name; for each image in turn" },
     { short: 'D', long: 'description', argument: 'TEXT', help: 'a text about the export; for each image in turn' },
     { short: 'A', long: 'allocation-depth', help: 'let clients ask which layer of a chain holds what' },
-    { short: 'B', long: 'bitmap', argument: 'NAME', help: 'let clients ask what a dirty bitmap says; may be repeated' },
+    {
+      short: 'B',
+      long: 'bitmap',
+      argument: 'NAME',
+      help: 'let clients ask what the dirty bitmap of this name says, of each image that has one; may be repeated',
+    },
     { short: 'e', long: 'shared', argument: 'NUMBER', help: 'clients at once, 0: any number (default 100)' },
     { short: 't', long: 'persistent', help: 'go on when the last client has left; this is the default' },
     { long: 'once', help: 'end when the last client has left' },
@@ -58,6 +64,15 @@ Clients of this machine only can connect, unless --bind says otherwise.`,
   run,
 };
 
+function refuseSenseless(given: GivenOptions, { names, descriptions }: Lists): void {
+  const images = given.operands.length;
+  if (given.has('load-snapshot') && images > 1) throw misuse('-l goes with one image only');
+  if (names.length > images) throw misuse('There are more names than images');
+  if (descriptions.length > images) throw misuse('There are more descriptions than images');
+  if (given.has('once') && given.has('persistent')) throw misuse('--once and --persistent are mutually exclusive');
+  if (given.has('tls-no-verify') && !given.has('tls')) throw misuse('--tls-no-verify goes with --tls only');
+}
+
 interface Lists {
   readonly names: string[];
   readonly descriptions: string[];
@@ -72,7 +87,7 @@ async function run(context: Context): Promise<number> {
     bitmap: (value) => void lists.bitmaps.push(value),
   });
   if (given.operands.length === 0) throw misuse('Expecting at least one image file name');
-  if (given.has('load-snapshot') && given.operands.length > 1) throw misuse('-l goes with one image only');
+  refuseSenseless(given, lists);
   const { signal, messages, out } = context;
   const address = addressOf(given);
   const server = await serverOptions(context, given);
@@ -124,7 +139,7 @@ async function serverOptions({ messages }: Context, given: GivenOptions): Promis
   const credentials = await credentialsOf(given);
   return {
     maxConnections: numberOf('number of clients', given.text('shared') ?? '100', 2 ** 31 - 1),
-    idleTimeoutMs: numberOf('idle timeout', given.text('idle-timeout') ?? '0', 2 ** 21) * 1000,
+    idleTimeoutMs: secondsArgument('idle timeout', given.text('idle-timeout') ?? '0'),
     log: (line) => messages.error(line),
     tls: credentials && serverTls(credentials, { required: true }),
   };
@@ -149,15 +164,18 @@ async function openAll(context: Context, graph: Graph, given: GivenOptions, list
     for (const [index, image] of images.entries()) {
       const writable = !given.has('read-only');
       const request = { ...imageRequest(context, given, image, 'format'), writable, snapshot: given.has('snapshot') };
+      const disk = await openAtSnapshot(context, graph, given, request);
       const options = {
         name: names[index] ?? '',
         description: lists.descriptions[index] ?? '',
-        bitmaps: index === 0 ? lists.bitmaps : [],
+        bitmaps: lists.bitmaps.filter((name) => hasBitmap(disk, name)),
         allocationDepth: given.has('allocation-depth'),
         default: index === 0,
       };
-      exports.push({ disk: await openAtSnapshot(context, graph, given, request), options });
+      exports.push({ disk, options });
     }
+    const nowhere = lists.bitmaps.find((name) => !exports.some(({ options }) => options.bitmaps?.includes(name)));
+    if (nowhere !== undefined) throw new Failure(`Bitmap '${nowhere}' is not found`);
     return exports;
   } catch (error) {
     await closeExports(exports);

@@ -6,7 +6,7 @@ import { parseBoolOption } from '../../core/options.ts';
 import type { ExportOptions } from '../../nbd/server/export.ts';
 import { keyValues } from '../command-line/arguments.ts';
 import { Getopt } from '../command-line/getopt.ts';
-import { plainNumber } from '../command-line/numbers.ts';
+import { plainNumber, secondsArgument } from '../command-line/numbers.ts';
 import type { ObjectList } from '../command-line/objects.ts';
 import { traceArgument } from '../command-line/trace.ts';
 import { Failure, HelpRequest } from '../failure.ts';
@@ -154,10 +154,7 @@ class ArgumentReader {
     else this.#checkOperands(operands);
     const seconds = (key: string, fallback: number) => {
       const text = given.get(key);
-      if (text === undefined) return fallback * 1000;
-      const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : Number.NaN;
-      if (!(value <= 2 ** 31 / 1000)) throw new Failure(`Invalid ${key} '${text}'`);
-      return value * 1000;
+      return text === undefined ? fallback * 1000 : secondsArgument(key, text);
     };
     return {
       list,
