@@ -15,8 +15,9 @@ import { clientFlags, optionFrame } from '../../src/nbd/wire.ts';
 import { clientTls, nodeHost, open, serve } from '../../src/node/index.ts';
 import { serverTls } from '../../src/node/nbd/tls-server.ts';
 import { ObjectList } from '../../src/tools/command-line/objects.ts';
+import { linkProgram } from './cli-programs.ts';
 import { makeCertificates } from './nbd-peers.ts';
-import { missing } from './nbd-programs.ts';
+import { missing, runBeside } from './nbd-programs.ts';
 
 const note = missing('certtool');
 let folder: string;
@@ -76,6 +77,25 @@ async function meeting(server: string, client: string, { server: serverMore = ''
     return { error: (error as Error).message, log };
   }
 }
+
+describe.skipIf(note !== '')(`shared keys${note}`, () => {
+  test('a server without them is refused, also one with a certificate that the system trusts (N-106, N-160)', async () => {
+    const keys = join(folder, 'keys.psk');
+    writeFileSync(keys, `alice:${'ab'.repeat(32)}\n`);
+    await using disk = await open(join(folder, 'disk.img'), { format: 'raw' });
+    const tls = { credentials: await credentials('server', pki, ',verify-peer=no') };
+    await using served = await serve(disk, { name: 'e', tls });
+    const { port } = new URL(served.uri);
+    const uri = `nbds://alice@localhost:${port}/e?tls-psk-file=${keys}`;
+    const diskwright = join(folder, 'diskwright');
+    await linkProgram('diskwright', diskwright);
+    const trusting = `NODE_EXTRA_CA_CERTS=${join(pki, 'ca-cert.pem')}`;
+    const client = [trusting, process.execPath, diskwright, 'info', uri];
+    const { status, stdout, stderr } = await runBeside('env', client, folder);
+    const [, reason] = stderr.split(`diskwright: Could not open '${uri}': TLS handshake failed: `);
+    expect([status, stdout, reason]).toEqual([1, '', 'self-signed certificate in certificate chain\n']);
+  });
+});
 
 describe.skipIf(note !== '')(`x509${note}`, () => {
   test('certificates that fit', async () => {
