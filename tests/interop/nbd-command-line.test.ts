@@ -1,5 +1,5 @@
 /** diskwright-nbd and `diskwright serve` beside qemu-nbd: arguments, ready, ends (N-110 to N-118). */
-import { type ChildProcess, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
@@ -327,6 +327,25 @@ describe.skipIf(info !== '')(`ready and ended${info}`, () => {
     writeFileSync(path('in.bin'), Buffer.concat([clientFlags(3), optionFrame(2, new Uint8Array(0))]));
     expect(run('sh', ['-c', './qemu-nbd -r --stdio -f raw disk.img < in.bin > out.bin'], folder).status).toBe(0);
     expect(readFileSync(path('out.bin')).length).toBe(18 + 20);
+  });
+
+  test('--stdio is no socket; its pid file is there as long as the client (N-110, N-113)', async () => {
+    for (const words of [['--fork'], ['-k', '/tmp/x'], ['-p', '1'], ['-b', '::1']]) {
+      const { status, stderr } = run(ours, ['-r', '--stdio', ...words, '-f', 'raw', 'disk.img'], folder);
+      expect([status, stderr]).toEqual([
+        1,
+        expect.stringMatching(/^qemu-nbd: --stdio is incompatible with --[a-z]+\n$/),
+      ]);
+    }
+    expect(run(ours, ['-L', '--stdio'], folder).status).toBe(1);
+    const args = ['-r', '--stdio', '--pid-file', 'stdio.pid', '-f', 'raw', 'disk.img'];
+    const child = spawn(ours, args, { cwd: folder, stdio: 'pipe' });
+    running.push(child);
+    await once(child.stdout, 'data');
+    expect(readFileSync(path('stdio.pid'), 'utf8')).toBe(`${child.pid}\n`);
+    child.stdin.end();
+    expect(await once(child, 'exit')).toEqual([0, null]);
+    expect(existsSync(path('stdio.pid'))).toBe(false);
   });
 
   test('a client killed in the middle of a write harms nobody', async () => {

@@ -14,6 +14,8 @@ const DF = 4;
 const REQ_ONE = 8;
 const FAST_ZERO = 16;
 const PAYLOAD_LEN = 32;
+/** By number, as qemu-nbd's messages have them. */
+const NAMES = ['read', 'write', 'disconnect', 'flush', 'trim', 'cache', 'write zeroes', 'block status'];
 
 type Style = 'simple' | 'structured' | 'extended';
 const STYLES: readonly Style[] = ['simple', 'structured', 'extended'];
@@ -121,7 +123,7 @@ describe.each(STYLES)('commands, %s replies', (style) => {
     for (const [command, flags] of wrong) {
       expect(await refusal(client, command, { flags, length: 512 })).toEqual([
         22,
-        style === 'simple' ? '' : `unsupported flags for command ${command} (got 0x${flags.toString(16)})`,
+        style === 'simple' ? '' : `unsupported flags for command ${NAMES[command]} (got 0x${flags.toString(16)})`,
       ]);
     }
     const df = await refusal(client, style === 'simple' ? read : trim, { flags: DF, length: 512 });

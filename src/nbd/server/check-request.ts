@@ -21,18 +21,21 @@ const FLAGS: ReadonlyMap<number, number> = new Map([
   [Command.blockStatus, CommandFlag.reqOne],
 ]);
 const CHANGES: ReadonlySet<number> = new Set([Command.write, Command.trim, Command.writeZeroes]);
-const KNOWN: ReadonlySet<number> = new Set([
-  ...CHANGES,
-  Command.read,
-  Command.flush,
-  Command.cache,
-  Command.blockStatus,
+/** As messages call them. */
+const NAMES: ReadonlyMap<number, string> = new Map([
+  [Command.read, 'read'],
+  [Command.write, 'write'],
+  [Command.flush, 'flush'],
+  [Command.trim, 'trim'],
+  [Command.cache, 'cache'],
+  [Command.writeZeroes, 'write zeroes'],
+  [Command.blockStatus, 'block status'],
 ]);
 
 /** Undefined: it may be done. A length of 0 is a success without work, but for block status. */
 export function checkRequest(request: Request, negotiated: Negotiated): Refusal | undefined {
   const { command, offset, length } = request;
-  if (!KNOWN.has(command)) return { error: EINVAL, text: `invalid request type (${command}) received` };
+  if (!NAMES.has(command)) return { error: EINVAL, text: `invalid request type (${command}) received` };
   const flags = checkFlags(request, negotiated);
   if (flags !== undefined) return flags;
   if (command === Command.flush) return undefined;
@@ -60,7 +63,8 @@ function checkFlags({ flags, command }: Request, { structured, extended, context
   const payload = extended && mayHavePayload ? payloadLength : 0;
   const unknown = flags & ~((FLAGS.get(command) ?? 0) | fua | payload);
   if (unknown !== 0 || ((flags & df) !== 0 && !structured)) {
-    return { error: EINVAL, text: `unsupported flags for command ${command} (got 0x${flags.toString(16)})` };
+    const text = `unsupported flags for command ${NAMES.get(command)} (got 0x${flags.toString(16)})`;
+    return { error: EINVAL, text };
   }
   if (extended && command === Command.write && (flags & payloadLength) === 0) {
     return { error: EINVAL, text: 'a write needs the payload flag under extended headers' };

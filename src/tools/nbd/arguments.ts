@@ -69,6 +69,7 @@ const PER_DEVICE = [
   'aio',
   'connect',
   'export',
+  'stdio',
 ];
 
 /** Throws Failure, TextRequest. */
@@ -152,6 +153,8 @@ class ArgumentReader {
     const list = given.has('list');
     if (list) this.#checkList(operands);
     else this.#checkOperands(operands);
+    const elsewhere = ['socket', 'port', 'bind', 'fork'].find((key) => given.has(key));
+    if (given.has('stdio') && elsewhere !== undefined) throw new Failure(`--stdio is incompatible with --${elsewhere}`);
     const seconds = (key: string, fallback: number) => {
       const text = given.get(key);
       return text === undefined ? fallback * 1000 : secondsArgument(key, text);

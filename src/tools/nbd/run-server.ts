@@ -39,8 +39,10 @@ export async function runServer(run: ServerRun): Promise<void> {
   });
   let stopListening = async () => {};
   try {
-    if (address.kind === 'stdio') server.accept(stdioStream());
-    else {
+    if (address.kind === 'stdio') {
+      if (pidFile !== undefined) writePidFile(pidFile);
+      server.accept(stdioStream());
+    } else {
       const listening = await listen(address, (stream) => server.accept(stream));
       stopListening = listening.close;
       if (pidFile !== undefined) writePidFile(pidFile);
