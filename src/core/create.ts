@@ -2,6 +2,7 @@
 import { backingAsOptions, checkBacking } from './create-backing.ts';
 import type { Child, DriverSpec, FormatSpec } from './driver.ts';
 import { addContext, BlockError, errorText, withErrno } from './errors.ts';
+import { protocolPrefix } from './filename.ts';
 import { type NamedDriver, protocolFor } from './find-driver.ts';
 import type { Graph } from './graph.ts';
 import type { GraphUser } from './node.ts';
@@ -178,15 +179,17 @@ async function telling(work: () => Promise<void>): Promise<void> {
 /** A file beside the image that is made with it; whatever its name looks like, it is a local one. */
 async function withNewFile(graph: Graph, made: MadeFile, work: (file: Child) => Promise<void>): Promise<void> {
   const { host } = graph;
-  const { filename } = made;
+  const { signal } = made;
+  const filename = protocolPrefix(made.filename) === undefined ? made.filename : `./${made.filename}`;
   const existed = await host.files.stat(filename).then(
     () => true,
     () => false,
   );
   try {
-    const file = await host.files.open(filename, { write: true, create: 'truncate' });
-    await file.close();
-    await withFile(graph, made, work, 'file');
+    const { create } = await protocolFor(graph, filename, true);
+    // What is there is emptied only when it is sure that nobody else uses it.
+    await create?.run({ filename, options: parseOptions(create.options, {}).values as never, host, signal });
+    await withFile(graph, { ...made, filename }, work);
   } catch (error) {
     if (!existed) await host.files.remove(filename).catch(() => {});
     throw error;
@@ -238,12 +241,13 @@ function formattingLine(
 ): string {
   const parts = Object.entries(schema)
     .filter(([name, spec]) => given[name] !== undefined || spec.shown === true)
-    .map(([name]) => `${name}=${optionText(values[name])}`);
+    .map(([name]) => `${name}=${optionText(values[name], given[name])}`);
   return `Formatting '${asked.filename}', fmt=${asked.format} ${parts.join(' ')}`;
 }
 
-function optionText(value: unknown): string {
-  if (typeof value === 'boolean') return value ? 'on' : 'off';
+/** Yes and no are told in the words they were given in. */
+function optionText(value: unknown, given: OptionValue | undefined): string {
+  if (typeof value === 'boolean') return typeof given === 'string' ? given : value ? 'on' : 'off';
   // All digits, also past the safe integers.
   if (typeof value === 'number') return BigInt(value).toString();
   return String(value).replaceAll(',', ',,');

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { BlockError } from './errors.ts';
-import { flattenOptions, option, parseKeyValues, parseOptions, takePrefix } from './options.ts';
+import { flattenOptions, type OptionTree, option, parseKeyValues, parseOptions, takePrefix } from './options.ts';
 
 function failure(work: () => unknown): BlockError {
   try {
@@ -44,11 +44,26 @@ describe('option values in the words of T-OPT-4', () => {
   });
 
   test.each([
+    ['16', 16],
+    ['020', 16],
+    ['0X10', 16],
+    [' +8', 8],
+    ['0', 0],
+    [12, 12],
+  ])('a number is written as in C: %j', (count, expected) => {
+    expect(parseOptions(schema, { count }).values.count).toBe(expected);
+  });
+
+  test.each<[OptionTree, string]>([
     [{ size: 'x' }, "Parameter 'size' expects a non-negative number below 2^64"],
     [{ size: -5 }, "Parameter 'size' expects a non-negative number below 2^64"],
     [{ size: '99999999E' }, "Value '99999999E' is out of range for parameter 'size'"],
     [{ flag: 'maybe' }, "Parameter 'flag' expects 'on' or 'off'"],
-    [{ count: 'many' }, "Parameter 'count' expects a number"],
+    ...['many', '08', '-1', '', '1e1', '0x', '8 ', 1.5].map((count): [OptionTree, string] => [
+      { count },
+      "Parameter 'count' expects a number",
+    ]),
+    [{ count: '18446744073709551616' }, "Value '18446744073709551616' is too large for parameter 'count'"],
     [{ mode: 'some' }, 'invalid parameter value: some'],
   ])('%j', (tree, message) => {
     const error = failure(() => parseOptions(schema, tree));

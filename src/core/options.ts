@@ -85,6 +85,17 @@ export function parseBoolOption(value: OptionValue, name: string): boolean {
   throw badValue(`Parameter '${name}' expects 'on' or 'off'`);
 }
 
+const INTEGER = /^\s*([-+]?)(?:(0[xX][0-9a-fA-F]+)|0([0-7]+)|(0|[1-9]\d*))$/;
+
+/** A whole number as C writes it (0x10, 020, 16), its sign too, below 2^64 either way. Throws BlockError EINVAL. */
+export function parseInteger(value: OptionValue, name: string): bigint {
+  const [, sign, hex, octal, decimal] = INTEGER.exec(String(value)) ?? [];
+  if (sign === undefined) throw badValue(`Parameter '${name}' expects a number`);
+  const size = BigInt(hex ?? (octal === undefined ? (decimal ?? 0) : `0o${octal}`));
+  if (size >= 2n ** 64n) throw badValue(`Value '${value}' is too large for parameter '${name}'`);
+  return sign === '-' ? -size : size;
+}
+
 export const option = {
   /** A text; JSON numbers and booleans are taken as their text. */
   text<T extends string | undefined = string>(traits: OptionTraits<T>): Option<T | string> {
@@ -99,12 +110,10 @@ export const option = {
       ...traits,
       type: 'num',
       parse(value, name) {
-        if (!/^[ \t]*\+?(0[xX][0-9a-fA-F]+|\d+)$/.test(String(value))) {
-          throw badValue(`Parameter '${name}' expects a number`);
-        }
-        const parsed = Number(value);
-        if (parsed >= 2 ** 64) throw badValue(`Value '${value}' is out of range for parameter '${name}'`);
-        return parsed;
+        const parsed = parseInteger(value, name);
+        // Above the safe integers it is rounded; whatever compares against it refuses it as too large.
+        if (parsed >= 0n) return Number(parsed);
+        throw badValue(`Parameter '${name}' expects a number`);
       },
     };
   },

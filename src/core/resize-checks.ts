@@ -1,14 +1,12 @@
 /** What is asked before a disk is resized. */
 import type { Disk } from './disk.ts';
 import type { TruncateOptions } from './driver.ts';
-import { BlockError } from './errors.ts';
+import { BlockError, withErrno } from './errors.ts';
 
 /** BL-SIZE-3, BL-SIZE-4: in this order. Throws BlockError. */
 export function checkResize(disk: Disk, length: number, options: TruncateOptions): void {
   const { impl, name: node } = disk.node;
-  if (!Number.isSafeInteger(length) || length < 0) {
-    throw new BlockError('EINVAL', 'Image size cannot be negative', { node });
-  }
+  checkSize(length, node);
   if (impl.truncate === undefined) {
     throw new BlockError('ENOTSUP', 'Image format driver does not support resize', { node });
   }
@@ -17,4 +15,10 @@ export function checkResize(disk: Disk, length: number, options: TruncateOptions
     const text = `Cannot shrink '${disk.filename}' from ${disk.length} to ${length} bytes: data would be lost`;
     throw new BlockError('EINVAL', text, { node });
   }
+}
+
+/** A size that offsets can be told of. Throws BlockError: EINVAL for what is negative as a signed number of 64 bits. */
+export function checkSize(length: number, node: string): void {
+  if (length < 0 || length >= 2 ** 63) throw new BlockError('EINVAL', 'Image size cannot be negative', { node });
+  if (!Number.isSafeInteger(length)) throw withErrno('EFBIG', 'Could not resize the image', { node });
 }

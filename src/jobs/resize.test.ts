@@ -22,7 +22,7 @@ describe.each(['raw', 'vdi'])('a %s disk of 4 MiB (T-RESIZE-1)', (format) => {
     ['+1M', 5 * MIB],
     ['+0', 4 * MIB],
     ['4194304', 4 * MIB],
-    ['+1', 4 * MIB + 512],
+    ['+512', 4 * MIB + 512],
     ['4.5M', 4.5 * MIB],
   ])('resized %s', async (change, size) => {
     expect(await resized(format, change)).toBe(size);
@@ -46,6 +46,30 @@ describe.each(['raw', 'vdi'])('a %s disk of 4 MiB (T-RESIZE-1)', (format) => {
       );
     }
   });
+});
+
+test('a size that is no multiple of 512 is for the format to take, to round or to refuse (Q-SIZE-1)', async () => {
+  expect(await resized('vdi', '5000000')).toBe(5000192);
+  await expect(resized('qcow2', '5000000')).rejects.toThrow('The new size must be a multiple of 512');
+  await expect(resized('qcow2', '+1')).rejects.toThrow('The new size must be a multiple of 512');
+});
+
+test('a raw file is as long as was asked for; a change counts from the size that is shown', async () => {
+  const { graph, host } = world();
+  await makeImage(graph, PATH, 'raw', new Uint8Array(1000));
+  const lengths: number[] = [];
+  for (const change of ['+100', '5000', '+1']) {
+    await withDisk(graph, PATH, { format: 'raw', writable: true }, (disk) => resizeDisk(disk, parseSizeChange(change)));
+    lengths.push(host.contents(PATH).length);
+  }
+  expect(lengths).toEqual([1124, 5000, 5121]);
+});
+
+test.each([
+  ['20P', 'EFBIG'],
+  ['8E', 'EINVAL'],
+])('%s is too large for offsets: %s', async (change, code) => {
+  await expect(resized('raw', change)).rejects.toMatchObject({ code });
 });
 
 test.each(['', '+', '-', '1x', '+-1k', '1kb'])('%j is no size (T-SIZE-1, T-OPT-4)', (text) => {

@@ -24,7 +24,6 @@ export const SHRINK_WARNING =
   "Shrinking an image will delete all data beyond the shrunken image's end. Before performing such an operation, " +
   'make sure there is no important data there.';
 
-const SECTOR = 512;
 /** Sizes are told as signed numbers of 64 bits; from here on they are negative. */
 const SIZE_END = 2 ** 63;
 
@@ -34,7 +33,7 @@ export function parseSizeChange(text: string): SizeChange {
   return { relation, bytes: parseSizeOption(relation === 'to' ? text : text.slice(1), 'size') };
 }
 
-/** Resizes to a multiple of 512 bytes, rounding up. Resolves with the new size. */
+/** Resizes; what is no multiple of 512 bytes is for the driver to take, to round or to refuse. Resolves with the new size. */
 export async function resizeDisk(disk: Disk, change: SizeChange, options: ResizeOptions = {}): Promise<number> {
   const sign = { to: 0, by: 1, less: -1 }[change.relation];
   const size = sign === 0 ? change.bytes : disk.length + sign * change.bytes;
@@ -44,7 +43,7 @@ export async function resizeDisk(disk: Disk, change: SizeChange, options: Resize
     throw new BlockError('EINVAL', 'Preallocation can only be used for growing images');
   }
   if (size < disk.length && !shrink) throw new BlockError('EINVAL', SHRINK_REFUSAL);
-  await disk.resize(Math.ceil(size / SECTOR) * SECTOR, { shrink, preallocation, exact: true });
+  await disk.resize(size, { shrink, preallocation, exact: true });
   await disk.flush();
   return disk.length;
 }

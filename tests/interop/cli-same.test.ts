@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type CaseGroup, MAKING, MISUSE, OPENING, READING, wordsOf } from './cli-cases.ts';
 import { type Outcome, peerMissing, SideBySide, withoutChildren, withoutStorage } from './cli-programs.ts';
+import { QCOW2 } from './cli-qcow2-cases.ts';
 
 const MIB = 1 << 20;
 /** Where a VDI's header keeps the number of allocated blocks, and where this writer puts the block map (V-1). */
@@ -59,4 +60,4 @@ function defineGroup(group: CaseGroup): void {
   });
 }
 
-for (const group of [...MISUSE, ...OPENING, ...READING, ...MAKING]) defineGroup(group);
+for (const group of [...MISUSE, ...OPENING, ...READING, ...MAKING, ...QCOW2]) defineGroup(group);

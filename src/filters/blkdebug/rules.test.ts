@@ -73,7 +73,7 @@ test.each([
   [{ errno: '5 ' }, "Parameter 'errno' expects a number"],
   [{ errno: '08' }, "Parameter 'errno' expects a number"],
   [{ errno: 'EWRONG' }, 'invalid parameter value: EWRONG'],
-  [{ errno: '18446744073709551616' }, "Value '18446744073709551616' is out of range for parameter 'errno'"],
+  [{ errno: '18446744073709551616' }, "Value '18446744073709551616' is too large for parameter 'errno'"],
   [{ sector: '1k' }, "Parameter 'sector' expects a number"],
   [{ state: '' }, "Parameter 'state' expects a number"],
   [{ once: '1' }, "Parameter 'once' expects 'on' or 'off'"],

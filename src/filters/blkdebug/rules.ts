@@ -2,7 +2,14 @@
 
 import { errnoCode } from '../../core/errno.ts';
 import { BlockError, type ErrorCode, errorText } from '../../core/errors.ts';
-import { type Option, type OptionTree, type OptionValue, option, parseSizeOption } from '../../core/options.ts';
+import {
+  type Option,
+  type OptionTree,
+  type OptionValue,
+  option,
+  parseInteger,
+  parseSizeOption,
+} from '../../core/options.ts';
 import { type DebugEvent, isDebugEvent } from './events.ts';
 import { ACTIONS, type ActionKind, checkField, checkRule, IO_TYPES, type IoType } from './rule-checks.ts';
 
@@ -124,14 +131,9 @@ const offset = (least: number, fallback?: number) => ({
 const integer = (bits: number, fallback: number) => ({
   ...option.number({ help: '', fallback }),
   parse(value: OptionValue, name: string): number {
-    const [, sign, hex, octal, decimal] = INTEGER.exec(String(value)) ?? [];
-    if (sign === undefined) throw new BlockError('EINVAL', `Parameter '${name}' expects a number`);
-    const size = BigInt(hex ?? (octal === undefined ? (decimal ?? 0) : `0o${octal}`));
-    if (size >= 2n ** 64n) throw new BlockError('EINVAL', `Value '${value}' is out of range for parameter '${name}'`);
-    return Number(BigInt.asIntN(bits, sign === '-' ? -size : size));
+    return Number(BigInt.asIntN(bits, parseInteger(value, name)));
   },
 });
-const INTEGER = /^\s*([-+]?)(?:(0[xX][0-9a-fA-F]+)|0([0-7]+)|(0|[1-9]\d*))$/;
 const text = option.text<string | undefined>({ help: '', fallback: undefined });
 const flag = option.boolean({ help: '', fallback: false });
 

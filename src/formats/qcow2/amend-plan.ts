@@ -2,6 +2,7 @@
 import { isPowerOfTwo } from '../../bytes/align.ts';
 import type { AmendOptions } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
+import { checkSize as checkSizeOf } from '../../core/resize-checks.ts';
 import { namesKeySlots, type Qcow2AmendOptions } from './amend-options.ts';
 import { checkDowngrade } from './downgrade.ts';
 import { Autoclear, CryptMethod } from './header.ts';
@@ -59,11 +60,13 @@ export async function planAmendment(
   if (lazy === true && version < 3) {
     throw bad(`Lazy refcounts only supported with compatibility level 1.1 and above ${USE_V3}`);
   }
-  if (options.size !== undefined) checkSize(image, options.size, Math.max(version, header.version));
+  // As with qemu-img, 0 is no size: nothing is cut off for it.
+  const size = options.size === 0 ? undefined : options.size;
+  if (size !== undefined) checkSize(image, size, Math.max(version, header.version));
   if (options.data_file !== undefined) requireHeaderRoom(image, {}, { dataFile: options.data_file || undefined });
   const downgrade = version < header.version;
   if (downgrade) {
-    await checkDowngrade(image, { size: options.size ?? image.length, order: order ?? header.refcountOrder });
+    await checkDowngrade(image, { size: size ?? image.length, order: order ?? header.refcountOrder });
   }
   return {
     upgrade,
@@ -72,7 +75,7 @@ export async function planAmendment(
     rawDataFile: options.data_file_raw,
     dataFile: options.data_file,
     lazyRefcounts: lazy,
-    size: options.size,
+    size,
     downgrade,
   };
 }
@@ -118,6 +121,6 @@ function checkBacking({ backingName, extensions }: Qcow2Image, options: Qcow2Ame
 }
 
 function checkSize(image: Qcow2Image, size: number, version: number): void {
-  if (!Number.isSafeInteger(size)) throw bad('Image size cannot be negative');
+  checkSizeOf(size, image.node);
   checkResize(image, size, { version });
 }

@@ -82,6 +82,7 @@ describe('refusals, of which the first in order counts (Q-AM-1, Q-AM-2, Q-AM-3)'
     [v2, { lazy_refcounts: true }, `Lazy refcounts only supported with compatibility level 1.1 and above ${USE}`],
     [{}, { size: 1000 }, 'The new size must be a multiple of 512'],
     [{}, { size: '9E' }, 'Image size cannot be negative'],
+    [{}, { size: '20P' }, 'Could not resize the image: File too large', 'EFBIG'],
     [{ cluster_size: 512 }, { size: '1T' }, 'Failed to grow the L1 table: File too large', 'EFBIG'],
     [{ refcount_bits: 8 }, { compat: '0.10' }, 'compat=0.10 requires refcount_bits=16', 'ENOTSUP'],
     [{ data_file: DATA }, { compat: '0.10' }, 'Cannot downgrade an image with a data file', 'ENOTSUP'],
@@ -104,6 +105,14 @@ describe('refusals, of which the first in order counts (Q-AM-1, Q-AM-2, Q-AM-3)'
       expect(differsAt(host.contents(PATH), before)).toBe(-1);
     },
   );
+
+  test('Q-AM-1: a size of 0 is none, and cuts nothing off', async () => {
+    const host = await make({});
+    await use(host, (disk) => disk.write(0, new Uint8Array(65536).fill(7)));
+    await amend(host, { size: 0, lazy_refcounts: true });
+    const [length, bytes] = await use(host, async (disk) => [disk.length, await disk.read(0, 65536)]);
+    expect([length, bytes]).toEqual([1 << 20, new Uint8Array(65536).fill(7)]);
+  });
 
   test('the way to another backing file is told', async () => {
     const hint = "You can use 'qemu-img rebase' instead.";

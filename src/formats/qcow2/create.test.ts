@@ -16,6 +16,25 @@ async function make(options: OptionTree, size = 1 << 20, host = new SimHost({ re
 const ONLY_V3 = 'with compatibility level 1.1 and above (use version=v3 or greater)';
 const based = { backing_file: '/base', backing_fmt: 'raw' };
 
+describe('a data file (Q-CR-4, Q-DATA-2)', () => {
+  test('that another user has open is not emptied', async () => {
+    const host = new SimHost({ record: false });
+    host.put('/d', new Uint8Array(1024).fill(5));
+    const user = await graphOn(host).open('/d', { format: 'raw', writable: true });
+    await expect(make({ data_file: '/d' }, 1 << 20, host)).rejects.toThrow('lock');
+    await user.close();
+    expect(host.contents('/d')).toEqual(new Uint8Array(1024).fill(5));
+    expect(host.exists(PATH)).toBe(false);
+  });
+
+  test('that is there is emptied, and one whose name looks like a protocol is a file', async () => {
+    const host = new SimHost({ record: false });
+    host.put('./nbd:d', new Uint8Array(4 << 20).fill(5));
+    await make({ data_file: 'nbd:d' }, 1 << 20, host);
+    expect(host.contents('./nbd:d')).toEqual(new Uint8Array(1 << 20));
+  });
+});
+
 describe('refusals (Q-CR-2)', () => {
   const cases: readonly (readonly [OptionTree, string])[] = [
     [{ compat: '2' }, "Parameter 'version' does not accept value '2'"],
