@@ -1,8 +1,9 @@
 /** The server as a whole: exports, limits on clients, ends (N-30, N-70, N-71, N-75, N-80 to N-82, N-105, N-111). */
 import { describe, expect, test } from 'vitest';
 import { viewOf } from '../../src/bytes/big-endian.ts';
-import { Command } from '../../src/nbd/protocol.ts';
+import { Command, Option, ReplyType } from '../../src/nbd/protocol.ts';
 import { authorizeByRules, parseRules } from '../../src/nbd/server/authorize.ts';
+import { clientFlags, encodeRequest, optionFrame } from '../../src/nbd/wire.ts';
 import { nameAndInfos, type RawClient, type ServedOptions, served, settled } from '../support/nbd.ts';
 
 const MIB = 1 << 20;
@@ -200,6 +201,39 @@ describe('clients at once (N-111)', () => {
     second.stream.fail();
     await settled();
     expect(server.stats().waiting).toBe(0);
+  });
+
+  test('one that ends its half while it waits makes room, unless it has said something before', async () => {
+    const { client, server } = await served({ maxConnections: 1 });
+    const first = await client().connect();
+    const [silent, early] = [client(), client()];
+    early.send(clientFlags(3), optionFrame(Option.go, nameAndInfos('', [])));
+    early.send(
+      encodeRequest({ command: Command.read, flags: 0, cookieHigh: 0, cookieLow: 7, offset: 0, length: 8 }, false),
+    );
+    for (const each of [silent, early]) each.end();
+    await settled();
+    expect([silent.closed, early.closed, early.receivedBytes, server.stats().waiting]).toEqual(['cut', 'no', 0, 1]);
+    first.stream.fail();
+    await settled();
+    await early.take(18);
+    expect((await early.optionReplies(Option.go)).at(-1)?.type).toBe(ReplyType.ack);
+    expect([(await early.take(16 + 8)).length, early.closed]).toEqual([24, 'end']);
+  });
+
+  test('of what one says while it waits little is kept', async () => {
+    const { client } = await served({ maxConnections: 1 });
+    const first = await client().connect();
+    const eager = client();
+    const list = optionFrame(Option.list, new Uint8Array(0));
+    eager.send(clientFlags(3));
+    for (let sent = 0; sent < 8192; sent += list.length) eager.send(list);
+    await settled();
+    expect(eager.stream.paused).toBe(true);
+    first.stream.fail();
+    await eager.take(18);
+    for (let sent = 0; sent < 8192; sent += list.length) await eager.optionReplies(Option.list);
+    expect(eager.stream.paused).toBe(false);
   });
 
   test('at most 128 are held back', async () => {

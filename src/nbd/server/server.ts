@@ -45,6 +45,15 @@ export interface NbdServerStats {
 
 /** Clients held back at most; further ones are dropped. */
 const WAITING_MAX = 128;
+/** Bytes that are read of one of them, so that it is seen when it leaves. */
+const EARLY_MAX = 4096;
+
+/** A client that is held back, and what it has said all the same. */
+interface Waiting {
+  readonly stream: ByteStream;
+  readonly early: Uint8Array[];
+  ended: boolean;
+}
 /** So long options of clients that have chosen no export are still answered when the server stops, milliseconds. */
 const HAGGLING_GRACE_MS = 100;
 
@@ -54,7 +63,7 @@ export class NbdServer implements AsyncDisposable {
   readonly #exports = new Exports();
   readonly #pool = new BufferPool();
   readonly #sessions = new Set<Session>();
-  #queue: ByteStream[] = [];
+  #queue: Waiting[] = [];
   #count = 0;
   #past = { requests: 0, errors: 0, bytesRead: 0, bytesWritten: 0 };
   #closing: Promise<void> | undefined;
@@ -141,7 +150,7 @@ export class NbdServer implements AsyncDisposable {
     await this.close();
   }
 
-  #greet(stream: ByteStream): void {
+  #greet(stream: ByteStream, waiting?: Waiting): void {
     const { handshakeTimeoutMs = 10_000, idleTimeoutMs = 0, tls, authorize, log = () => {} } = this.#options;
     const session = new Session(stream, {
       host: this.host,
@@ -156,18 +165,30 @@ export class NbdServer implements AsyncDisposable {
       ended: (ended) => this.#ended(ended),
     });
     this.#sessions.add(session);
-    session.start();
+    session.start(waiting?.early, waiting?.ended);
   }
 
   #holdBack(stream: ByteStream): void {
-    this.#queue.push(stream);
-    stream.pause();
+    const waiting: Waiting = { stream, early: [], ended: false };
+    let bytes = 0;
+    const leave = () => {
+      this.#queue = this.#queue.filter((each) => each !== waiting);
+    };
+    this.#queue.push(waiting);
     stream.listen({
-      data: () => {},
-      end: () => {},
-      close: () => {
-        this.#queue = this.#queue.filter((each) => each !== stream);
+      data: (piece) => {
+        waiting.early.push(piece);
+        bytes += piece.length;
+        if (bytes > EARLY_MAX) stream.pause();
       },
+      end: () => {
+        waiting.ended = true;
+        // It has asked for nothing, and cannot any more.
+        if (bytes > 0) return;
+        leave();
+        stream.destroy();
+      },
+      close: leave,
     });
   }
 
@@ -176,8 +197,8 @@ export class NbdServer implements AsyncDisposable {
     add(this.#past, session.counts);
     const next = this.#closing === undefined ? this.#queue.shift() : undefined;
     if (next !== undefined) {
-      this.#greet(next);
-      next.resume();
+      this.#greet(next.stream, next);
+      next.stream.resume();
     }
     const used = [...this.#sessions].some((each) => each.export !== undefined);
     if (session.export !== undefined && !used) this.onUnused?.();
@@ -185,7 +206,7 @@ export class NbdServer implements AsyncDisposable {
   }
 
   async #close(hard: boolean): Promise<void> {
-    for (const stream of this.#queue.splice(0)) stream.destroy();
+    for (const { stream } of this.#queue.splice(0)) stream.destroy();
     const cut = new AbortController();
     const destroyAll = () => {
       cut.abort();

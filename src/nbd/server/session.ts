@@ -105,12 +105,16 @@ export class Session {
     return this.#transmission?.counts;
   }
 
-  start(): void {
+  /** Greets the client, which may have said something `early`, and may have `ended` its half. */
+  start(early: readonly Uint8Array[] = [], ended = false): void {
     const { host, connection, handshakeTimeoutMs } = this.#options;
     this.#listen();
     emit(host, 'diskwright:nbd:connect', { connection, peer: this.#stream.peer });
     this.#handshake.start();
     if (handshakeTimeoutMs > 0) this.#after(handshakeTimeoutMs, () => this.#cutHandshake());
+    for (const bytes of early) this.#input.push(bytes);
+    this.#inputEnded = ended;
+    if (early.length > 0) this.#advance();
   }
 
   /** Requests from now on are refused; ends when those under way are answered (N-81), or options are no longer asked. */
