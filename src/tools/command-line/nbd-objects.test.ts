@@ -46,7 +46,7 @@ describe('who may connect (N-105)', () => {
     const put = (value: unknown) => writeFileSync(file, typeof value === 'string' ? value : JSON.stringify(value));
     put({ rules: [{ match: 'CN=a', policy: 'allow' }] });
     const list = objects(`authz-listfile,id=z,filename=${file}`);
-    const fixed = await objects(`authz-listfile,id=z,filename=${file},refresh=no`).nbd.authorization('z');
+    const fixed = await objects(`authz-list-file,id=z,filename=${file},refresh=no`).nbd.authorization('z');
     expect(await allowed(list)).toEqual(['CN=a']);
     const allows = await list.nbd.authorization('z');
     put({ policy: 'allow', rules: [{ match: 'CN=a', policy: 'deny' }] });
@@ -61,7 +61,8 @@ describe('who may connect (N-105)', () => {
   test('authz-listfile: a file that is missing or makes no sense at the start is told of', async () => {
     const file = join(folder, 'wrong.json');
     const opening = () => objects(`authz-listfile,id=z,filename=${file}`).nbd.authorization('z');
-    await expect(opening()).rejects.toMatchObject({ code: 'ENOENT' });
+    const missing = `Unable to read ${file}: No such file or directory`;
+    await expect(opening()).rejects.toMatchObject({ code: 'ENOENT', message: missing });
     writeFileSync(file, '{');
     await expect(opening()).rejects.toThrow(`Unable to parse ${file}: `);
     writeFileSync(file, '{"rules": [{"match": "x", "policy": "maybe"}]}');

@@ -15,10 +15,14 @@ import {
 } from '../../node/nbd/tls-credentials.ts';
 import { Failure } from '../failure.ts';
 
+const LIST_FILE = { filename: 'string', refresh: 'bool' };
+
 /** Properties by type, and their own types as help lists them; those of lists may have further dotted parts. */
 export const NBD_OBJECTS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'authz-list': { policy: 'QAuthZListPolicy', rules: 'QAuthZListRule' },
-  'authz-listfile': { filename: 'string', refresh: 'bool' },
+  // QEMU's documents have the one, some of its releases the other.
+  'authz-list-file': LIST_FILE,
+  'authz-listfile': LIST_FILE,
   'authz-simple': { identity: 'string' },
   'tls-creds-psk': {
     dir: 'string',
@@ -71,7 +75,7 @@ export class NbdObjects {
     if (type === 'authz-simple' && typeof properties.identity !== 'string') {
       throw new Failure("Parameter 'identity' is missing");
     }
-    if (type === 'authz-listfile' && typeof properties.filename !== 'string') {
+    if (NBD_OBJECTS[type] === LIST_FILE && typeof properties.filename !== 'string') {
       throw new Failure('filename not provided');
     }
     if (type === 'authz-list') authorizeByRules(rulesOf(properties));
@@ -116,9 +120,9 @@ export class NbdObjects {
     const filename = String(properties.filename);
     const read = async () => authorizeByRules(parseRules(JSON.parse(await fs.promises.readFile(filename, 'utf8'))));
     const first = await read().catch((error: unknown) => {
-      throw error instanceof SyntaxError
-        ? new BlockError('EINVAL', `Unable to parse ${filename}: ${error.message}`)
-        : asBlockError(error);
+      if (error instanceof BlockError) throw error;
+      if (error instanceof SyntaxError) throw new BlockError('EINVAL', `Unable to parse ${filename}: ${error.message}`);
+      throw new BlockError(codeOf(error), `Unable to read ${filename}: ${errorText(codeOf(error))}`, { cause: error });
     });
     if (['no', 'off', false].includes(properties.refresh as never)) return first;
     // Read anew for each client; a file that is broken for now lets nobody in.

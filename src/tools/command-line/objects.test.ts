@@ -126,6 +126,7 @@ describe('objects (T-GEN-13)', () => {
     };
     const types = [
       'authz-list',
+      'authz-list-file',
       'authz-listfile',
       'authz-simple',
       'secret',
