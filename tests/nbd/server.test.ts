@@ -179,6 +179,30 @@ describe('leaving (N-43, N-80)', () => {
   });
 });
 
+test('unused is who was used, when nobody is there any more, those included who have chosen nothing yet (N-112)', async () => {
+  const { client, server } = await served({ maxConnections: 3 });
+  let unused = 0;
+  server.onUnused = () => unused++;
+  const leave = async (each: RawClient) => {
+    each.stream.fail();
+    await settled();
+  };
+  await leave(client());
+  expect(unused).toBe(0);
+  const [user, haggling] = [await client().connect(), client()];
+  await leave(user);
+  expect(unused).toBe(0);
+  await haggling.connect();
+  await leave(haggling);
+  expect(unused).toBe(1);
+  await leave(client());
+  expect(unused).toBe(1);
+  const [again, listing] = [await client().connect(), client()];
+  await leave(again);
+  await leave(listing);
+  expect(unused).toBe(2);
+});
+
 describe('clients at once (N-111)', () => {
   test('further ones wait ungreeted and are served later, their clock starting then', async () => {
     const { client, clock, server } = await served({ maxConnections: 1 });

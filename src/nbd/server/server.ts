@@ -68,7 +68,8 @@ export class NbdServer implements AsyncDisposable {
   #past = { requests: 0, errors: 0, bytesRead: 0, bytesWritten: 0 };
   #closing: Promise<void> | undefined;
   #hardened: (() => void) | undefined;
-  /** Called whenever the last of the clients that had reached an export has left. */
+  #used = false;
+  /** Called when no client is being served any more, and one had reached an export since the last time (N-112). */
   onUnused: (() => void) | undefined;
   /** Called whenever the last client has left. */
   onLastLeft: (() => void) | undefined;
@@ -195,13 +196,17 @@ export class NbdServer implements AsyncDisposable {
   #ended(session: Session): void {
     this.#sessions.delete(session);
     add(this.#past, session.counts);
+    if (session.export !== undefined) this.#used = true;
+    const unused = this.#used && this.#sessions.size === 0;
     const next = this.#closing === undefined ? this.#queue.shift() : undefined;
     if (next !== undefined) {
       this.#greet(next.stream, next);
       next.stream.resume();
     }
-    const used = [...this.#sessions].some((each) => each.export !== undefined);
-    if (session.export !== undefined && !used) this.onUnused?.();
+    if (unused) {
+      this.#used = false;
+      this.onUnused?.();
+    }
     if (this.#sessions.size === 0) this.onLastLeft?.();
   }
 
