@@ -222,6 +222,8 @@ export interface Host {
   warn(message: string): void;
   /** Something only shown on request: a capability that is missing, a fallback taken. */
   notice(message: string): void;
+  /** Aborted when someone wants the program to end: servers that do not answer are then not waited for much longer. */
+  readonly interrupted?: AbortSignal;
   /** Ends the program at once as failed, with a message to its user. Absent: it cannot be ended from here. */
   exit?(message: string): never;
   /** Whether someone listens to `channel`, so that an unwatched event costs nothing. */

@@ -7,6 +7,7 @@ import { type MismatchDetails, mismatchText } from '../filters/blkverify/mismatc
 import { nodeHost } from '../node/host.ts';
 import type { Context } from './context.ts';
 import { qemuDrivers } from './qemu-drivers.ts';
+import { interruption } from './signals.ts';
 
 /** qemu-img opens whatever an image names, and guesses its format (BL-CHAIN-7). */
 const QEMU_POLICY: OpenPolicy = { ...DEFAULT_OPEN_POLICY, allow: () => true, probe: true };
@@ -50,6 +51,7 @@ function programHost({ messages, out }: Context, busy: boolean): Host {
   });
   return {
     ...host,
+    interrupted: interruption,
     exit(message) {
       messages.raw(`${message}\n`);
       // What was printed before is not lost.

@@ -5,20 +5,22 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 /** timeout(1) sends its signal to the process and to its group: what comes so soon after is not a person losing patience. */
 const SAME_SIGNAL_MS = 300;
 
-let controller: AbortController | undefined;
+const controller = new AbortController();
+/** The same as {@link interruptSignal}'s, for who has nothing to clean up: until someone asks for that, signals end the process. */
+export const interruption: AbortSignal = controller.signal;
+let handled = false;
 let received: NodeJS.Signals | undefined;
 
 /** Aborted by the first such signal from now on; a second one, a moment later, ends the process at once. */
 export function interruptSignal(): AbortSignal {
-  if (controller !== undefined) return controller.signal;
-  const created = new AbortController();
-  controller = created;
+  if (handled) return interruption;
+  handled = true;
   let first = 0;
   const onSignal = (signal: NodeJS.Signals) => {
     if (received === undefined) {
       received = signal;
       first = performance.now();
-      created.abort();
+      controller.abort();
     } else if (performance.now() - first > SAME_SIGNAL_MS) {
       ignoreFromNowOn();
       process.kill(process.pid, signal);
@@ -28,7 +30,7 @@ export function interruptSignal(): AbortSignal {
     for (const name of SIGNALS) process.off(name, onSignal);
   };
   for (const name of SIGNALS) process.on(name, onSignal);
-  return created.signal;
+  return interruption;
 }
 
 /** The signal that aborted the work, if one did. */

@@ -151,6 +151,18 @@ describe.skipIf(info !== '')(`ready and ended${info}`, () => {
     expect(existsSync(path('once.sock'))).toBe(false);
   });
 
+  test('ends by a signal also while a server whose disk it is to serve says nothing (N-136)', async () => {
+    await using mute = createServer((socket) => socket.resume());
+    await once(mute.listen(path('mute.sock')), 'listening');
+    const uri = `nbd+unix:///?socket=${path('mute.sock')}`;
+    const child = start(ours, ['-f', 'raw', '-k', path('never.sock'), uri], folder);
+    running.push(child);
+    const said = child.stderr?.toArray();
+    await once(mute, 'connection');
+    child.kill('SIGINT');
+    expect([await once(child, 'close'), await said]).toEqual([[null, 'SIGINT'], []]);
+  });
+
   test('persistent until it is told to end; then its files are gone, and it says nothing (N-81, N-113)', async () => {
     const child = await serving('long.sock', '-t', '--pid-file', path('pid'));
     let said = '';

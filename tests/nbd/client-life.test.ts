@@ -1,9 +1,19 @@
 /** Requests under way, several connections, giving up, waiting for servers (N-132, N-136, N-137). */
 import { describe, expect, test } from 'vitest';
+import { Graph } from '../../src/core/graph.ts';
+import { DRIVERS } from '../../src/drivers.ts';
 import { NbdClient } from '../../src/nbd/client/client.ts';
 import { ChunkType, Command, TransmissionFlag } from '../../src/nbd/protocol.ts';
 import { settled } from '../support/nbd.ts';
-import { bytes, clientOptions, FakeServer, faked, hostWith, Loopback } from '../support/nbd-client.ts';
+import {
+  bytes,
+  clientOptions,
+  FakeServer,
+  faked,
+  hostWith,
+  Loopback,
+  refuseConnection,
+} from '../support/nbd-client.ts';
 import { Farm, zeroes } from '../support/nbd-farm.ts';
 
 const MIB = 1 << 20;
@@ -131,6 +141,46 @@ describe('cancelling (N-136)', () => {
     await settled();
     expect(server.input.length).toBe(0);
     await client.close();
+  });
+});
+
+describe('a program that is to end (N-136)', () => {
+  test('waits 5 s for a server that says nothing; then its requests fail, and it can close', async () => {
+    const stop = new AbortController();
+    const { server, client, host } = await faked({}, { interrupted: stop.signal, reconnectDelayMs: 60_000 });
+    const early = client.read(0, new Uint8Array(8));
+    const request = await server.request();
+    await host.clock.sleep(60_000);
+    stop.abort();
+    const late = client.read(8, new Uint8Array(8)).catch((error: unknown) => error);
+    await host.clock.sleep(3000);
+    // It is slow, and not dead.
+    server.chunk(request, ChunkType.offsetHole, zeroes(0, 8));
+    await early;
+    await client.close();
+    expect(await late).toMatchObject({ code: 'EIO', message: 'The NBD server does not answer' });
+    expect(host.clock.now()).toBe(60_000 + 2 * 5000);
+  });
+
+  test('a node is told of it by its host, while it is opened too', async () => {
+    const stop = new AbortController();
+    const servers = [new FakeServer(), new FakeServer()] as const;
+    let made = 0;
+    const host = {
+      ...hostWith(async () => servers[made++]?.clientEnd ?? refuseConnection()),
+      interrupted: stop.signal,
+    };
+    const graph = new Graph({ host, drivers: DRIVERS });
+    const opening = graph.open({ driver: 'nbd', path: '/s' }, {});
+    await servers[0].shake();
+    const disk = await opening;
+    const reading = disk.read(0, new Uint8Array(512)).catch((error: unknown) => error);
+    const mute = graph.open({ driver: 'nbd', path: '/s' }, {}).catch((error: unknown) => error);
+    await settled();
+    stop.abort(new TypeError('enough'));
+    expect(await mute).toBe(stop.signal.reason);
+    await disk.close().catch(() => {});
+    expect(await reading).toMatchObject({ code: 'EIO' });
   });
 });
 

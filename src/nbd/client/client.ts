@@ -30,6 +30,8 @@ export interface NbdClientOptions {
   readonly strict?: boolean;
   /** Of the opening. */
   readonly signal?: AbortSignal | undefined;
+  /** From then on, requests under way fail when nothing comes from the server for {@link QUIET_MS}. */
+  readonly interrupted?: AbortSignal | undefined;
 }
 
 /** Of one request. Its buffer belongs to the client until the reply, also when the caller has given up (N-136). */
@@ -52,6 +54,8 @@ const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 1000;
 /** One try at most, so that a server that is silent does not hold up the next. */
 const TRY_MS = 10_000;
+/** What an interrupted program waits for a word from the server, milliseconds. */
+const QUIET_MS = 5000;
 /** With so many requests on every connection another one is worth while. */
 const BUSY = 8;
 
@@ -62,6 +66,7 @@ export class NbdClient implements AsyncDisposable {
   #connections: Connection[] = [];
   /** Ends what goes on behind. */
   readonly #closing = new AbortController();
+  readonly #closed = new AbortController();
   #underWay = 0;
   #whenIdle: (() => void) | undefined;
   #reconnecting = false;
@@ -84,6 +89,8 @@ export class NbdClient implements AsyncDisposable {
     this.agreement = first.agreement;
     this.facts = exportFacts(first.agreement);
     this.#adopt(first);
+    const signal = this.#closed.signal;
+    options.interrupted?.addEventListener('abort', () => void this.#waitForWords(), { once: true, signal });
   }
 
   /** Throws BlockError, and the signal's reason. */
@@ -172,6 +179,25 @@ export class NbdClient implements AsyncDisposable {
       });
     }
     await Promise.all(this.#connections.map((connection) => connection.close()));
+    this.#closed.abort();
+  }
+
+  /** The program is to end: a server that says nothing cannot hold it up. */
+  async #waitForWords(): Promise<void> {
+    const { signal } = this.#closed;
+    const heard = () => this.#connections.reduce((sum, { received }) => sum + received, 0);
+    for (let before = -1; !signal.aborted; ) {
+      const now = heard();
+      if (now === before) {
+        this.#final = new BlockError('EIO', 'The NBD server does not answer');
+        for (const connection of this.#connections) connection.destroy();
+        this.#wake(this.#final);
+        return;
+      }
+      // What nobody waits for need not come.
+      before = this.#underWay > 0 ? now : -1;
+      await this.#options.clock.sleep(QUIET_MS, signal).catch(() => {});
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {

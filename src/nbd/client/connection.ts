@@ -31,6 +31,7 @@ export class Connection {
   readonly #ended: (connection: Connection) => void;
   #waiting: Waiting[] = [];
   #bytes = 0;
+  #received = 0;
   #nextCookie = 0;
   #lost: Extract<Outcome, { kind: 'lost' }> | undefined;
   /** The server said that it shuts down, or we are leaving: no more requests. */
@@ -69,6 +70,11 @@ export class Connection {
 
   get usable(): boolean {
     return this.#lost === undefined && !this.#leaving;
+  }
+
+  /** Bytes that came. */
+  get received(): number {
+    return this.#received;
   }
 
   /** Requests that are not answered, sent or waiting. */
@@ -120,6 +126,7 @@ export class Connection {
 
   #take(bytes: Uint8Array): void {
     if (this.#lost !== undefined) return;
+    this.#received += bytes.length;
     try {
       this.#replies.push(bytes);
     } catch (error) {

@@ -61,8 +61,13 @@ async function openClient(
     handshake: { export: name, contexts: [context] },
     openTimeoutMs: options['open-timeout'] * 1000,
     reconnectDelayMs: options['reconnect-delay'] * 1000,
-    signal,
+    signal: eitherOf(signal, host.interrupted),
+    interrupted: host.interrupted,
   });
+}
+
+function eitherOf(one: AbortSignal | undefined, other: AbortSignal | undefined): AbortSignal | undefined {
+  return one === undefined || other === undefined ? (one ?? other) : AbortSignal.any([one, other]);
 }
 
 async function connect(host: Host, address: ServerAddress, signal: AbortSignal | undefined) {

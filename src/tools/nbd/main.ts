@@ -5,7 +5,7 @@ import { ObjectList } from '../command-line/objects.ts';
 import type { Context } from '../context.ts';
 import { Failure, HelpRequest } from '../failure.ts';
 import { HeldOutput, Messages } from '../output/stream.ts';
-import { interruptSignal } from '../signals.ts';
+import { endBySignal, interruptedBy, interruptSignal } from '../signals.ts';
 import { readArguments, TextRequest } from './arguments.ts';
 import { forkServer, isForked, reportReady } from './fork.ts';
 
@@ -30,6 +30,8 @@ export async function nbdMain(): Promise<void> {
   try {
     status = await run(context);
   } catch (error) {
+    const signal = interruptedBy();
+    if (signal !== undefined) return endBySignal(signal);
     status = await answer(context, error);
   }
   try {
