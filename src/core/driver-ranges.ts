@@ -7,8 +7,8 @@ export interface Limits {
   /** Zero writes are multiples of this; unaligned edges are written as data. Default requestAlign. */
   readonly zeroAlign: number;
   /**
-   * Where the rest of a unit of `zeroAlign` stores no data and reads as zeroes anyway, zeroes for a part of it are asked for
-   * the whole unit instead of being written as data. Default false.
+   * Where the rest of a unit of `zeroAlign` stores no data and reads as zeroes anyway, the driver is asked for zeroes for a
+   * part of it too (`edgesAreZero`), instead of data. Default false.
    */
   readonly zeroWidens: boolean;
   /** Discards are multiples of this; unaligned edges are left alone. Default requestAlign. */

@@ -53,6 +53,8 @@ export interface ZeroFlags extends WriteFlags {
   readonly unmap?: boolean;
   /** Fail with ENOTSUP rather than write zeroes as data. */
   readonly noFallback?: boolean;
+  /** What the range leaves of the units of `zeroAlign` at its ends stores nothing and reads as zeroes: they may become zero as a whole. */
+  readonly edgesAreZero?: boolean;
 }
 
 /** How a longer image gets its new storage. */

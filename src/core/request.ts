@@ -272,7 +272,7 @@ async function zeroInUnit(
   const hasZeroes = limits.zeroWidens && impl.writeZeroes !== undefined;
   if (hasZeroes && (await storesNothing(node, from, offset)) && (await storesNothing(node, end, to))) {
     try {
-      await impl.writeZeroes?.(from, to - from, flags);
+      await impl.writeZeroes?.(offset, end - offset, { ...flags, edgesAreZero: true });
       return;
     } catch (error) {
       if (codeOf(error) !== 'ENOTSUP') throw error;

@@ -110,15 +110,19 @@ function keptZero({ layout }: Qcow2Image, { high, low }: EntryWords): EntryWords
 export async function writeZeroes(image: Qcow2Image, offset: number, length: number, flags: ZeroFlags): Promise<void> {
   image.requireUsable();
   const { layout, header } = image;
-  const to = offset + length === image.length ? alignUp(offset + length, layout.subclusterSize) : offset + length;
-  if (offset % layout.subclusterSize !== 0 || to % layout.subclusterSize !== 0) throw notZeroable(image);
+  const { subclusterSize } = layout;
+  const widens = flags.edgesAreZero === true;
+  const end = offset + length;
+  const from = widens ? alignDown(offset, subclusterSize) : offset;
+  const to = widens || end === image.length ? alignUp(end, subclusterSize) : end;
+  if (from % subclusterSize !== 0 || to % subclusterSize !== 0) throw notZeroable(image);
   if (layout.version < 3) {
     if (image.hasBacking) throw notZeroable(image);
-    return insideGate(image, () => dropClusters(image, offset, to, 'request', true));
+    return insideGate(image, () => dropClusters(image, from, to, 'request', true));
   }
   if ((header.autoclear & Autoclear.rawDataFile) !== 0n)
     await image.data.writeZeroes(offset, length, { unmap: flags.unmap === true });
-  await insideGate(image, () => zeroRange(image, offset, to, flags.unmap === true));
+  await insideGate(image, () => zeroRange(image, from, to, flags.unmap === true));
 }
 
 function notZeroable(image: Qcow2Image): BlockError {
