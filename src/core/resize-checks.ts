@@ -20,5 +20,6 @@ export function checkResize(disk: Disk, length: number, options: TruncateOptions
 /** A size that offsets can be told of. Throws BlockError: EINVAL for what is negative as a signed number of 64 bits. */
 export function checkSize(length: number, node: string): void {
   if (length < 0 || length >= 2 ** 63) throw new BlockError('EINVAL', 'Image size cannot be negative', { node });
+  if (!Number.isInteger(length)) throw new BlockError('EINVAL', 'Image size must be a whole number of bytes', { node });
   if (!Number.isSafeInteger(length)) throw withErrno('EFBIG', 'Could not resize the image', { node });
 }

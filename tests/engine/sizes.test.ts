@@ -19,7 +19,8 @@ describe('changes of size', () => {
     const { disk, storage } = await opened(8192);
     const negative = { code: 'EINVAL', message: 'Image size cannot be negative' };
     expect(await failureOf(disk.resize(-512))).toEqual(negative);
-    expect(await failureOf(disk.resize(0.5))).toEqual(negative);
+    const broken = { code: 'EINVAL', message: 'Image size must be a whole number of bytes' };
+    expect(await failureOf(disk.resize(0.5))).toEqual(broken);
     expect((await failureOf(disk.resize(512))).code).toBe('EINVAL');
     const reading = await opened(8192, {});
     expect(await failureOf(reading.disk.resize(512))).toEqual({ code: 'EACCES', message: 'Image is read-only' });
