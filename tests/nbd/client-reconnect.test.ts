@@ -213,6 +213,24 @@ describe('reconnect-delay (N-138)', () => {
     await client.close();
   });
 
+  test('where nobody flushes, as with cache=unsafe, closing fails', async () => {
+    const lost = 'The NBD server went away with writes that were not flushed: they may be lost';
+    for (const back of [true, false]) {
+      const loop = await Loopback.start();
+      const disk = await loop.graph.open(
+        { driver: 'nbd', path: '/s', 'reconnect-delay': 5 },
+        { writable: true, cache: 'unsafe' },
+      );
+      await disk.write(0, new Uint8Array(512).fill(1));
+      await disk.flush();
+      loop.down = !back;
+      loop.kill();
+      if (back) await disk.read(0, new Uint8Array(512));
+      else await settled();
+      await expect(disk.close()).rejects.toMatchObject({ code: 'EIO', message: lost });
+    }
+  });
+
   test('a flush under way at the loss is not told to have worked', async () => {
     const farm = new Farm();
     const client = await farm.client({ reconnectDelayMs: 5000 });

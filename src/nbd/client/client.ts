@@ -168,7 +168,7 @@ export class NbdClient implements AsyncDisposable {
     this.#wake(this.#gone());
   }
 
-  /** Waits for requests, says goodbye to the server, and closes. */
+  /** Waits for requests, says goodbye to the server, and closes. EIO as of {@link flush}, where nobody flushed. */
   async close(): Promise<void> {
     this.#final ??= new BlockError('ECANCELED', 'The connection to the NBD server is closed');
     this.#closing.abort();
@@ -180,6 +180,7 @@ export class NbdClient implements AsyncDisposable {
     }
     await Promise.all(this.#connections.map((connection) => connection.close()));
     this.#closed.abort();
+    this.#tellOfLostWrites();
   }
 
   /** The program is to end: a server that says nothing cannot hold it up. */
@@ -236,10 +237,7 @@ export class NbdClient implements AsyncDisposable {
     let until = Number.POSITIVE_INFINITY;
     for (;;) {
       const connection = this.#pick() ?? (await this.#whenConnected(until));
-      if (request.command === Command.flush && this.#lostWrites) {
-        this.#lostWrites = false;
-        throw new BlockError('EIO', 'The NBD server went away with writes that were not flushed: they may be lost');
-      }
+      if (request.command === Command.flush) this.#tellOfLostWrites();
       const outcome = await connection.send(request);
       if (outcome.kind === 'done') {
         this.#note(request);
@@ -249,6 +247,12 @@ export class NbdClient implements AsyncDisposable {
       until = Math.min(until, clock.now() + reconnectDelayMs);
       if (outcome.violation || clock.now() >= until) throw outcome.error;
     }
+  }
+
+  #tellOfLostWrites(): void {
+    if (!this.#lostWrites) return;
+    this.#lostWrites = false;
+    throw new BlockError('EIO', 'The NBD server went away with writes that were not flushed: they may be lost');
   }
 
   #note({ command, flags }: ClientRequest): void {
