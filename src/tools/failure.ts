@@ -1,5 +1,5 @@
 /** How commands end early. */
-import { BlockError } from '../core/errors.ts';
+import { asBlockError, BlockError } from '../core/errors.ts';
 import type { Command } from './command.ts';
 
 export interface FailureDetails {
@@ -15,6 +15,8 @@ export interface FailureDetails {
   readonly hint?: string | undefined;
   /** Who is in the way: a line that qemu-img has not. */
   readonly holder?: string | undefined;
+  /** What was written may not be there: told of even if a signal came before. */
+  readonly lost?: boolean;
   readonly cause?: unknown;
 }
 
@@ -27,6 +29,17 @@ export class Failure extends Error {
     super(message, { cause: details.cause });
     this.details = details;
   }
+}
+
+/** For a failure to flush or to close what was written. Programming errors stay as they are. */
+export function mayBeLost(cause: unknown): Failure {
+  const { message, hint, holder } = asBlockError(cause);
+  return new Failure(message, { hint, holder, lost: true, cause });
+}
+
+/** Whether a signal that came before is all that there is to say. */
+export function isInterruption(error: unknown): boolean {
+  return !(error instanceof Failure && error.details.lost);
 }
 
 /** A wrong command line (the messages marked † in the specification). */

@@ -3,7 +3,7 @@ import { asBlockError, type BlockError } from '../core/errors.ts';
 import { endProcess } from '../node/exit.ts';
 import type { Command } from './command.ts';
 import type { Dialect } from './dialect.ts';
-import { Failure, HelpRequest } from './failure.ts';
+import { Failure, HelpRequest, isInterruption } from './failure.ts';
 import { HeldOutput, Messages } from './output/stream.ts';
 import { endBySignal, interruptedBy } from './signals.ts';
 
@@ -38,7 +38,7 @@ export async function runProgram(program: Program, { run, help }: ProgramParts):
     status = await run(program);
   } catch (error) {
     const signal = interruptedBy();
-    if (signal !== undefined) return signal;
+    if (signal !== undefined && isInterruption(error)) return signal;
     status = error instanceof HelpRequest ? await showHelp(program, error, help) : complain(program, error);
   }
   try {

@@ -60,7 +60,7 @@ test('N-110: diskwright-nbd -l, and serve and mount with it, export a snapshot, 
   const messages = new Messages('diskwright-nbd', 2);
   const opened = (choice: string) => {
     const args = readArguments(['-l', choice, '-f', 'qcow2', name], new ObjectList(), messages);
-    return openExports(graph, args, messages);
+    return openExports({ messages, signal: new AbortController().signal }, graph, args);
   };
   try {
     await createImage(graph, { filename: name, format: 'qcow2', size: 1 << 20 });

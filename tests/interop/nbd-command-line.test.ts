@@ -1,4 +1,4 @@
-/** diskwright-nbd and `diskwright serve` beside qemu-nbd: arguments, ready, ends (N-110 to N-118). */
+/** diskwright-nbd beside qemu-nbd: arguments, ready, ends (N-110 to N-118). */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -13,7 +13,6 @@ import { missing, type Outcome, run, runBeside, start, stop } from './nbd-progra
 
 let folder: string;
 let ours: string;
-let diskwright: string;
 const running: ChildProcess[] = [];
 
 beforeAll(async () => {
@@ -21,8 +20,6 @@ beforeAll(async () => {
   // Called by this name, our messages begin like theirs.
   ours = join(folder, 'qemu-nbd');
   await linkProgram('diskwright-nbd', ours);
-  diskwright = join(folder, 'diskwright');
-  await linkProgram('diskwright', diskwright);
   writeFileSync(join(folder, 'disk.img'), Buffer.alloc(1 << 20));
 });
 afterEach(async () => {
@@ -377,61 +374,6 @@ describe.skipIf(info !== '')(`ready and ended${info}`, () => {
     writer.kill('SIGKILL');
     expect((await sizeAt('kill.sock')).status).toBe(0);
     expect(child.exitCode).toBeNull();
-  });
-});
-
-describe('diskwright serve', () => {
-  test('prints where clients find each image, and ends when told to', async () => {
-    const child = start(diskwright, ['serve', '-r', '-k', 's.sock', 'disk.img', 'file.img'], folder);
-    writeFileSync(path('file.img'), Buffer.alloc(512));
-    running.push(child);
-    let text = '';
-    for await (const piece of child.stdout ?? []) {
-      text += piece;
-      if (text.split('\n').length === 3) break;
-    }
-    expect(text).toBe(`nbd+unix:///disk.img?socket=${path('s.sock')}\nnbd+unix:///file.img?socket=${path('s.sock')}\n`);
-    expect(await stop(child, 'SIGINT')).toBe(0);
-  });
-
-  test.skipIf(info !== '')(`each image offers the bitmaps that it has${info}`, async () => {
-    const img = (...words: string[]) => expect(run(diskwright, words, folder)).toMatchObject({ status: 0 });
-    for (const [name, bitmaps] of [
-      ['one', ['b0']],
-      ['two', ['b0', 'b1']],
-    ] as const) {
-      img('create', '-f', 'qcow2', `${name}.qcow2`, '1M');
-      for (const bitmap of bitmaps) img('bitmap', '--add', `${name}.qcow2`, bitmap);
-    }
-    const args = ['serve', '-k', 'b.sock', '--idle-timeout', '0.5', '-B', 'b0', '-B', 'b1', 'one.qcow2', 'two.qcow2'];
-    const child = start(diskwright, args, folder);
-    running.push(child);
-    await once(child.stdout ?? child, 'data');
-    const contexts = async (name: string) => {
-      const uri = `nbd+unix:///${name}?socket=${path('b.sock')}`;
-      const { stdout } = await runBeside('nbdinfo', ['--json', uri], folder);
-      return JSON.parse(stdout).exports[0].contexts;
-    };
-    const [base, b0, b1] = ['base:allocation', 'qemu:dirty-bitmap:b0', 'qemu:dirty-bitmap:b1'];
-    expect(await contexts('one.qcow2')).toEqual([base, b0]);
-    expect(await contexts('two.qcow2')).toEqual([base, b0, b1]);
-  });
-
-  test.each([
-    [[], 'Expecting at least one image file name'],
-    [['-k', 'a', '-p', '1', 'disk.img'], '--socket goes with neither --port nor --bind'],
-    [['--tls-no-verify', 'disk.img'], '--tls-no-verify goes with --tls only'],
-    [['--once', '-t', 'disk.img'], '--once and --persistent are mutually exclusive'],
-    [['-x', 'a', '-x', 'b', 'disk.img'], 'There are more names than images'],
-    [['-D', 'a', '-D', 'b', 'disk.img'], 'There are more descriptions than images'],
-    [['--idle-timeout', 'x', 'disk.img'], "Invalid idle timeout 'x'"],
-    [['-B', 'none', '-f', 'raw', 'disk.img'], "Bitmap 'none' is not found"],
-    [['-p', '65536', 'disk.img'], "Invalid port '65536': not between 0 and 65535"],
-    [['disk.img', './disk.img'], "Two images would have the export name 'disk.img': give them with --name"],
-    [['--tls', 'nowhere', 'disk.img'], 'Unable to access credentials nowhere/ca-cert.pem: No such file or directory'],
-  ])('%j is refused', (args, text) => {
-    const { status, stderr } = run(diskwright, ['serve', ...args], folder);
-    expect([status, stderr.split('\n')[0]]).toEqual([1, `diskwright: ${text}`]);
   });
 });
 

@@ -4,7 +4,7 @@
  */
 import type { ByteStream } from '../../core/byte-stream.ts';
 import type { Disk } from '../../core/disk.ts';
-import { BlockError } from '../../core/errors.ts';
+import { addContext, BlockError } from '../../core/errors.ts';
 import type { Host } from '../../core/host.ts';
 import { type ExportOptions, NbdExport } from './export.ts';
 import { Exports } from './exports.ts';
@@ -226,7 +226,9 @@ export class NbdServer implements AsyncDisposable {
     for (const each of this.#exports.all) {
       each.close();
       if (!each.disk.isOpen || !each.disk.writable) continue;
-      await each.disk.flush().catch((error: unknown) => failures.push(error));
+      await each.disk.flush().catch((error: unknown) => {
+        failures.push(addContext(`Could not flush '${each.disk.filename}'`, error));
+      });
     }
     if (failures.length > 0) throw failures[0];
   }

@@ -7,7 +7,7 @@ import type { Host } from '../../core/host.ts';
 import { type Command, type GivenOptions, readCommandLine } from '../command.ts';
 import { FORMAT, IMAGE_OPTS, OBJECT } from '../command-line/standard-options.ts';
 import type { Context } from '../context.ts';
-import { Failure, misuse } from '../failure.ts';
+import { Failure, mayBeLost, misuse } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { type Mounted, requireFuse, startFuse } from '../mount/nbdfuse.ts';
 import { runServer } from '../nbd/run-server.ts';
@@ -48,7 +48,8 @@ async function run(context: Context): Promise<number> {
   requireFuse(folder);
   const readOnly = given.has('read-only') || given.has('load-snapshot');
   const graph = newGraph(context, { busy: true });
-  const request = { ...imageRequest(context, given, image, 'format'), snapshot: given.has('snapshot') };
+  const { signal } = context;
+  const request = { ...imageRequest(context, given, image, 'format'), snapshot: given.has('snapshot'), signal };
   const disk = await openAtSnapshot(context, graph, given, { ...request, writable: !readOnly });
   const place = { folder: resolve(folder), name, readOnly, options };
   try {
@@ -57,7 +58,9 @@ async function run(context: Context): Promise<number> {
     await disk.close().catch(() => {});
     throw error;
   }
-  await disk.close();
+  await disk.close().catch((error: unknown) => {
+    throw mayBeLost(error);
+  });
   return 0;
 }
 

@@ -163,7 +163,8 @@ async function openAll(context: Context, graph: Graph, given: GivenOptions, list
   try {
     for (const [index, image] of images.entries()) {
       const writable = !given.has('read-only');
-      const request = { ...imageRequest(context, given, image, 'format'), writable, snapshot: given.has('snapshot') };
+      const snapshot = given.has('snapshot');
+      const request = { ...imageRequest(context, given, image, 'format'), writable, snapshot, signal: context.signal };
       const disk = await openAtSnapshot(context, graph, given, request);
       const options = {
         name: names[index] ?? '',

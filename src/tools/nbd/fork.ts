@@ -12,11 +12,18 @@ export function isForked(): boolean {
   delete process.env[MARK];
   if (mark === undefined || process.send === undefined) return false;
   if (mark === WITH_SOCKET) adoptSocket();
+  process.on('disconnect', endAlone);
   return true;
+}
+
+/** Who waits for the server is gone before it is there: so nobody knows of it. */
+function endAlone(): void {
+  process.kill(process.pid, 'SIGTERM');
 }
 
 /** The child tells that it is ready. What it has to say after that nobody reads. */
 export function reportReady(): void {
+  process.off('disconnect', endAlone);
   process.send?.('ready', () => process.disconnect());
 }
 

@@ -3,7 +3,7 @@ import { basename } from 'node:path';
 import { asBlockError } from '../../core/errors.ts';
 import { ObjectList } from '../command-line/objects.ts';
 import type { Context } from '../context.ts';
-import { Failure, HelpRequest } from '../failure.ts';
+import { Failure, HelpRequest, isInterruption } from '../failure.ts';
 import { HeldOutput, Messages } from '../output/stream.ts';
 import { endBySignal, interruptedBy, interruptSignal } from '../signals.ts';
 import { readArguments, TextRequest } from './arguments.ts';
@@ -31,7 +31,7 @@ export async function nbdMain(): Promise<void> {
     status = await run(context);
   } catch (error) {
     const signal = interruptedBy();
-    if (signal !== undefined) return endBySignal(signal);
+    if (signal !== undefined && isInterruption(error)) return endBySignal(signal);
     status = await answer(context, error);
   }
   try {

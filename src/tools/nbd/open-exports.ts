@@ -4,7 +4,8 @@ import { addContext, asBlockError } from '../../core/errors.ts';
 import type { Graph } from '../../core/graph.ts';
 import type { NestedOptions } from '../../core/options.ts';
 import { keyValues } from '../command-line/arguments.ts';
-import { Failure } from '../failure.ts';
+import type { Context } from '../context.ts';
+import { Failure, mayBeLost } from '../failure.ts';
 import { requireDirectFiles } from '../native-aio.ts';
 import type { Messages } from '../output/stream.ts';
 import { loadSnapshot } from '../snapshots.ts';
@@ -12,12 +13,16 @@ import type { ExportArgument, NbdArguments } from './arguments.ts';
 import type { ServedExport } from './run-server.ts';
 
 /** All exports with their disks. Throws BlockError, Failure; then all that was opened is closed. */
-export async function openExports(graph: Graph, args: NbdArguments, messages: Messages): Promise<ServedExport[]> {
+export async function openExports(
+  { messages, signal }: Pick<Context, 'messages' | 'signal'>,
+  graph: Graph,
+  args: NbdArguments,
+): Promise<ServedExport[]> {
   const found: ServedExport[] = [];
   try {
     const [file] = args.operands;
-    if (file !== undefined) found.push(await mainExport(graph, args, file, messages));
-    for (const each of args.exports) found.push(await furtherExport(graph, args, each, found[0]));
+    if (file !== undefined) found.push(await mainExport({ messages, signal }, graph, args, file));
+    for (const each of args.exports) found.push(await furtherExport(graph, args, each, { first: found[0], signal }));
     const wanted = args.given.get('default-export');
     if (wanted === undefined) return found;
     if (!found.some(({ options }) => options.name === wanted)) {
@@ -33,12 +38,17 @@ export async function openExports(graph: Graph, args: NbdArguments, messages: Me
 export async function closeExports(exports: readonly ServedExport[]): Promise<void> {
   const disks = new Set(exports.map(({ disk }) => disk));
   const results = await Promise.allSettled([...disks].map((disk) => disk.close()));
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
+  for (const result of results) if (result.status === 'rejected') throw mayBeLost(result.reason);
 }
 
-async function mainExport(graph: Graph, args: NbdArguments, file: string, messages: Messages): Promise<ServedExport> {
+async function mainExport(
+  { messages, signal }: Pick<Context, 'messages' | 'signal'>,
+  graph: Graph,
+  args: NbdArguments,
+  file: string,
+): Promise<ServedExport> {
   const { given, bitmaps, offset, loadSnapshot: snapshot } = args;
-  const asked = openOptions(args, given.get('format'));
+  const asked = { ...openOptions(args, given.get('format')), signal };
   const how = snapshot === undefined ? asked : { ...asked, writable: false };
   const disk = await open(graph, imageSource(given, file, messages), file, how, given.get('aio'));
   if (snapshot !== undefined) await withDiskUnlessFailed(disk, () => loadSnapshot(disk, snapshot));
@@ -86,12 +96,12 @@ async function furtherExport(
   graph: Graph,
   args: NbdArguments,
   { file, node, format, options }: ExportArgument,
-  first: ServedExport | undefined,
+  { first, signal }: { readonly first: ServedExport | undefined; readonly signal: AbortSignal },
 ): Promise<ServedExport> {
   const readOnly = options.readOnly ?? args.given.has('read-only');
-  const open_ = { ...openOptions(args, format), writable: !readOnly };
+  const how = { ...openOptions(args, format), writable: !readOnly, signal };
   if (file !== undefined) {
-    const disk = await open(graph, file, file, open_, args.given.get('aio'));
+    const disk = await open(graph, file, file, how, args.given.get('aio'));
     return { disk, options: { ...options, readOnly } };
   }
   if (node !== undefined) {

@@ -6,6 +6,7 @@ import { NbdServer, type NbdServerOptions } from '../../nbd/server/server.ts';
 import { type ListenAddress, listen } from '../../node/nbd/listen.ts';
 import { removePidFile, writePidFile } from '../../node/nbd/pid-file.ts';
 import { stdioStream } from '../../node/nbd/stdio-stream.ts';
+import { mayBeLost } from '../failure.ts';
 
 export interface ServedExport {
   readonly disk: Disk;
@@ -52,7 +53,7 @@ export async function runServer(run: ServerRun): Promise<void> {
   } finally {
     await stopListening();
     try {
-      await server.close();
+      await server.close().catch((error: unknown) => Promise.reject(mayBeLost(error)));
     } finally {
       if (pidFile !== undefined) removePidFile(pidFile);
     }

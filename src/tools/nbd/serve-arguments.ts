@@ -20,7 +20,7 @@ export async function serveArguments(context: Context, args: NbdArguments, ready
   const address = given.has('stdio') ? ({ kind: 'stdio' } as const) : addressOf(messages.program, given);
   const server = await serverOptions(context, args);
   const graph = newGraph(context, { survives: true });
-  const exports = await openExports(graph, args, messages);
+  const exports = await openExports({ messages, signal }, graph, args);
   const host = address.kind === 'tcp' ? address.host : undefined;
   const open = host !== undefined && server.tls === undefined && !isLoopback(host);
   try {
