@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { type NbdTarget, nbdName, parseLegacyName, parseNbdUri } from './address.ts';
+import { addressText, type NbdTarget, nbdName, parseLegacyName, parseNbdUri } from './address.ts';
 import { addressOf, nameOptions, parseServer } from './target-options.ts';
 
 const inet = (host: string, port = 10809) => ({ type: 'inet', host, port });
@@ -131,6 +131,9 @@ describe('options (N-6)', () => {
     expect(parseServer({ type: 'inet', host: 'h', port: '7', ipv4: 'on' })).toEqual(inet('h', 7));
     expect(parseServer({ type: 'unix', path: '/a' })).toEqual({ type: 'unix', path: '/a' });
     expect(parseServer({ type: 'unix', path: 'a', abstract: 'on' })).toEqual({ type: 'unix', path: '\0a' });
+    const wide = parseServer({ type: 'unix', path: 'a', abstract: 'on', tight: 'off' });
+    expect(wide).toEqual({ type: 'unix', path: `\0a${'\0'.repeat(106)}` });
+    expect(wide && addressText(wide)).toBe('@a');
     expect(parseServer({ type: 'fd', str: '7' })).toEqual({ type: 'fd', fd: 7 });
     expect(addressOf({ ...none, host: 'h' })).toEqual(inet('h'));
     expect(addressOf({ ...none, host: 'h', port: '1' })).toEqual(inet('h', 1));

@@ -197,5 +197,7 @@ function queryText(text: string): string {
 /** For messages: `host:port` or the path. */
 export function addressText(address: ServerAddress): string {
   if (address.type === 'fd') return `fd:${address.fd}`;
-  return address.type === 'unix' ? address.path.replace('\0', '@') : `${address.host}:${address.port}`;
+  return address.type === 'unix'
+    ? address.path.replace(/\0+$/, '').replace('\0', '@')
+    : `${address.host}:${address.port}`;
 }

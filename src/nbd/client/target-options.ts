@@ -34,7 +34,10 @@ export function addressOf({ server, host, port, path }: TargetOptions): ServerAd
   return server;
 }
 
-/** Keys that an address may have besides; all but `abstract` make no difference to us. */
+/** What a unix socket's address has room for, bytes. */
+const ABSTRACT_BYTES = 108;
+
+/** Keys that an address may have besides; all but `abstract` and `tight` make no difference to us. */
 const OPTIONAL_KEYS: ReadonlySet<string> = new Set([
   'ipv4',
   'ipv6',
@@ -70,8 +73,13 @@ export function parseServer(tree: OptionTree): ServerAddress | undefined {
   if (type === 'vsock') throw new BlockError('ENOTSUP', 'NBD over vsock is not supported');
   if (type === 'inet') return inetAddress(text('host'), text('port'));
   if (type === 'unix') {
-    const abstract = rest.abstract !== undefined && parseBoolOption(rest.abstract, 'abstract');
-    return { type: 'unix', path: abstract ? `\0${text('path')}` : text('path') };
+    const on = (key: 'abstract' | 'tight', fallback: boolean) =>
+      rest[key] === undefined ? fallback : parseBoolOption(rest[key], key);
+    if (!on('abstract', false)) return { type: 'unix', path: text('path') };
+    const name = `\0${text('path')}`;
+    // One that is not tight is filled up with NULs.
+    const missing = on('tight', true) ? 0 : ABSTRACT_BYTES - new TextEncoder().encode(name).length;
+    return { type: 'unix', path: name + '\0'.repeat(Math.max(0, missing)) };
   }
   if (!/^\d{1,9}$/.test(text('str'))) throw new BlockError('EINVAL', `'${text('str')}' is no file descriptor`);
   return { type: 'fd', fd: Number(text('str')) };

@@ -3,6 +3,7 @@ import { connect, Socket } from 'node:net';
 import type { ByteStream } from '../../core/byte-stream.ts';
 import { BlockError, codeOf, errorText } from '../../core/errors.ts';
 import type { ConnectOptions, ServerAddress } from '../../core/host-network.ts';
+import { connectAbstract } from './abstract-socket.ts';
 import { socketStream } from './socket-stream.ts';
 
 /** `sun_path`, bytes. */
@@ -22,6 +23,9 @@ export async function connectSocket(address: ServerAddress, { signal }: ConnectO
     throw new BlockError('ENAMETOOLONG', errorText('ENAMETOOLONG'));
   }
   if (address.type === 'fd') return socketStream(openSocket(address.fd), `descriptor ${address.fd}`);
+  if (address.type === 'unix' && address.path.startsWith('\0') && process.platform === 'linux') {
+    return socketStream(abstractSocket(address), 'unix');
+  }
   const place = address.type === 'unix' ? { path: address.path } : { host: address.host, port: address.port };
   const socket = connect({ ...place, allowHalfOpen: true, noDelay: true, keepAlive: true });
   return new Promise((resolve, reject) => {
@@ -42,6 +46,16 @@ export async function connectSocket(address: ServerAddress, { signal }: ConnectO
       }),
     );
   });
+}
+
+function abstractSocket(address: Extract<ServerAddress, { type: 'unix' }>): Socket {
+  let fd: number;
+  try {
+    fd = connectAbstract(address.path);
+  } catch (cause) {
+    throw connectFailure(address, cause as Error);
+  }
+  return openSocket(fd);
 }
 
 function openSocket(fd: number): Socket {

@@ -37,6 +37,35 @@ const toldOf = (fd: number) => ({
 });
 const ALL = { noDelay: 1, keepAlive: 1 };
 
+/** Listens in the abstract namespace, under a name of so many bytes and no more. */
+function listenAbstract(name: string): number {
+  const library = loadKoffi().load(null);
+  const make = library.func('int socket(int domain, int type, int protocol)');
+  const bind = library.func('int bind(int fd, void *address, uint length)');
+  const fd = Number(make(1, 1, 0));
+  const address = Buffer.concat([Buffer.from(Uint16Array.of(1).buffer), Buffer.from(name)]);
+  expect(bind(fd, address, address.length)).toBe(0);
+  expect(library.func('int listen(int fd, int backlog)')(fd, 1)).toBe(0);
+  return fd;
+}
+
+test.runIf(process.platform === 'linux')('N-3: abstract names are those of other programs, not filled up', async () => {
+  const name = `\0diskwright-${process.pid}-${Math.floor(performance.now())}`;
+  await expect(connectSocket({ type: 'unix', path: name })).rejects.toMatchObject({ code: 'ECONNREFUSED' });
+  const filled = name + '\0'.repeat(108 - name.length);
+  for (const path of [name, filled]) {
+    const server = createServer((socket) => socket.end('hello'));
+    await once(server.listen({ fd: listenAbstract(path) }), 'listening');
+    const stream = await connectSocket({ type: 'unix', path });
+    expect(await new Promise((resolve) => stream.listen({ data: resolve, end() {}, close() {} }))).toEqual(
+      Buffer.from('hello'),
+    );
+    stream.destroy();
+    server.close();
+    await once(server, 'close');
+  }
+});
+
 test('N-6: of a name that is too long for a socket no beginning is taken', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'diskwright-'));
   const path = `${folder}/`.padEnd(108, 's');
