@@ -41,6 +41,26 @@ export const QCOW2: readonly CaseGroup[] = [
     ],
   },
   {
+    name: 'qcow2: measuring (Q-ME-1, Q-ME-2)',
+    lines: [
+      'measure --size 7E',
+      ...[
+        '--size 10M -o backing_file=b,backing_fmt=qcow2',
+        '--size 10M -o backing_fmt=qcow2',
+        '--size 10M -o backing_file=b,preallocation=full',
+        '--size 10M -o data_file=x,data_file_raw=on',
+        '--size 7E',
+        '--size 3P',
+        '--size 3P -o cluster_size=2M',
+        'd10.raw',
+        '-o backing_file=b,backing_fmt=qcow2 d10.raw',
+        '-o backing_file=b,preallocation=metadata d10.raw',
+        '-o preallocation=falloc d10.raw',
+        '-o cluster_size=1k,refcount_bits=1 d10.raw',
+      ].map((words) => `measure -O qcow2 ${words}`),
+    ],
+  },
+  {
     name: 'qcow2: data files (Q-DATA-2, Q-DATA-3, Q-AM-2)',
     lines: [
       create('data_file=nodir/d'),

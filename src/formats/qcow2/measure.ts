@@ -10,20 +10,30 @@ import { L1_BYTES_MAX } from './layout.ts';
 /** Throws BlockError: options that cannot be, a disk that is too large. */
 export async function measure(context: MeasureContext<Qcow2CreateOptions>): Promise<Measurement> {
   const { options, size, extents } = context;
-  const plan = planCreation({ ...options, size });
+  if (size > SIZE_MAX) throw tooLarge();
+  // What would be below is not looked at.
+  const plan = planCreation({ ...options, backing_file: undefined, backing_fmt: undefined, size });
   const clusterSize = 2 ** plan.clusterBits;
   const disk = alignUp(plan.size, clusterSize);
   const entryBytes = options.extended_l2 ? 16 : 8;
   const l1Bytes = (alignUp(disk / clusterSize, clusterSize / entryBytes) / (clusterSize / entryBytes)) * 8;
   if (l1Bytes > L1_BYTES_MAX) {
-    throw new BlockError('EINVAL', 'The image size is too large (try using a larger cluster size)');
+    throw tooLarge();
   }
   const luks = alignUp(plan.encryption?.length ?? 0, clusterSize);
   const fullyAllocated = luks + metadataBytes(plan, disk) + disk;
-  const isFull = options.backing_file !== undefined || plan.preallocation === 'falloc' || plan.preallocation === 'full';
+  const isOver = options.backing_file !== undefined && extents !== undefined;
+  const isFull = isOver || plan.preallocation === 'falloc' || plan.preallocation === 'full';
   const data = isFull ? disk : extents === undefined ? 0 : await dataBytes(extents, clusterSize);
   const bitmaps = plan.version < 3 ? undefined : bitmapBytes(context, clusterSize);
   return { required: fullyAllocated - disk + data, fullyAllocated, bitmaps };
+}
+
+/** Of a disk whose image's size can be told exactly. */
+const SIZE_MAX = 2 ** 52;
+
+function tooLarge(): BlockError {
+  return new BlockError('EINVAL', 'The image size is too large (try using a larger cluster size)');
 }
 
 /** Data and table of each, as if nothing in them were of one kind, and the directory. */

@@ -110,7 +110,7 @@ function formatOptions(graph: Graph, format: string, tree: OptionTree): OptionTr
 function print({ out }: Context, form: OutputForm, { required, fullyAllocated, bitmaps }: Measurement): void {
   if (form === 'json') out.line(jsonText({ bitmaps, required, 'fully-allocated': fullyAllocated }));
   else {
-    out.write(`required size: ${required}\nfully allocated size: ${fullyAllocated}\n`);
+    out.write(`required size: ${BigInt(required)}\nfully allocated size: ${BigInt(fullyAllocated)}\n`);
     if (bitmaps !== undefined) out.write(`bitmaps size: ${bitmaps}\n`);
   }
 }
