@@ -28,7 +28,7 @@ export interface Limits {
  * - `data`: stored; plainly at `at` if given. With `recurse`, holes of the child below may still make it zero.
  * - `zero`: reads as zeroes, decided by this layer; `at`: where the storage is, if there is any, unwritten or, with `stored`, not.
  * - `unknown`: nothing stored here, and what is read is not known without reading.
- * - `unallocated`: nothing in this layer: zero, or what a backing child has.
+ * - `unallocated`: nothing in this layer: zero, or what a backing child has; `at`: where storage is that it does not use.
  * - `encoded`: stored compressed or encrypted.
  * - `delegate`: whatever the child says at `at` (filters, raw).
  */
@@ -36,7 +36,7 @@ export type Extent =
   | { readonly kind: 'data'; readonly length: number; readonly at?: ExtentPlace; readonly recurse?: boolean }
   | { readonly kind: 'zero'; readonly length: number; readonly at?: ExtentPlace; readonly stored?: boolean }
   | { readonly kind: 'unknown'; readonly length: number }
-  | { readonly kind: 'unallocated'; readonly length: number }
+  | { readonly kind: 'unallocated'; readonly length: number; readonly at?: ExtentPlace }
   | { readonly kind: 'encoded'; readonly length: number }
   | { readonly kind: 'delegate'; readonly length: number; readonly at: ExtentPlace };
 

@@ -1,6 +1,6 @@
 /** Block status through layers: each driver tells of its own layer, this walks on to where the bytes are. */
 import { skipFilters } from './chain.ts';
-import type { Extent } from './driver.ts';
+import type { Extent, ExtentPlace } from './driver.ts';
 import { invariant } from './invariant.ts';
 import type { BlockNode } from './node.ts';
 import { withDescendants } from './walks.ts';
@@ -130,8 +130,11 @@ function ofExtent(node: BlockNode, extent: Extent): BlockStatus {
   const { length } = extent;
   const depth = 0;
   switch (extent.kind) {
-    case 'unallocated':
-      return { length, allocated: false, data: false, zero: true, depth };
+    case 'unallocated': {
+      const plain = { length, allocated: false, data: false, zero: true, depth };
+      const at = placeOf(node, extent.at);
+      return at === undefined ? plain : { ...plain, at };
+    }
     case 'unknown':
       return { length, allocated: false, data: false, zero: false, depth };
     case 'encoded':
@@ -140,15 +143,20 @@ function ofExtent(node: BlockNode, extent: Extent): BlockStatus {
     case 'data': {
       const zero = extent.kind === 'zero';
       const data = !zero || extent.stored === true;
-      const holder = extent.at?.child === undefined ? node : node.child(extent.at.child)?.node;
-      if (extent.at === undefined || holder === undefined) return { length, allocated: true, data, zero, depth };
-      const at = { filename: holder.filename, offset: extent.at.offset };
+      const at = placeOf(node, extent.at);
+      if (at === undefined) return { length, allocated: true, data, zero, depth };
       // Spelled out, not spread, which is ten times slower: walks over millions of blocks end here.
       return { length, allocated: true, data, zero, depth, at };
     }
     case 'delegate':
       return { length, allocated: true, data: true, zero: false, depth };
   }
+}
+
+function placeOf(node: BlockNode, at: ExtentPlace | undefined): BlockStatus['at'] {
+  if (at === undefined) return undefined;
+  const holder = at.child === undefined ? node : node.child(at.child)?.node;
+  return holder && { filename: holder.filename, offset: at.offset };
 }
 
 /** Lets drivers keep what they are told of status while a job runs; call what is returned when it ends. */

@@ -116,6 +116,25 @@ test('a failure is told in the words of T-MAP-4', async () => {
   });
 });
 
+test('runs before a failure are told (T-MAP-4)', async () => {
+  const made = world();
+  made.host.put(PATH, MIB);
+  await withDisk(made.graph, PATH, { format: 'raw' }, async (disk) => {
+    const run = { allocated: true, depth: 0, length: 4096 };
+    disk.tryStatusNow = (offset) =>
+      offset === 0
+        ? { ...run, data: true, zero: false }
+        : offset === 4096
+          ? { ...run, data: false, zero: true }
+          : undefined;
+    disk.status = () => Promise.reject(new BlockError('EIO', 'no'));
+    const walk = map(disk);
+    // The second may go on, which is not known.
+    expect((await walk.next()).value).toMatchObject([{ start: 0, length: 4096, data: true }]);
+    await expect(walk.next()).rejects.toMatchObject({ code: 'EIO' });
+  });
+});
+
 test('an abort stops a long walk', async () => {
   const made = world();
   await makeImage(made.graph, PATH, 'vdi', new Uint8Array(0));

@@ -54,7 +54,13 @@ async function* runsOf(disk: Disk, start: number, end: number, signal: AbortSign
   const merger = new Merger();
   let runs = 0;
   for (let offset = start; offset < end; runs++) {
-    const status = disk.tryStatusNow(offset, end - offset) ?? (await statusOf(disk, offset, end - offset));
+    const now = disk.tryStatusNow(offset, end - offset);
+    const status = now ?? (await statusOf(disk, offset, end - offset).catch((error: unknown) => ({ error })));
+    if ('error' in status) {
+      // What came before is told all the same.
+      if (merger.ready.length > 0) yield merger.take();
+      throw status.error;
+    }
     merger.add(offset, status);
     offset += status.length;
     if (merger.ready.length >= BATCH) yield merger.take();

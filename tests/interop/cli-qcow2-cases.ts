@@ -61,6 +61,20 @@ export const QCOW2: readonly CaseGroup[] = [
     ],
   },
   {
+    name: 'qcow2: maps (Q-READ-4, T-MAP-2, T-MAP-4)',
+    lines: [
+      create('extended_l2=on'),
+      // Subclusters without data in a cluster that has storage, before and after such with data.
+      'convert -n -f raw -O qcow2 d10.raw a',
+      'create -q -f qcow2 -o extended_l2=on,cluster_size=2M a 10M',
+      'convert -n -f raw -O qcow2 d10.raw a',
+      'map --output=json a',
+      'map a',
+      'create -q -f qcow2 -o extended_l2=on -b a -F qcow2 over',
+      'map --output=json over',
+    ],
+  },
+  {
     name: 'qcow2: data files (Q-DATA-2, Q-DATA-3, Q-AM-2)',
     lines: [
       create('data_file=nodir/d'),

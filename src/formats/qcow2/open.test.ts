@@ -141,12 +141,6 @@ describe('headers that are refused (Q-HDR-5, Q-HDR-6, Q-FEAT-2, Q-FEAT-5)', () =
       code: 'EIO',
       message: 'Could not read L1 table: Input/output error',
     },
-    {
-      what: 'a refcount table past the end',
-      fields: { refcountTable: 1n << 40n },
-      code: 'EIO',
-      message: 'Could not initialize refcount handling: Input/output error',
-    },
     { what: 'encryption 3', fields: { encryption: 3 }, message: 'Unsupported encryption method 3' },
     {
       what: 'AES without a secret',

@@ -29,6 +29,22 @@ test('Q-HDR-5: a refcount table that cannot be read is met by who writes, not by
   );
 });
 
+test('Q-HDR-1, Q-HDR-5: one that is past the end of the file is no other', async () => {
+  const host = await image();
+  host.faults.clear();
+  const file = await host.files.open(PATH, { write: true });
+  const field = new Uint8Array(8);
+  new DataView(field.buffer).setBigUint64(0, 1n << 40n);
+  await file.write(48, field);
+  await file.close();
+  const disk = await graphOn(host).open(PATH, { format: 'qcow2' });
+  expect((await disk.read(0, 1))[0]).toBe(5);
+  await disk.close();
+  await expect(graphOn(host).open(PATH, { format: 'qcow2', writable: true })).rejects.toThrow(
+    'Could not initialize refcount handling: Input/output error',
+  );
+});
+
 test('Q-OPT-6: a reopen for writing is refused then, and the disk stays as it was', async () => {
   const host = await image();
   const graph = graphOn(host);

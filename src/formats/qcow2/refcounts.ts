@@ -55,18 +55,10 @@ export class Refcounts {
     });
   }
 
-  /** Reads the table. `deferred`: only sees that it is there, and leaves the rest to {@link ready}. Throws BlockError. */
+  /** Reads the table. `deferred`: leaves that to {@link ready}. Throws BlockError. */
   async load(deferred = false): Promise<void> {
     const { image } = this;
-    const { header, layout, file } = image;
-    const bytes = header.refcountTableClusters * layout.clusterSize;
-    const offset = Number(header.refcountTableOffset);
-    if (bytes > 0) await image.raise('reftable_load');
-    // What lies in a cluster that is not there at all is no table; the tail of the last cluster is zero.
-    const held = alignUp(file.length(), layout.clusterSize);
-    if (bytes > 0 && offset + bytes > held) {
-      throw new BlockError('EIO', 'Input/output error', { node: image.node });
-    }
+    if (image.header.refcountTableClusters > 0) await image.raise('reftable_load');
     this.#isDeferred = deferred;
     if (!deferred) await this.#readTable();
   }
@@ -81,6 +73,11 @@ export class Refcounts {
     const { header, layout, file } = this.image;
     const bytes = header.refcountTableClusters * layout.clusterSize;
     const offset = Number(header.refcountTableOffset);
+    // What lies in a cluster that is not there at all is no table; the tail of the last cluster is zero.
+    if (bytes > 0 && offset + bytes > alignUp(file.length(), layout.clusterSize)) {
+      const text = `The refcount table at ${offset} (${bytes} bytes) is past the end of the file`;
+      throw new BlockError('EIO', text, { node: this.image.node });
+    }
     const table = new Float64Array(bytes / REFCOUNT_ENTRY_BYTES);
     for (let done = 0; done < bytes; done += TABLE_PIECE) {
       const piece = new Uint8Array(Math.min(TABLE_PIECE, bytes - done));

@@ -38,6 +38,8 @@ function extentOf(image: Qcow2Image, run: Run, offset: number, limit: number): E
       return { kind: 'zero', length };
     case Kind.zeroAllocated:
       return { kind: 'zero', length, at: at() };
+    case Kind.unallocatedAllocated:
+      return { kind: 'unallocated', length, at: at() };
     default:
       return { kind: 'unallocated', length };
   }

@@ -33,7 +33,8 @@ test('entries as JSON, with their offset if they have one (T-MAP-2)', () => {
 });
 
 test('JSON that is given up is left open (T-MAP-4)', () => {
-  expect(listed(jsonListing, [NOTHING], false)).toMatch(/^\[\{.*\}$/);
+  expect(listed(jsonListing, [NOTHING], false)).toMatch(/^\[\{.*\},\n$/);
+  expect(listed(jsonListing, [], false)).toBe('[');
 });
 
 test('rows have columns of 16, zero has no prefix (T-MAP-3)', () => {

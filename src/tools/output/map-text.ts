@@ -26,7 +26,8 @@ const NOTHING = bytesOf('');
 /** A JSON array, one object a line; no blanks but these (T-MAP-2). */
 export function jsonListing(write: (text: Uint8Array) => void): MapListing {
   const text = new AsciiText(write);
-  let between = bytesOf('[');
+  text.put(bytesOf('['));
+  let between = NOTHING;
   return {
     add({ start, length, depth, present, zero, data, offset }) {
       text.put(between);
@@ -45,8 +46,15 @@ export function jsonListing(write: (text: Uint8Array) => void): MapListing {
       text.put(CLOSE);
       text.endLine();
     },
-    close: () => text.put(bytesOf(']\n')),
-    flush: () => text.flush(),
+    close() {
+      text.put(bytesOf(']\n'));
+      between = NOTHING;
+    },
+    flush() {
+      // One that is given up says that more was to come.
+      text.put(between);
+      text.flush();
+    },
   };
 }
 
