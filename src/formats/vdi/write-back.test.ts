@@ -1,7 +1,8 @@
 /** The order of what reaches the file (V-24 to V-26), seen in the log of a simulated host. */
 import { describe, expect, test } from 'vitest';
+import { Loopback } from '../../../tests/support/nbd-client.ts';
 import { PATH } from '../../../tests/support/sim-disks.ts';
-import { FREE, ZERO } from '../../../tests/support/vdi-bytes.ts';
+import { FREE, makeVdi, ZERO } from '../../../tests/support/vdi-bytes.ts';
 import {
   BLOCK,
   block,
@@ -140,6 +141,20 @@ describe('concurrent flushes', () => {
 });
 
 describe('a failure', () => {
+  test('of storage that is full and has the size it has, as devices and exports do: ENOSPC (V-26)', async () => {
+    const image = makeVdi({ map: [FREE, FREE, FREE], diskSize: 3 * BLOCK, blockSize: BLOCK });
+    const loop = await Loopback.start({ driver: 'memory', size: image.length + BLOCK });
+    await loop.disk.write(0, image);
+    const disk = await loop.graph.open({ driver: 'vdi', file: { driver: 'nbd', path: '/s' } }, { writable: true });
+    await disk.write(0, block(1));
+    await expect(disk.write(BLOCK, block(2))).rejects.toMatchObject({
+      code: 'ENOSPC',
+      message: 'No space left on device',
+    });
+    await disk.write(5, block(3, 100));
+    await disk.close();
+  });
+
   test('V-26: of an allocating write leaves the block unallocated, and its place is used again', async () => {
     const host = await newImage(8);
     await withDisk(host, async (disk) => {

@@ -3,7 +3,7 @@
  * data first; then a raised count, so that no other writer takes a place that the map is about to name; then the map;
  * a lowered count and the file's new end last. Each is durable before the next.
  */
-import { BlockError } from '../../core/errors.ts';
+import { BlockError, codeOf, errorText } from '../../core/errors.ts';
 import { settled } from '../../core/gate.ts';
 import { HEADER_BYTES, headerEnd, patchHeader } from './header.ts';
 import type { VdiImage } from './image.ts';
@@ -110,7 +110,13 @@ export async function extendFile(image: VdiImage): Promise<void> {
 export async function makeRoom(image: VdiImage, end: number): Promise<void> {
   const { file } = image;
   if (image.startOf(end) <= file.length() || (image.fileGrows && file.growable)) return;
-  await extendFile(image);
+  try {
+    await extendFile(image);
+  } catch (cause) {
+    // What has the size it has, as devices and exports do, is full.
+    const full = !file.growable && ['ENOTSUP', 'EINVAL'].includes(codeOf(cause));
+    throw full ? new BlockError('ENOSPC', errorText('ENOSPC'), { cause }) : cause;
+  }
   image.fileGrows = true;
 }
 
