@@ -14,6 +14,9 @@ export interface PortLike {
 
 type Message = Uint8Array | { readonly taken: number } | 'end' | 'close';
 
+/** Bytes that may come while it is paused: more than who waits for word of what was taken ever sends ahead. */
+const HELD_MAX = 128 * 1024 * 1024;
+
 export function portStream(port: PortLike, peer = 'port'): ByteStream {
   return new PortStream(port, peer);
 }
@@ -26,6 +29,7 @@ class PortStream implements ByteStream {
   #over = false;
   /** What came while it was paused. */
   readonly #held: (Uint8Array | 'end')[] = [];
+  #heldBytes = 0;
   /** Portions that the other side has not taken. */
   readonly #sent: { left: number; readonly done: () => void }[] = [];
   /** Directions that are at their end. */
@@ -40,7 +44,7 @@ class PortStream implements ByteStream {
     const first = this.#listener === undefined;
     this.#listener = listener;
     if (!first) return;
-    this.#port.addEventListener('message', ({ data }) => this.#receive(data as Message));
+    this.#port.addEventListener('message', ({ data }) => this.#receive(data));
     this.#port.addEventListener('close', () => this.#finish());
     this.#port.start();
   }
@@ -78,17 +82,25 @@ class PortStream implements ByteStream {
       while (!this.#paused && !this.#over) {
         const next = this.#held.shift();
         if (next === undefined) return;
+        this.#heldBytes -= next.length;
         this.#deliver(next);
       }
     });
   }
 
-  #receive(message: Message): void {
+  #receive(data: unknown): void {
     if (this.#over) return;
-    if (message === 'close') this.#finish();
-    else if (message !== 'end' && !(message instanceof Uint8Array)) this.#taken(message.taken);
-    else if (this.#paused) this.#held.push(message);
-    else this.#deliver(message);
+    if (!isMessage(data)) this.destroy();
+    else if (data === 'close') this.#finish();
+    else if (data !== 'end' && !(data instanceof Uint8Array)) this.#taken(data.taken);
+    else if (this.#paused) this.#hold(data);
+    else this.#deliver(data);
+  }
+
+  #hold(message: Uint8Array | 'end'): void {
+    this.#heldBytes += message.length;
+    if (this.#heldBytes > HELD_MAX) this.destroy();
+    else this.#held.push(message);
   }
 
   #deliver(message: Uint8Array | 'end'): void {
@@ -125,4 +137,11 @@ class PortStream implements ByteStream {
     this.#port.close();
     this.#listener?.close();
   }
+}
+
+/** The other side may be anyone's page. */
+function isMessage(data: unknown): data is Message {
+  if (data instanceof Uint8Array || data === 'end' || data === 'close') return true;
+  const { taken } = (data ?? {}) as { readonly taken?: unknown };
+  return typeof taken === 'number' && taken >= 0;
 }

@@ -66,3 +66,36 @@ test('handshake, a write, reads of more than waits to be sent, and the end', asy
   expect(isClosed()).toBe(true);
   while (server.stats().connections > 0) await settled();
 });
+
+test.each([null, undefined, 7, 'what', {}, { taken: 'all' }, { taken: Number.NaN }, { taken: -1 }, new ArrayBuffer(8)])(
+  'N-160: a message that is none ends the connection: %j',
+  async (message) => {
+    const { server } = await served();
+    const { port1, port2 } = new MessageChannel();
+    server.accept(portStream(port1 as unknown as PortLike));
+    port2.postMessage(message);
+    while (server.stats().connections > 0) await settled();
+    port2.close();
+  },
+);
+
+test('N-160: who sends without end to one that has paused is cut off', async () => {
+  const { port1, port2 } = new MessageChannel();
+  const stream = portStream(port1 as unknown as PortLike);
+  let bytes = 0;
+  const closed = new Promise<void>((resolve) => {
+    stream.listen({
+      data(piece) {
+        bytes += piece.length;
+      },
+      end() {},
+      close: () => resolve(),
+    });
+  });
+  stream.pause();
+  const piece = new Uint8Array(8 * MIB);
+  for (let each = 0; each < 17; each++) port2.postMessage(piece);
+  await closed;
+  expect(bytes).toBe(0);
+  port2.close();
+});
