@@ -15,6 +15,8 @@ export interface ConversationOptions {
 }
 
 const NOTHING = new Uint8Array(0);
+/** What a server may say in all, bytes: the longest list of exports fits, and it is kept. */
+const TALK_MAX = 64 * 1024 * 1024;
 
 export class Conversation {
   /** Another one once TLS has begun. */
@@ -25,6 +27,7 @@ export class Conversation {
   #ended: Error | undefined;
   #encrypting = false;
   #spoke = false;
+  #taken = 0;
   #wake: () => void = () => {};
 
   constructor(stream: ByteStream, options: ConversationOptions) {
@@ -85,6 +88,9 @@ export class Conversation {
 
   async #take(bytes: number): Promise<Uint8Array> {
     const { signal } = this.#options;
+    this.#taken += bytes;
+    if (this.#taken > TALK_MAX)
+      throw protocolError(`The server said more than ${TALK_MAX} bytes before it was asked for data`);
     for (;;) {
       signal?.throwIfAborted();
       const taken = this.input.take(bytes);
