@@ -14,7 +14,7 @@ import { NbdClient } from '../../src/nbd/client/client.ts';
 import { tlsCredentials } from '../../src/nbd/client/credentials.ts';
 import { clientTls, loadPsk, loadX509, nodeHost } from '../../src/node/index.ts';
 import { makeCertificates, makePsk, startServer, stopServer } from './nbd-peers.ts';
-import { missing } from './nbd-programs.ts';
+import { missing, run } from './nbd-programs.ts';
 
 const MIB = 1 << 20;
 const SIZE = 8 * MIB;
@@ -172,6 +172,15 @@ describe.skipIf(noQemu !== '')(`qemu-nbd${noQemu}`, () => {
     const opening = open({ path: socket, export: 'e', 'open-timeout': 30 });
     running.push(await startServer('qemu-nbd', ['-t', '-e', '2', '-k', socket, '-f', 'raw', '-x', 'e', image], socket));
     await (await opening).close();
+  });
+
+  test('a descriptor that is no socket is refused as qemu-img does (N-6)', async () => {
+    const theirs = 'driver=nbd,server.type=fd,server.str=9999';
+    const message = "File descriptor '9999' is not a socket";
+    const { stderr } = run('qemu-img', ['info', '--image-opts', theirs], folder);
+    expect(stderr).toBe(`qemu-img: Could not open '${theirs}': ${message}\n`);
+    const opening = open({ server: { type: 'fd', str: '9999' } });
+    await expect(opening).rejects.toMatchObject({ code: 'EBADF', message });
   });
 
   test('TCP', async () => {

@@ -157,7 +157,7 @@ describe('options (N-6)', () => {
     [{ type: 'unix' }, 'EINVAL', "Parameter 'path' is missing"],
     [{ type: 'inet', host: 'h' }, 'EINVAL', "Parameter 'port' is missing"],
     [{ type: 'unix', path: 'a', host: 'h' }, 'EINVAL', "Parameter 'host' is unexpected"],
-    [{ type: 'fd', str: 'socket' }, 'EINVAL', "'socket' is no file descriptor"],
+    [{ type: 'fd', str: 'socket' }, 'EINVAL', 'Unable to parse FD number socket'],
   ];
   test.each(BAD_SERVERS)('server %j is refused', (tree, code, message) => {
     expect(() => parseServer(tree)).toThrow(expect.objectContaining({ code, message }));

@@ -76,8 +76,9 @@ async function connect(host: Host, address: ServerAddress, signal: AbortSignal |
     return await host.connect(address, { signal });
   } catch (error) {
     signal?.throwIfAborted();
-    // What names lead nowhere is told as it is.
-    if (error instanceof BlockError && error.message.startsWith('address resolution failed')) throw error;
+    // What names and descriptors lead nowhere is told as it is.
+    const nowhere = /^(address resolution failed|File descriptor)/;
+    if (error instanceof BlockError && nowhere.test(error.message)) throw error;
     throw addContext(`Failed to connect to '${addressText(address)}'`, error);
   }
 }

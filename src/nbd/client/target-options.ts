@@ -81,7 +81,7 @@ export function parseServer(tree: OptionTree): ServerAddress | undefined {
     const missing = on('tight', true) ? 0 : ABSTRACT_BYTES - new TextEncoder().encode(name).length;
     return { type: 'unix', path: name + '\0'.repeat(Math.max(0, missing)) };
   }
-  if (!/^\d{1,9}$/.test(text('str'))) throw new BlockError('EINVAL', `'${text('str')}' is no file descriptor`);
+  if (!/^\d{1,9}$/.test(text('str'))) throw new BlockError('EINVAL', `Unable to parse FD number ${text('str')}`);
   return { type: 'fd', fd: Number(text('str')) };
 }
 

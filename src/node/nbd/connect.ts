@@ -64,7 +64,7 @@ function openSocket(fd: number): Socket {
     // Of a unix socket they change nothing (N-12).
     return socket.setNoDelay(true).setKeepAlive(true);
   } catch (cause) {
-    throw new BlockError('EBADF', errorText('EBADF'), { cause });
+    throw new BlockError('EBADF', `File descriptor '${fd}' is not a socket`, { cause });
   }
 }
 
