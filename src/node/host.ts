@@ -28,6 +28,8 @@ export interface NodeHostOptions {
    * own thread, which takes a small part of the time. Default false.
    */
   readonly callsAtOnce?: boolean;
+  /** Aborted when what uses the host is to end: NBD servers that do not answer are then given 5 s, and not waited for. */
+  readonly interrupted?: AbortSignal;
   /** Time, for tests. */
   readonly clock?: HostClock;
 }
@@ -52,6 +54,7 @@ export function nodeHost(options: NodeHostOptions = {}): Host & Required<Pick<Ho
     random,
     warn: options.warn ?? toStderr,
     notice,
+    ...(options.interrupted && { interrupted: options.interrupted }),
     exit(message) {
       toStderr(message);
       process.exit(1);

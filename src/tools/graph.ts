@@ -47,11 +47,11 @@ function programHost({ messages, out }: Context, busy: boolean): Host {
     callsAtOnce: !busy,
     // Whoever types a name may read the files in it.
     allowNamedKeys: true,
+    interrupted: interruption,
     ...(process.env.DISKWRIGHT_DEBUG === '1' ? { notice: (message: string) => messages.raw(`${message}\n`) } : {}),
   });
   return {
     ...host,
-    interrupted: interruption,
     exit(message) {
       messages.raw(`${message}\n`);
       // What was printed before is not lost.
