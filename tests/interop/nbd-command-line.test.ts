@@ -52,6 +52,8 @@ const info = missing('nbdinfo');
 
 describe.skipIf(peer !== '')(`refusals in qemu-nbd's words (N-117)${peer}`, () => {
   const long = 'a'.repeat(4097);
+  /** A socket in the tests' folder: the port that is the default may be in use. */
+  const KEY = ['-k', 'FOLDER/unused.sock'];
   test.each<string[]>(
     [
       [],
@@ -69,20 +71,20 @@ describe.skipIf(peer !== '')(`refusals in qemu-nbd's words (N-117)${peer}`, () =
       ['--detect-zeroes=unmap', 'disk.img'],
       ['--aio=foo', 'disk.img'],
       ['--aio=threads', '--aio=io_uring', 'disk.img'],
-      ['--aio=native', '-f', 'raw', 'disk.img'],
-      ['--aio=native', '--cache=unsafe', '--image-opts', 'driver=raw,file.filename=disk.img'],
-      ['-o', '1048577', '-f', 'raw', 'disk.img'],
+      [...KEY, '--aio=native', '-f', 'raw', 'disk.img'],
+      [...KEY, '--aio=native', '--cache=unsafe', '--image-opts', 'driver=raw,file.filename=disk.img'],
+      [...KEY, '-o', '1048577', '-f', 'raw', 'disk.img'],
       ['-b', 'no-such-host.invalid', '-f', 'raw', 'disk.img'],
       ['-k', `/tmp/${'s'.repeat(110)}`, '-f', 'raw', 'disk.img'],
-      ['-f', 'foo', 'disk.img'],
-      ['-f', 'raw', 'nonexist.img'],
-      ['-l', 'x', '-f', 'raw', 'disk.img'],
+      [...KEY, '-f', 'foo', 'disk.img'],
+      [...KEY, '-f', 'raw', 'nonexist.img'],
+      [...KEY, '-l', 'x', '-f', 'raw', 'disk.img'],
       ['-l', 'snapshot.foo=1', '-f', 'raw', 'disk.img'],
-      ['--fork', '-f', 'raw', 'nonexist.img'],
+      [...KEY, '--fork', '-f', 'raw', 'nonexist.img'],
       ['-k', 'rel.sock', 'disk.img'],
       ['-x', long, 'disk.img'],
       ['-D', long, 'disk.img'],
-      ['-B', 'foo', '-f', 'raw', '-k', '/tmp/unused.sock', 'disk.img'],
+      [...KEY, '-B', 'foo', '-f', 'raw', 'disk.img'],
       ['--tls-creds', 'x', 'disk.img'],
       ['--tls-authz', 'x', 'disk.img'],
       ['--tls-hostname', 'x', 'disk.img'],
@@ -91,7 +93,7 @@ describe.skipIf(peer !== '')(`refusals in qemu-nbd's words (N-117)${peer}`, () =
       ['--object', 'tls-creds-psk,id=x,dir=/nonexist,endpoint=server', '--tls-creds', 'x', '-f', 'raw', 'disk.img'],
       ['--object', 'tls-creds-psk,id=x,dir=/nonexist,verify-peer=2', '-L'],
       ['--object', 'authz-simple,id=x,identity=a', '--tls-creds', 'x', '-f', 'raw', 'disk.img'],
-      ['--image-opts', '-f', 'raw', 'driver=raw'],
+      [...KEY, '--image-opts', '-f', 'raw', 'driver=raw'],
       ['-k', '/nonexist/q.sock', '-f', 'raw', 'disk.img'],
       ['-L', 'disk.img'],
       ['-L', '-x', 'a'],
@@ -106,7 +108,7 @@ describe.skipIf(peer !== '')(`refusals in qemu-nbd's words (N-117)${peer}`, () =
       ['-L', '--tls-creds', 'x'],
     ].map((words) => [words] as never),
   )('%j', async (...given) => {
-    const words = given[0] as unknown as string[];
+    const words = (given[0] as unknown as string[]).map((word) => word.replace('FOLDER', folder));
     const same = ({ status, stdout, stderr }: Outcome) => ({ status, stdout, stderr });
     expect(same(run(ours, words, folder))).toEqual(same(run('qemu-nbd', words, folder)));
   });
