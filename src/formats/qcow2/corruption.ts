@@ -40,7 +40,8 @@ const CORRUPTED = 'diskwright:image-corrupted';
 
 /** No request is served any more, and no program opens the image for writing before it is repaired. */
 async function breakImage(image: Qcow2Image, error: BlockError): Promise<void> {
-  image.broken = error;
+  // As for a drive whose disk was taken out.
+  image.broken = new BlockError('ENOMEDIUM', error.message, { node: image.node, cause: error });
   const { header, file } = image;
   if (header.version < 3) return;
   header.incompatible |= Incompatible.corrupt;
