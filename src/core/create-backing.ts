@@ -63,6 +63,18 @@ export async function checkBacking(
   return found?.size;
 }
 
+/** Formats of QEMU's that are not read here: an image may be made over one of them, unchecked. */
+const FOREIGN = new Set(['bochs', 'cloop', 'dmg', 'luks', 'parallels', 'qcow', 'qed', 'vhdx', 'vmdk', 'vpc', 'vvfat']);
+
+/** Whether the format that is stored is one at all; asked when the user has been told what is made. Throws BlockError. */
+export function requireFormat(graph: Graph, spec: DriverSpec, given: OptionTree): void {
+  const option = backingOptionNames(spec)?.format;
+  const format = option === undefined ? undefined : given[option];
+  if (option === undefined || format === undefined) return;
+  if (graph.driver(String(format)) !== undefined || FOREIGN.has(String(format))) return;
+  throw new BlockError('EINVAL', `Parameter '${option.replace('_', '-')}' does not accept value '${format}'`);
+}
+
 /** What was said of the format, in one way or the other; a name given as the format's own option implies its only one. */
 function formatOf(asked: CreateRequest, names: BackingOptionNames, given: OptionTree): string | undefined {
   const { backingFile, backingFormat } = asked;

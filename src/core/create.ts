@@ -1,5 +1,5 @@
 /** Making images (BL-CREATE). */
-import { backingAsOptions, checkBacking } from './create-backing.ts';
+import { backingAsOptions, checkBacking, requireFormat } from './create-backing.ts';
 import type { Child, DriverSpec, FormatSpec } from './driver.ts';
 import { addContext, BlockError, errorText, withErrno } from './errors.ts';
 import { protocolPrefix } from './filename.ts';
@@ -87,6 +87,7 @@ export async function createImage(graph: Graph, asked: CreateRequest): Promise<v
   if (given.size === undefined && backingSize !== undefined) given.size = values.size = backingSize;
   if (given.size === undefined) throw new BlockError('EINVAL', 'Image creation needs a size parameter');
   asked.report?.(formattingLine(asked, schema, values, given));
+  requireFormat(graph, spec, given);
   asked.signal?.throwIfAborted();
   try {
     await make(graph, asked, spec, protocol, given);

@@ -75,6 +75,17 @@ export const QCOW2: readonly CaseGroup[] = [
     ],
   },
   {
+    name: 'qcow2: formats of backing files that are none (T-CREATE-1, T-CONV-3)',
+    lines: [
+      'create -f qcow2 -u -b d10.raw -F foo a 1M',
+      'create -f qcow2 -b d10.raw -F foo a',
+      'create -f qcow2 -u -b d10.raw -F qcow a 1M',
+      'convert -O qcow2 -B d10.raw -F foo d10.raw c',
+      'convert -O qcow2 -o backing_file=d10.raw,backing_fmt=foo d10.raw c',
+      'rebase -u -b d10.raw -F foo a',
+    ],
+  },
+  {
     name: 'qcow2: data files (Q-DATA-2, Q-DATA-3, Q-AM-2)',
     lines: [
       create('data_file=nodir/d'),

@@ -63,9 +63,9 @@ async function mendSnapshotTable(
   report.corruptionsFixed += faults;
 }
 
-/** After a crash with lazy refcounts (Q-FEAT-3). */
+/** After a crash with lazy refcounts (Q-FEAT-3). What was found is warned of, as by QEMU's programs. */
 export async function repairDirty(image: Qcow2Image): Promise<void> {
-  const report = await run(image, { repair: 'all', finding: (line) => image.host.notice(line) });
+  const report = await run(image, { repair: 'all', finding: (line) => image.host.warn(line) });
   await settle(image, report);
 }
 
