@@ -2,10 +2,14 @@ import { describe, expect, test } from 'vitest';
 import { RequestTracker } from './tracker.ts';
 
 describe('RequestTracker', () => {
-  test('plain requests that overlap do not wait for each other', () => {
+  test('a change waits for an earlier one that it overlaps; reads wait for none, and none for them (N-73)', () => {
     const tracker = new RequestTracker();
-    tracker.begin(0, 4096, true);
-    expect(tracker.mustWait(tracker.begin(0, 4096, true))).toBe(false);
+    tracker.begin(0, 4096, false);
+    const first = tracker.begin(0, 4096, true);
+    const wait = [first, tracker.begin(4095, 10, true), tracker.begin(4105, 10, true), tracker.begin(0, 4096, false)];
+    expect(wait.map((each) => tracker.mustWait(each))).toEqual([false, true, false, false]);
+    tracker.end(first);
+    expect(wait.map((each) => tracker.mustWait(each))).toEqual([false, false, false, false]);
   });
 
   test('a serialising request waits for earlier overlapping ones, and later ones wait for it', async () => {

@@ -46,16 +46,14 @@ export class RequestTracker {
     ended?.resolve();
   }
 
-  /** Whether `request` must wait for an earlier one: they overlap, and either of them serialises. */
+  /** Whether `request` must wait for an earlier one: they overlap, and either of them serialises or both change something (N-73). */
   mustWait(request: TrackedRequest): boolean {
-    if (this.#serialising === 0) return false;
-    return this.#inFlight.some(
-      (other) =>
-        other.sequence < request.sequence &&
-        (other.serialising || request.serialising) &&
-        other.offset < request.end &&
-        request.offset < other.end,
-    );
+    if (this.#inFlight.length === 1 || (this.#serialising === 0 && !request.changes)) return false;
+    for (const other of this.#inFlight) {
+      if (other.sequence >= request.sequence || other.offset >= request.end || request.offset >= other.end) continue;
+      if (other.serialising || request.serialising || (other.changes && request.changes)) return true;
+    }
+    return false;
   }
 
   /** Waits until no earlier request stands in the way. Waiting only for earlier ones excludes deadlock. */

@@ -16,15 +16,23 @@ function settle(): Promise<void> {
 }
 
 describe('overlapping requests', () => {
-  test('aligned ones run side by side', async () => {
+  test('aligned reads run beside whatever changes; changes come in the order of their arrival (N-73)', async () => {
     const { storage, disk } = await opened(512);
     const hold = gate();
     storage.before = hold.wait;
-    const work = [disk.write(0, new Uint8Array(512)), disk.write(0, new Uint8Array(512)), disk.read(0, 512)];
+    const work: Promise<unknown>[] = [
+      disk.write(0, new Uint8Array(1024).fill(1)),
+      disk.write(512, new Uint8Array(1024).fill(2)),
+      disk.writeZeroes(1024, 512),
+    ];
+    await settle();
+    expect(storage.story).toEqual(['write 0+1024']);
+    work.push(disk.read(0, 512), disk.read(0, 1024));
     await settle();
     expect(hold.waiting).toBe(3);
     hold.open();
     await Promise.all(work);
+    expect([0, 511, 512, 1023, 1024, 1535].map((at) => storage.bytes[at])).toEqual([1, 1, 2, 2, 0, 0]);
   });
 
   test('read-modify-writes of one block come one after the other, and none loses the other', async () => {
