@@ -67,6 +67,17 @@ describe('an image that does not open soon', () => {
 });
 
 describe('diskwright serve', () => {
+  test.skipIf(info !== '')(
+    `serves on the socket that it is started with, and prints nothing (N-116)${info}`,
+    async () => {
+      const args = ['--size', '--', '[', diskwright, 'serve', '-r', '-f', 'raw', 'disk.img', ']'];
+      expect(await runBeside('nbdinfo', args, folder)).toEqual({ status: 0, stdout: `${1 << 20}\n`, stderr: '' });
+      const command = 'LISTEN_PID=$$ LISTEN_FDS=1 exec ./diskwright serve -p 1 disk.img';
+      const { status, stderr } = run('bash', ['-c', command], folder);
+      expect([status, stderr]).toEqual([1, "diskwright: TCP port number can't be set when using socket activation\n"]);
+    },
+  );
+
   test('what cannot be flushed at the end is told of, whatever ends it', async () => {
     const faults = 'inject-error.0.event=none,inject-error.0.iotype=flush,inject-error.0.errno=28';
     const image = `driver=blkdebug,image.driver=file,image.filename=disk.img,${faults}`;

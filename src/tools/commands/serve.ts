@@ -15,7 +15,7 @@ import { Failure, misuse } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { closeExports } from '../nbd/open-exports.ts';
 import { runServer, type ServedExport } from '../nbd/run-server.ts';
-import { isLoopback, OPEN_TO_ALL } from '../nbd/serve-arguments.ts';
+import { inheritedAddress, isLoopback, OPEN_TO_ALL } from '../nbd/serve-arguments.ts';
 import { imageRequest } from '../open-image.ts';
 import { LOAD_SNAPSHOT, openAtSnapshot } from '../snapshots.ts';
 
@@ -26,7 +26,8 @@ export const serveCommand: Command = {
   operands: 'FILENAME...',
   description: `Prints where clients find the images, and serves them until it is stopped. A single image has the empty export
 name; of several each has its file's name, and the first is also what clients get that name none.
-Clients of this machine only can connect, unless --bind says otherwise.`,
+Clients of this machine only can connect, unless --bind says otherwise. Started with a socket, as by systemd or
+nbdinfo -- [ diskwright serve disk.vdi ], it serves there, and prints nothing.`,
   options: [
     FORMAT,
     { short: 'r', long: 'read-only', help: 'clients may only read' },
@@ -103,6 +104,8 @@ async function run(context: Context): Promise<number> {
       persistent: !given.has('once'),
       pidFile: given.text('pid-file'),
       ready(uriOf) {
+        // Who has passed a socket on knows where, and standard output may be its own.
+        if (address.kind === 'fd') return;
         for (const { options } of exports) out.line(uriOf(options.name ?? ''));
         out.flush();
         if (address.kind === 'tcp' && address.host !== undefined && server.tls === undefined) {
@@ -118,6 +121,8 @@ async function run(context: Context): Promise<number> {
 
 function addressOf(given: GivenOptions): ListenAddress {
   const [socket, port, bind] = ['socket', 'port', 'bind'].map((key) => given.text(key));
+  const inherited = inheritedAddress('diskwright serve', { socket, port, bind });
+  if (inherited !== undefined) return inherited;
   if (socket !== undefined) {
     if (port !== undefined || bind !== undefined) throw misuse('--socket goes with neither --port nor --bind');
     return { kind: 'unix', path: absolute(socket) };

@@ -56,18 +56,26 @@ function refuseUnsupported(given: NbdArguments['given']): void {
   }
 }
 
+/** The socket that this process was started with, if it was; throws where the command line names another one (N-116). */
+export function inheritedAddress(
+  program: string,
+  { socket, port, bind }: { readonly [name in 'socket' | 'port' | 'bind']: string | undefined },
+): ListenAddress | undefined {
+  const fd = inheritedSocket(program);
+  if (fd === undefined) return undefined;
+  const [what] = [
+    socket === undefined ? undefined : 'Unix socket',
+    bind === undefined ? undefined : 'The interface',
+    port === undefined ? undefined : 'TCP port number',
+  ].filter((name) => name !== undefined);
+  if (what !== undefined) throw new Failure(`${what} can't be set when using socket activation`);
+  return { kind: 'fd', fd };
+}
+
 function addressOf(program: string, given: NbdArguments['given']): ListenAddress {
   const [socket, port, bind] = ['socket', 'port', 'bind'].map((key) => given.get(key));
-  const fd = inheritedSocket(program);
-  if (fd !== undefined) {
-    const [what] = [
-      socket === undefined ? undefined : 'Unix socket',
-      bind === undefined ? undefined : 'The interface',
-      port === undefined ? undefined : 'TCP port number',
-    ].filter((name) => name !== undefined);
-    if (what !== undefined) throw new Failure(`${what} can't be set when using socket activation`);
-    return { kind: 'fd', fd };
-  }
+  const inherited = inheritedAddress(program, { socket, port, bind });
+  if (inherited !== undefined) return inherited;
   if (socket !== undefined) {
     if (!socket.startsWith('/')) throw new Failure('socket path must be absolute');
     return { kind: 'unix', path: socket };
