@@ -78,6 +78,20 @@ describe('diskwright serve', () => {
     },
   );
 
+  test.skipIf(info !== '')(`lets in whom --tls-authz lets in (N-105)${info}`, async () => {
+    writeFileSync(path('keys.psk'), ['alice', 'bob'].map((user) => `${user}:${'5a'.repeat(32)}\n`).join(''));
+    const tls = ['--tls-psk', 'keys.psk', '--object', 'authz-simple,id=a,identity=alice', '--tls-authz', 'a'];
+    const child = start(diskwright, ['serve', '-r', '-k', 'psk.sock', ...tls, '-f', 'raw', 'disk.img'], folder);
+    running.push(child);
+    await once(child.stdout ?? child, 'data');
+    const size = (user: string) => {
+      const uri = `nbds+unix://${user}@/?socket=${path('psk.sock')}&tls-psk-file=${path('keys.psk')}`;
+      return runBeside('nbdinfo', ['--size', uri], folder);
+    };
+    expect(await size('alice')).toMatchObject({ status: 0, stdout: `${1 << 20}\n` });
+    expect(await size('bob')).toMatchObject({ status: 1, stdout: '' });
+  });
+
   test('what cannot be flushed at the end is told of, whatever ends it', async () => {
     const faults = 'inject-error.0.event=none,inject-error.0.iotype=flush,inject-error.0.errno=28';
     const image = `driver=blkdebug,image.driver=file,image.filename=disk.img,${faults}`;
@@ -135,6 +149,7 @@ describe('diskwright serve', () => {
     [[], 'Expecting at least one image file name'],
     [['-k', 'a', '-p', '1', 'disk.img'], '--socket goes with neither --port nor --bind'],
     [['--tls-no-verify', 'disk.img'], '--tls-no-verify goes with --tls only'],
+    [['--tls-authz', 'a', 'disk.img'], '--tls-authz goes with --tls or --tls-psk only'],
     [['--once', '-t', 'disk.img'], '--once and --persistent are mutually exclusive'],
     [['-x', 'a', '-x', 'b', 'disk.img'], 'There are more names than images'],
     [['-D', 'a', '-D', 'b', 'disk.img'], 'There are more descriptions than images'],

@@ -15,7 +15,7 @@ import { Failure, misuse } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { closeExports } from '../nbd/open-exports.ts';
 import { runServer, type ServedExport } from '../nbd/run-server.ts';
-import { inheritedAddress, isLoopback, OPEN_TO_ALL } from '../nbd/serve-arguments.ts';
+import { authorizeBy, inheritedAddress, isLoopback, OPEN_TO_ALL } from '../nbd/serve-arguments.ts';
 import { imageRequest } from '../open-image.ts';
 import { LOAD_SNAPSHOT, openAtSnapshot } from '../snapshots.ts';
 
@@ -49,6 +49,7 @@ nbdinfo -- [ diskwright serve disk.vdi ], it serves there, and prints nothing.`,
     { long: 'once', help: 'end when the last client has left' },
     { long: 'tls', argument: 'FOLDER', help: 'use TLS, with the certificates of this folder (ca-cert.pem and so on)' },
     { long: 'tls-psk', argument: 'FILE', help: 'use TLS, with the shared keys of this file' },
+    { long: 'tls-authz', argument: 'ID', help: 'let in only whom the authorization object of this id lets in' },
     { long: 'tls-no-verify', help: 'let in clients without a certificate' },
     { long: 'snapshot', help: 'keep what clients write in a temporary overlay, and drop it at the end' },
     { long: 'idle-timeout', argument: 'SECONDS', help: 'cut off clients that ask for nothing for so long' },
@@ -61,6 +62,7 @@ nbdinfo -- [ diskwright serve disk.vdi ], it serves there, and prints nothing.`,
     'serve --socket /run/user/1000/disk.sock --read-only a.vdi b.img',
     'serve --load-snapshot before-upgrade disk.qcow2',
     'serve --bind 0.0.0.0 --tls pki disk.vdi',
+    'serve --tls pki --object authz-simple,id=a,identity=CN=backup --tls-authz a disk.vdi',
   ],
   run,
 };
@@ -71,6 +73,9 @@ function refuseSenseless(given: GivenOptions, { names, descriptions }: Lists): v
   if (names.length > images) throw misuse('There are more names than images');
   if (descriptions.length > images) throw misuse('There are more descriptions than images');
   if (given.has('once') && given.has('persistent')) throw misuse('--once and --persistent are mutually exclusive');
+  if (given.has('tls-authz') && !given.has('tls') && !given.has('tls-psk')) {
+    throw misuse('--tls-authz goes with --tls or --tls-psk only');
+  }
   if (given.has('tls-no-verify') && !given.has('tls')) throw misuse('--tls-no-verify goes with --tls only');
 }
 
@@ -140,13 +145,15 @@ function numberOf(what: string, text: string, max: number): number {
   return number;
 }
 
-async function serverOptions({ messages }: Context, given: GivenOptions): Promise<NbdServerOptions> {
+async function serverOptions({ messages, objects }: Context, given: GivenOptions): Promise<NbdServerOptions> {
   const credentials = await credentialsOf(given);
+  const authz = given.text('tls-authz');
   return {
     maxConnections: numberOf('number of clients', given.text('shared') ?? '100', 2 ** 31 - 1),
     idleTimeoutMs: secondsArgument('idle timeout', given.text('idle-timeout') ?? '0'),
     log: (line) => messages.error(line),
     tls: credentials && serverTls(credentials, { required: true }),
+    ...(authz !== undefined && { authorize: await authorizeBy(objects, authz) }),
   };
 }
 

@@ -1,10 +1,10 @@
 /** From qemu-nbd's command line to a running server (N-110 to N-117). */
 import { DEFAULT_PORT } from '../../nbd/protocol.ts';
 import type { NbdServerOptions } from '../../nbd/server/server.ts';
-import type { TlsIdentity } from '../../nbd/server/session.ts';
 import { inheritedSocket } from '../../node/nbd/activation.ts';
 import type { ListenAddress } from '../../node/nbd/listen.ts';
 import { serverTls } from '../../node/nbd/tls-server.ts';
+import type { ObjectList } from '../command-line/objects.ts';
 import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
 import { newGraph } from '../graph.ts';
@@ -104,7 +104,6 @@ async function serverOptions({ objects, messages }: Context, args: NbdArguments)
           }),
           { required: true },
         );
-  const allowed = authz === undefined ? undefined : await objects.nbd.authorization(authz);
   return {
     maxConnections: shared,
     handshakeTimeoutMs: times.handshake,
@@ -112,15 +111,17 @@ async function serverOptions({ objects, messages }: Context, args: NbdArguments)
     graceMs: times.grace,
     tls,
     log: (line) => messages.error(line),
-    ...(allowed && { authorize: ({ identity }) => isAllowed(allowed, identity) }),
+    ...(authz !== undefined && { authorize: await authorizeBy(objects, authz) }),
   };
 }
 
-async function isAllowed(
-  allowed: (name: string) => boolean | Promise<boolean>,
-  identity: TlsIdentity | undefined,
-): Promise<boolean> {
-  return identity !== undefined && (await allowed(identity.name));
+/** Lets in whom the authorization object of this id lets in, by what TLS has proved. Throws BlockError. */
+export async function authorizeBy(
+  objects: ObjectList,
+  id: string,
+): Promise<NonNullable<NbdServerOptions['authorize']>> {
+  const allows = await objects.nbd.authorization(id);
+  return async ({ identity }) => identity !== undefined && (await allows(identity.name));
 }
 
 /** N-115. */
