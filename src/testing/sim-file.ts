@@ -1,7 +1,9 @@
 /** An open file of a simulated host. */
+import { alignDown } from '../bytes/align.ts';
 import type { HostExtent, HostFile, HostFileKind, HostFileMode, LockHolder } from '../core/host.ts';
 import { invariant } from '../core/invariant.ts';
 import type { SimOperation } from './sim-faults.ts';
+import { SECTOR_SIZE } from './sim-image.ts';
 import { type SimFeature, type SimWorld, simError } from './sim-world.ts';
 import type { SparseBytes } from './sparse-bytes.ts';
 import { PAGE_SIZE } from './sparse-bytes.ts';
@@ -62,8 +64,9 @@ export class SimFile implements HostFile {
     try {
       await this.#enter('write', offset, source.length);
     } catch (error) {
-      // A failed write may have reached the file in part.
-      const done = this.#world.crashed ? 0 : this.#world.chance.below(source.length + 1);
+      // A failed write may have reached the file in part, in whole sectors: as after a crash, none is torn.
+      const wanted = this.#world.crashed ? 0 : this.#world.chance.below(source.length + 1);
+      const done = wanted === source.length ? wanted : Math.max(0, alignDown(offset + wanted, SECTOR_SIZE) - offset);
       this.#put(offset, source.subarray(0, this.#fitting(offset, done)));
       throw error;
     }

@@ -3,7 +3,7 @@ import type { HostFileKind } from '../core/host.ts';
 import { SparseBytes } from './sparse-bytes.ts';
 
 /** What a disk writes as a whole or not at all. */
-const SECTOR_SIZE = 512;
+export const SECTOR_SIZE = 512;
 
 export type FileChange =
   | { readonly kind: 'write'; readonly offset: number; readonly data: Uint8Array }
