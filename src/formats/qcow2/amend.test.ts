@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { readQcow2 } from '../../../tests/support/qcow2-bytes.ts';
 import { graphOn, PATH } from '../../../tests/support/sim-disks.ts';
+import { bitmaps } from '../../bitmaps/bitmaps.ts';
 import { createImage } from '../../core/create.ts';
 import type { Disk } from '../../core/disk.ts';
 import type { AmendOptions } from '../../core/driver.ts';
@@ -298,6 +299,17 @@ describe('other options (Q-AM-1)', () => {
     expect(host.contents(PATH).includes(0x65)).toBe(true);
     host.put('/elsewhere', new Uint8Array(1 << 20));
     expect(await specific()).toMatchObject({ 'data-file': '/elsewhere', 'data-file-raw': false });
+  });
+
+  test('Q-AM-3: persistent bitmaps do not outlast a downgrade, which is warned of by the name of the image', async () => {
+    const host = await make({});
+    await use(host, async (disk) => {
+      await bitmaps(disk).add('b0', { persistent: true });
+    });
+    await amend(host, { compat: '0.10' });
+    expect(host.warnings).toEqual([`warning: Version 2 has no persistent bitmaps: 1 of '${PATH}' are dropped`]);
+    const left = await use(host, async (disk) => bitmaps(disk).list().length);
+    expect([left, view(host).problems, view(host).leaks]).toEqual([0, [], []]);
   });
 
   test('a reader may not', async () => {

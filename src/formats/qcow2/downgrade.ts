@@ -61,7 +61,9 @@ export async function downgrade(image: Qcow2Image, progress: Progress | undefine
   const { length } = image.bitmaps.stored;
   if (length > 0) {
     await image.bitmaps.dropAll();
-    image.host.warn(`Version 2 has no persistent bitmaps: ${length} of '${image.node}' are dropped`);
+    image.host.warn(
+      `warning: Version 2 has no persistent bitmaps: ${length} of '${image.file.filename()}' are dropped`,
+    );
   }
   image.settings = { ...image.settings, lazyRefcounts: false, discardNoUnref: false };
   await expandZeroes(image, progress);

@@ -149,7 +149,14 @@ describe('the image file', () => {
     await patchWords(host, 72, 1n);
     await (await openDisk(host, {}, { writable: false })).close();
     expect(wordsAt(host, 72)).toEqual([1n]);
+    expect(host.warnings).toEqual([]);
     await (await openDisk(host)).close();
+    expect(host.warnings).toEqual([
+      'ERROR cluster 7 refcount=0 reference=1',
+      'Rebuilding refcount structure',
+      'Repairing cluster 1 refcount=1 reference=0',
+      'Repairing cluster 2 refcount=1 reference=0',
+    ]);
     expect(wordsAt(host, 72)).toEqual([0n]);
     expect([viewImage(host).problems, viewImage(host).leaks]).toEqual([[], []]);
   });
