@@ -4,6 +4,7 @@
  * only aligned, in-bounds, non-empty requests; the core (request.ts) aligns, splits, bounds, falls back and tracks, and
  * checks the contract on both sides of every call.
  */
+import type { DiscardMode } from './cache.ts';
 import type { ChangeTracker } from './change-tracker.ts';
 import type {
   CreateSpec,
@@ -86,11 +87,9 @@ export interface ReopenStep extends PendingChange {
 export const NO_REOPEN_STEP: ReopenStep = Object.freeze({ commit() {}, abort() {} });
 
 /** What a node would be after a reopen. */
-export interface ReopenTarget<O = unknown> {
+export interface ReopenTarget<O = unknown> extends Pick<OpenContext<O>, 'writable' | 'cache' | 'discard'> {
   /** Parsed and defaulted like at opening; options that the schema does not let a reopen change are as before. */
   readonly options: O;
-  readonly writable: boolean;
-  readonly cache: CacheSettings;
 }
 
 /** What an image says of the image below it. */
@@ -325,6 +324,8 @@ export interface OpenContext<O> {
   readonly checkOnly: boolean;
   /** Opened to save what can be saved: tolerate damage where reading goes on (V-63). */
   readonly salvage: boolean;
+  /** Whether users' discards are passed to this node (BL-OPEN-26). */
+  readonly discard: DiscardMode;
   readonly cache: CacheSettings;
   readonly signal: AbortSignal | undefined;
 }

@@ -294,7 +294,10 @@ export class Link implements Child {
   }
 
   writeZeroes(offset: number, length: number, flags: ZeroFlags = request.NO_FLAGS): Promise<void> {
-    return this.writable ? request.writeZeroes(this.node, offset, length, flags) : this.#refuse();
+    if (!this.writable) return this.#refuse();
+    // What users ask for is done; between nodes `discard` decides, as in QEMU's programs.
+    const unmap = flags.unmap === true && this.node.settings.discard === 'unmap';
+    return request.writeZeroes(this.node, offset, length, { ...flags, unmap });
   }
 
   takesFua(kind: WriteKind): boolean {

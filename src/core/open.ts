@@ -398,6 +398,7 @@ function openContext(level: Level, node: BlockNode, options: unknown, backingGiv
     checkOnly: settings.checkOnly,
     salvage: settings.salvage,
     cache: settings.cache,
+    discard: settings.discard,
     signal: asked.options.signal,
   };
 }

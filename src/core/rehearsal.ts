@@ -24,9 +24,10 @@ export class Rehearsal {
 
   /** What a driver opens its image anew with: for writing, and for nothing but a check. */
   context<O>(context: OpenContext<O>): OpenContext<O> {
-    const { options, backingGiven, host, hostContext, node, autoReadOnly, namedByImage, cache, file } = context;
+    const { options, backingGiven, host, hostContext, node, autoReadOnly, namedByImage, cache, discard, file } =
+      context;
     return {
-      ...{ options, backingGiven, host, hostContext, node, autoReadOnly, namedByImage, cache },
+      ...{ options, backingGiven, host, hostContext, node, autoReadOnly, namedByImage, cache, discard },
       file: this.#over(file),
       child: (name) => {
         const child = context.child(name);

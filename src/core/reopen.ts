@@ -112,7 +112,7 @@ async function prepare(entry: ReopenEntry): Promise<ReopenStep | undefined> {
     throw new BlockError('ENOTSUP', text, { node: node.name });
   }
   try {
-    return await impl.prepareReopen({ options: values, writable, cache: settings.cache });
+    return await impl.prepareReopen({ options: values, writable, cache: settings.cache, discard: settings.discard });
   } catch (error) {
     if (!(error instanceof BlockError) || error.message !== errorText(error.code)) throw error;
     const text = `failed while preparing to reopen image '${node.filename}'`;

@@ -191,7 +191,7 @@ export async function writeZeroes(node: BlockNode, offset: number, length: numbe
   const fua = flags.fua === true && passesFua(node, 'zeroes') && passesFua(node, 'write');
   const driverFlags: ZeroFlags = {
     ...(fua && FUA),
-    unmap: flags.unmap === true && node.settings.discard === 'unmap',
+    unmap: flags.unmap === true,
     noFallback: flags.noFallback === true,
   };
   const request = node.tracker.begin(offset, length, true);

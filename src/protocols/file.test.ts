@@ -116,6 +116,7 @@ describe('opening', () => {
       checkOnly: false,
       salvage: false,
       cache: { writeBack: true, direct: false, noFlush: false },
+      discard: 'ignore' as const,
       signal: undefined,
     } as const;
     const node = await file.open({

@@ -256,19 +256,22 @@ describe('lengths', () => {
     expect((await disk.read(9215, 1)).length).toBe(1);
   });
 
-  test('BL-INFO-5: zeroes free storage where the driver can, the flag asks for it and the node lets it', async () => {
+  test('BL-INFO-5: zeroes free storage where the driver can, the user asks for it, and the nodes below let it', async () => {
     const storage = new Storage(8192);
     const graph = newGraph([named('store', {}, storage)]);
-    for (const [discard, unmap] of [
-      ['unmap', true],
-      ['unmap', false],
-      ['ignore', true],
-    ] as const) {
-      const disk = await graph.open({ driver: 'store', discard }, { writable: true });
+    const zeroed = async (tree: NestedOptions, unmap: boolean) => {
+      const disk = await graph.open(tree, { writable: true });
+      storage.calls.length = 0;
       await disk.writeZeroes(0, 512, { unmap });
       await disk.close();
+      return storage.story.filter((line) => line.startsWith('zero'));
+    };
+    for (const discard of ['unmap', 'ignore']) {
+      expect(await zeroed({ driver: 'store', discard }, true)).toEqual(['zero 0+512 unmap']);
+      expect(await zeroed({ driver: 'store', discard }, false)).toEqual(['zero 0+512']);
+      const over = (below: string) => ({ driver: 'plain', discard, file: { driver: 'store', discard: below } });
+      expect(await zeroed(over('unmap'), true)).toEqual(['zero 0+512 unmap']);
+      expect(await zeroed(over('ignore'), true)).toEqual(['zero 0+512']);
     }
-    const zeroes = storage.story.filter((line) => line.startsWith('zero'));
-    expect(zeroes).toEqual(['zero 0+512 unmap', 'zero 0+512', 'zero 0+512']);
   });
 });

@@ -1,7 +1,7 @@
 /** diskwright-nbd beside qemu-nbd: arguments, ready, ends (N-110 to N-118). */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -333,6 +333,30 @@ describe.skipIf(info !== '')(`ready and ended${info}`, () => {
     ]);
     expect((await sizeAt('two.sock')).stdout).toBe(`${2 << 20}\n`);
   });
+
+  const copy = missing('nbdcopy', 'qemu-nbd');
+  test.skipIf(copy !== '')(
+    `a sparse copy stays sparse, whether or not trims are passed on, as with qemu-nbd (N-47)${copy}`,
+    async () => {
+      writeFileSync(path('sparse.img'), Buffer.alloc(1 << 16, 7));
+      truncateSync(path('sparse.img'), 4 << 20);
+      const blocks: number[] = [];
+      for (const program of [ours, '/usr/bin/env qemu-nbd']) {
+        for (const words of [[], ['--discard=ignore'], ['--discard=unmap']]) {
+          rmSync(path('target.img'), { force: true });
+          writeFileSync(path('target.img'), '');
+          truncateSync(path('target.img'), 4 << 20);
+          const server = ['[', ...program.split(' '), ...words, '-f', 'raw', 'target.img', ']'];
+          const { status, stderr } = await runBeside('nbdcopy', ['--', 'sparse.img', ...server], folder);
+          expect([status, stderr]).toEqual([0, '']);
+          expect(readFileSync(path('target.img')).equals(readFileSync(path('sparse.img')))).toBe(true);
+          blocks.push(statSync(path('target.img')).blocks);
+        }
+      }
+      // Some file systems take a few more for themselves.
+      for (const each of blocks) expect(each).toBeLessThan((1 << 20) / 512);
+    },
+  );
 
   test('--stdio serves one client (N-110)', async () => {
     writeFileSync(path('in.bin'), Buffer.concat([clientFlags(3), optionFrame(2, new Uint8Array(0))]));

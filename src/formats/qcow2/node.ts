@@ -63,7 +63,7 @@ async function qcow2Node(opened: Qcow2Image, context: OpenContext<Qcow2Options>)
     snapshots: snapshotsOf(() => image),
     vmState: vmStateOf(() => image),
     async prepareReopen(next) {
-      const step = await prepareReopen(image, next.options as Qcow2Options, next.writable);
+      const step = await prepareReopen(image, next);
       return {
         ...step,
         commit() {

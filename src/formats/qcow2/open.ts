@@ -29,7 +29,7 @@ export async function openImage(context: OpenContext<Qcow2Options>, writable: bo
     host,
     node,
     header,
-    settings: settingsFor(context.options, header, layoutOf(header)),
+    settings: settingsFor(context.options, context.discard, header, layoutOf(header)),
     writable,
     extensions: noExtensions(),
     backingName: undefined,

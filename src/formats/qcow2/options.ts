@@ -1,5 +1,6 @@
 /** Runtime options (Q-OPT) and what follows from them for an image. */
 import { isPowerOfTwo } from '../../bytes/align.ts';
+import type { DiscardMode } from '../../core/cache.ts';
 import { BlockError } from '../../core/errors.ts';
 import { type OptionSchema, option, parseOptions } from '../../core/options.ts';
 import { Compatible, type Qcow2Header } from './header.ts';
@@ -11,7 +12,7 @@ type OverlapOptions = { readonly [K in OverlapName as `overlap-check.${K}`]: boo
 
 export interface Qcow2Options extends OverlapOptions {
   readonly 'lazy-refcounts': boolean | undefined;
-  readonly 'pass-discard-request': boolean;
+  readonly 'pass-discard-request': boolean | undefined;
   readonly 'pass-discard-snapshot': boolean;
   readonly 'pass-discard-other': boolean;
   readonly 'discard-no-unref': boolean;
@@ -37,10 +38,9 @@ const overlapOptions = Object.fromEntries(
 
 export const qcow2Options: OptionSchema<Qcow2Options> = {
   'lazy-refcounts': option.boolean<boolean | undefined>({ help: 'Postpone refcount updates', ...unset }),
-  'pass-discard-request': option.boolean({
-    help: 'Pass guest discard requests to the layer below',
-    fallback: true,
-    reopen: true,
+  'pass-discard-request': option.boolean<boolean | undefined>({
+    help: 'Pass guest discard requests to the layer below; by default as `discard` is',
+    ...unset,
   }),
   'pass-discard-snapshot': option.boolean({
     help: 'Generate discard requests when snapshot related space is freed',
@@ -100,8 +100,13 @@ export interface CacheSizes {
   readonly refcountEntries: number;
 }
 
-/** Throws BlockError EINVAL for options that do not fit the image or one another. */
-export function settingsFor(options: Qcow2Options, header: Qcow2Header, layout: Layout): Settings {
+/** `discard`: of the node. Throws BlockError EINVAL for options that do not fit the image or one another. */
+export function settingsFor(
+  options: Qcow2Options,
+  discard: DiscardMode,
+  header: Qcow2Header,
+  layout: Layout,
+): Settings {
   const caches = cacheSizes(options, layout, Number(header.size));
   if (options['cache-clean-interval'] > 2 ** 32 - 1) throw new BlockError('EINVAL', 'Cache clean interval too big');
   const lazyRefcounts = options['lazy-refcounts'] ?? (header.compatible & Compatible.lazyRefcounts) !== 0n;
@@ -114,7 +119,7 @@ export function settingsFor(options: Qcow2Options, header: Qcow2Header, layout: 
   return {
     lazyRefcounts,
     passDiscard: {
-      request: options['pass-discard-request'],
+      request: options['pass-discard-request'] ?? discard === 'unmap',
       snapshot: options['pass-discard-snapshot'],
       other: options['pass-discard-other'],
     },
@@ -127,7 +132,7 @@ export function settingsFor(options: Qcow2Options, header: Qcow2Header, layout: 
 
 /** What a new image is made with. */
 export function defaultSettings(header: Qcow2Header, layout: Layout): Settings {
-  return settingsFor(parseOptions(qcow2Options, {}).values, header, layout);
+  return settingsFor(parseOptions(qcow2Options, {}).values, 'unmap', header, layout);
 }
 
 function overlapMask(options: Qcow2Options): number {

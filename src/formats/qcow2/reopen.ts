@@ -1,5 +1,5 @@
 /** Changing options and writability of an open image (Q-OPT-6), and ending a session (Q-ORD-9). */
-import type { ReopenStep } from '../../core/driver.ts';
+import type { ReopenStep, ReopenTarget } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { startCleaning, stopCleaning } from './cache-cleaning.ts';
 import type { Qcow2Image } from './image.ts';
@@ -12,9 +12,10 @@ import { flushAll } from './write-back.ts';
 import { fillLastSector } from './write-compressed.ts';
 
 /** No request is under way until the step is over. */
-export async function prepareReopen(image: Qcow2Image, options: Qcow2Options, writable: boolean): Promise<ReopenStep> {
+export async function prepareReopen(image: Qcow2Image, target: ReopenTarget): Promise<ReopenStep> {
+  const { options, writable, discard } = target;
   if (writable) requireDisk(image);
-  const settings = settingsFor(options, image.header, image.layout);
+  const settings = settingsFor(options as Qcow2Options, discard, image.header, image.layout);
   if (writable && !image.writable && image.isMarkedCorrupt) {
     throw new BlockError('EACCES', 'qcow2: Image is corrupt; cannot be opened read/write', { node: image.node });
   }

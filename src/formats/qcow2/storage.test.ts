@@ -239,6 +239,26 @@ describe('discards and zeroes', () => {
     isSound(host);
   });
 
+  test.each([
+    ['unmap', {}, true],
+    ['ignore', {}, false],
+    ['unmap', { 'pass-discard-request': false }, false],
+    ['ignore', { 'pass-discard-request': true }, true],
+  ] as const)(
+    'Q-OPT-1: what zeroes give up is passed on as discards are, or as is said: %s %j',
+    async (discard, options, passes) => {
+      const host = await three({});
+      const { disk, during } = await openTrail(host, { discard, ...options });
+      const trail = await during(async () => {
+        await disk.writeZeroes(0, 8192, { unmap: true });
+        await disk.flush();
+      });
+      expect(trail.includes('discard')).toBe(passes);
+      expect(entries(host, 2)).toEqual([1n, 1n]);
+      await disk.close();
+    },
+  );
+
   test('Q-DISC-4: by subclusters', async () => {
     const host = await makeImage({ cluster_size: 16384, extended_l2: true });
     await useDisk(host, async (disk) => {
