@@ -7,7 +7,8 @@ import { type DiskOperation, operationData, randomOperations } from '../../src/t
 import { ModelDisk, SeededRandom, SimHost, type SimOperation } from '../../src/testing/index.ts';
 import { longMode, testSeed } from '../set-up/seed.ts';
 import { graphOn } from '../support/drivers.ts';
-import { type DiskKind, openKind, PATH, RAW_KINDS, VDI_KINDS } from '../support/sim-disks.ts';
+import { readQcow2 } from '../support/qcow2-bytes.ts';
+import { type DiskKind, openKind, PATH, QCOW2_KINDS, RAW_KINDS, VDI_KINDS } from '../support/sim-disks.ts';
 import { readVdi } from '../support/vdi-bytes.ts';
 
 const STRUCK: readonly SimOperation[] = [
@@ -96,6 +97,7 @@ class FaultRun {
     if (at >= 0) throw new Error(`byte ${at} is not ${this.model.bytes[at]} when opened again`);
     await again.close();
     if (this.#kind.format === 'vdi') expect(readVdi(this.host.contents(PATH)).problems).toEqual([]);
+    if (this.#kind.format === 'qcow2') expect(readQcow2(this.host.contents(PATH)).problems).toEqual([]);
   }
 
   #arm(): void {
@@ -145,7 +147,9 @@ class FaultRun {
 }
 
 const sequences = longMode ? 2000 : 60;
-const kinds = [...RAW_KINDS, ...VDI_KINDS].filter((kind) => kind.tree === undefined && kind.blockSize < 1 << 20);
+const kinds = [...RAW_KINDS, ...VDI_KINDS, ...QCOW2_KINDS].filter(
+  (kind) => kind.tree === undefined && kind.blockSize < 1 << 20,
+);
 
 describe('errors of the host at random', () => {
   test.each(kinds)(`$name: ${sequences} sequences`, async (kind) => {

@@ -15,7 +15,7 @@ import { flush } from './write-back.ts';
 
 const EMPTY: EntryWords = { high: 0, low: 0, zero: 0, allocated: 0 };
 
-/** A hint: whole clusters lose their storage. */
+/** A hint: whole clusters lose their storage; in a raw data file they become zero at least (Q-DISC-5). */
 export async function discard(image: Qcow2Image, offset: number, length: number): Promise<void> {
   image.requireUsable();
   const { clusterSize, version } = image.layout;
@@ -24,8 +24,11 @@ export async function discard(image: Qcow2Image, offset: number, length: number)
   if (version < 3 && image.hasBacking) {
     throw new BlockError('ENOTSUP', 'Discard would show the backing file', { node: image.node });
   }
+  const raw = (image.header.autoclear & Autoclear.rawDataFile) !== 0n;
+  // A raw data file holds what the disk reads, also when the second step fails.
+  if (raw) await image.data.writeZeroes(offset, length, { unmap: image.settings.passDiscard.request });
   await insideGate(image, () => dropClusters(image, offset, end, 'request', false));
-  await clearDataFile(image, offset, length);
+  if (!raw) await discardInDataFile(image, offset, length);
 }
 
 function notWhole(image: Qcow2Image): BlockError {
@@ -44,13 +47,10 @@ async function insideGate(image: Qcow2Image, work: () => Promise<void>): Promise
   if (image.releases.count > RELEASES_MAX) await flush(image);
 }
 
-/** Data in a data file are discarded there; where the file must stay a raw image, they become zero at least (Q-DISC-5). */
-async function clearDataFile(image: Qcow2Image, offset: number, length: number): Promise<void> {
-  const { data, file, settings, header } = image;
-  if (data === file) return;
-  const raw = (header.autoclear & Autoclear.rawDataFile) !== 0n;
-  if (raw) await data.writeZeroes(offset, length, { unmap: settings.passDiscard.request });
-  else if (settings.passDiscard.request) await data.discard(offset, length);
+/** What a data file has there, which the image no longer refers to (Q-DISC-5). */
+async function discardInDataFile(image: Qcow2Image, offset: number, length: number): Promise<void> {
+  const { data, file, settings } = image;
+  if (data !== file && settings.passDiscard.request) await data.discard(offset, length);
 }
 
 /**

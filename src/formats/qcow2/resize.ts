@@ -62,6 +62,9 @@ async function grow(image: Qcow2Image, length: number, { preallocation = 'off' }
   if (image.layout.hasDataFile) {
     const { data } = image;
     const below = preallocation === 'metadata' ? 'off' : preallocation;
+    const shown = Math.min(length, data.length());
+    // What is linked below shows what the file has there already.
+    if (mode !== 'off' && shown > old) await data.writeZeroes(old, shown - old, { unmap: true });
     if (data.length() < length) await data.truncate(length, { preallocation: below });
   }
   const hidden = Math.min(length, lengthBelow(image));
@@ -138,7 +141,10 @@ async function shrink(image: Qcow2Image, length: number): Promise<void> {
   const { layout } = image;
   const from = alignUp(length, layout.clusterSize);
   const to = alignUp(image.length, layout.clusterSize);
+  const raw = (image.header.autoclear & Autoclear.rawDataFile) !== 0n;
   try {
+    // A raw data file holds what the disk reads, also when a later step fails.
+    if (raw && from < image.length) await image.data.writeZeroes(from, image.length - from, { unmap: true });
     await cropClusters(image, from, to);
   } catch (error) {
     throw withErrno(codeOf(error), 'Failed to discard cropped clusters', { cause: error, node: image.node });
