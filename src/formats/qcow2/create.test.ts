@@ -131,3 +131,11 @@ describe('measure (Q-ME-3)', () => {
     expect(await sized({ preallocation: 'full' })).toEqual({ required: 1074135040, fullyAllocated: 1074135040 });
   });
 });
+
+test('Q-REF-6: a run of clusters that the refcount table has no room for makes it grow once, and leaves no hole', async () => {
+  const host = await make({ cluster_size: 512, refcount_bits: 64 }, 20 * 2 ** 30);
+  const { problems, leaks } = readQcow2(host.contents(PATH));
+  expect([problems, leaks]).toEqual([[], []]);
+  // The L1 table has 5 MiB.
+  expect(host.contents(PATH).length).toBeLessThan(5.5 * 2 ** 20);
+});

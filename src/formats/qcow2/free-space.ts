@@ -136,6 +136,11 @@ async function rangeAtEndLocked(refcounts: Refcounts, count: number, least = cou
 /** Whether a block had to be made, for which the places may be taken now. */
 async function makeBlocks(refcounts: Refcounts, first: number, count: number): Promise<boolean> {
   const last = refcounts.blockIndex(first + count - 1);
+  // The table grows once for all: each longer one lies in the midst of what is wanted, which then begins behind it.
+  if (last >= refcounts.table.length) {
+    await createBlock(refcounts, last);
+    return true;
+  }
   for (let index = refcounts.blockIndex(first); index <= last; index++) {
     if ((refcounts.table[index] ?? 0) !== 0) continue;
     await createBlock(refcounts, index);
