@@ -1,5 +1,6 @@
 /** Requests of a driver's own alignment, in pieces no longer than its limit; and writes of any, which are widened to it. */
 import { alignDown, alignUp } from '../bytes/align.ts';
+import { debugEvent } from './debug.ts';
 import type { WriteFlags } from './driver.ts';
 import { BlockError, notSupported } from './errors.ts';
 import { invariant } from './invariant.ts';
@@ -65,7 +66,7 @@ async function readEnds(
   quiet: boolean,
 ): Promise<void> {
   const { impl } = node;
-  const raise = quiet || impl.debugEvent === undefined ? undefined : (event: string) => impl.debugEvent?.(event);
+  const raise = quiet || impl.debugEvent === undefined ? undefined : (event: string) => debugEvent(node, event);
   if (head) await raise?.('pwritev_rmw_head');
   if (tail) await raise?.('pwritev_rmw_tail');
   const inside = Math.max(0, Math.min(target.length, alignUp(impl.length(), node.limits.requestAlign) - offset));
@@ -86,11 +87,11 @@ async function writePieces(
   checkShape(node, offset, source.length);
   guardBlockZero(node, offset, source);
   if (quiet || impl.debugEvent === undefined) return putPieces(node, offset, source, flags);
-  await impl.debugEvent('pwritev');
+  await debugEvent(node, 'pwritev');
   try {
     await putPieces(node, offset, source, flags);
   } finally {
-    await impl.debugEvent('pwritev_done');
+    await debugEvent(node, 'pwritev_done');
   }
 }
 

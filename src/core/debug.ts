@@ -2,10 +2,23 @@
 import type { DebugBreakpoints } from './driver.ts';
 import { BlockError } from './errors.ts';
 import type { BlockNode } from './node.ts';
+import { withAncestors } from './walks.ts';
 
 /** Raises an event at one node, which may ignore it, or hold the request up by a promise (BL-DEBUG-1). */
 export function debugEvent(node: BlockNode, event: string): Promise<void> | undefined {
-  return node.isOpen ? node.impl.debugEvent?.(event) : undefined;
+  const held = node.isOpen ? node.impl.debugEvent?.(event) : undefined;
+  return held && whileHeldUp(node, held);
+}
+
+/** Whoever lets the request go on may first want another one to overtake it: later changes do not wait for it meanwhile. */
+async function whileHeldUp(node: BlockNode, held: Promise<void>): Promise<void> {
+  const trackers = [...withAncestors([node])].map(({ tracker }) => tracker);
+  for (const tracker of trackers) tracker.loosen();
+  try {
+    await held;
+  } finally {
+    for (const tracker of trackers) tracker.tighten();
+  }
 }
 
 /** Requests that raise `event` stop under `tag` from now on. ENOTSUP where no node below can (BL-DEBUG-2). */

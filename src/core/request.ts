@@ -241,7 +241,7 @@ async function zeroAligned(
   flags: ZeroFlags,
 ): Promise<void> {
   const { impl, limits } = node;
-  await impl.debugEvent?.('pwritev_zero');
+  await debugEvent(node, 'pwritev_zero');
   try {
     const start = Math.min(alignUp(offset, limits.zeroAlign), end);
     const stop = end === impl.length() ? end : Math.max(start, alignDown(end, limits.zeroAlign));
@@ -253,7 +253,7 @@ async function zeroAligned(
     }
     await zeroInUnit(node, request, stop, end, flags);
   } finally {
-    await impl.debugEvent?.('pwritev_done');
+    await debugEvent(node, 'pwritev_done');
   }
 }
 

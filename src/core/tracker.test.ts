@@ -12,6 +12,20 @@ describe('RequestTracker', () => {
     expect(wait.map((each) => tracker.mustWait(each))).toEqual([false, false, false, false]);
   });
 
+  test('while one is suspended, later changes overtake it, but for a serialising one (BD-31)', async () => {
+    const tracker = new RequestTracker();
+    const [first, aligned, other] = [0, 0, 8192].map((at) => tracker.begin(at, 4096, true));
+    if (first === undefined || aligned === undefined || other === undefined) throw new Error('they are there');
+    tracker.serialise(other, 8192, 12288);
+    const late = tracker.begin(8192, 10, true);
+    const waiting = tracker.wait(aligned);
+    tracker.loosen();
+    await waiting;
+    expect([tracker.mustWait(aligned), tracker.mustWait(late)]).toEqual([false, true]);
+    tracker.tighten();
+    expect(tracker.mustWait(aligned)).toBe(true);
+  });
+
   test('a serialising request waits for earlier overlapping ones, and later ones wait for it', async () => {
     const tracker = new RequestTracker();
     const first = tracker.begin(0, 4096, false);

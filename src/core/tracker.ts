@@ -13,7 +13,9 @@ export class RequestTracker {
   readonly #inFlight: TrackedRequest[] = [];
   #sequence = 0;
   #serialising = 0;
-  /** Resolved whenever a request ends; made only when someone waits. */
+  /** Requests that are suspended at breakpoints, here or below. */
+  #loosened = 0;
+  /** Resolved whenever a request ends or is suspended; made only when someone waits. */
   #ended: { promise: Promise<void>; resolve: () => void } | undefined;
 
   get idle(): boolean {
@@ -41,6 +43,20 @@ export class RequestTracker {
     const last = this.#inFlight.pop();
     if (last !== undefined && last !== request) this.#inFlight[index] = last;
     if (request.serialising) this.#serialising--;
+    this.#wake();
+  }
+
+  /** Until {@link tighten}, changes wait for serialising requests only. Nests. */
+  loosen(): void {
+    this.#loosened++;
+    this.#wake();
+  }
+
+  tighten(): void {
+    this.#loosened--;
+  }
+
+  #wake(): void {
     const ended = this.#ended;
     this.#ended = undefined;
     ended?.resolve();
@@ -48,10 +64,11 @@ export class RequestTracker {
 
   /** Whether `request` must wait for an earlier one: they overlap, and either of them serialises or both change something (N-73). */
   mustWait(request: TrackedRequest): boolean {
-    if (this.#inFlight.length === 1 || (this.#serialising === 0 && !request.changes)) return false;
+    const ordered = request.changes && this.#loosened === 0;
+    if (this.#inFlight.length === 1 || (this.#serialising === 0 && !ordered)) return false;
     for (const other of this.#inFlight) {
       if (other.sequence >= request.sequence || other.offset >= request.end || request.offset >= other.end) continue;
-      if (other.serialising || request.serialising || (other.changes && request.changes)) return true;
+      if (other.serialising || request.serialising || (ordered && other.changes)) return true;
     }
     return false;
   }

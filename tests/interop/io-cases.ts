@@ -606,6 +606,17 @@ export const FILTERS: readonly IoGroup[] = [
       run(
         BLKDEBUG,
         'break pwritev A',
+        'aio_write -P 1 0 4k',
+        'wait_break A',
+        'write -P 2 0 4k',
+        'write -z 1k 512',
+        'resume A',
+        'aio_flush',
+        'read -P 1 0 4k',
+      ),
+      run(
+        BLKDEBUG,
+        'break pwritev A',
         'break pwritev B',
         'aio_write 0 512',
         'wait_break A',

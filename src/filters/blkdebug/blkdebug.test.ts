@@ -256,6 +256,23 @@ test('BD-30, BD-31, BD-32: a request stops at a breakpoint and goes on', async (
   await disk.close();
 });
 
+test('BD-31: changes of the same bytes overtake a request that is suspended, as with qemu-io', async () => {
+  const { disk, host } = await opened();
+  const page = (byte: number) => new Uint8Array(4096).fill(byte);
+  setBreakpoint(disk.node, 'pwritev', 'A');
+  const first = disk.write(0, ones);
+  const early = disk.write(0, page(4));
+  await suspendedAt(disk, host);
+  await early;
+  await disk.write(0, page(2));
+  await disk.writeZeroes(0, 512);
+  expect(await disk.read(0, 1024)).toEqual(page(2).fill(0, 0, 512).subarray(0, 1024));
+  resumeBreakpoint(disk.node, 'A');
+  await first;
+  expect(await disk.read(0, 4096)).toEqual(ones);
+  await disk.close();
+});
+
 test('BD-33: removing a breakpoint wakes what waits there', async () => {
   const { disk, host } = await opened();
   setBreakpoint(disk.node, 'pwritev', 'A');
