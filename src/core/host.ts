@@ -154,7 +154,7 @@ export interface HostClock {
   now(): number;
   /** Milliseconds since 1970. */
   wall(): number;
-  /** Resolves after `milliseconds`; rejects with the signal's reason if it is aborted first. */
+  /** Resolves after `milliseconds`, by `now` no earlier; rejects with the signal's reason if it is aborted first. */
   sleep(milliseconds: number, signal?: AbortSignal): Promise<void>;
   /**
    * The same for what is done by the way: it keeps no program running that has nothing else to do, and simulated time does

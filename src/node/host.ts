@@ -120,9 +120,12 @@ const systemClock: HostClock = {
 
 /** `stays`: the program does not end before. */
 async function sleep(milliseconds: number, signal: AbortSignal | undefined, stays: boolean): Promise<void> {
-  for (let left = milliseconds; ; left -= LONGEST_TIMER) {
+  const until = monotonic() + milliseconds;
+  // Timers go off up to a millisecond early, and nobody would wake who looks at the clock then and finds it too early.
+  for (let left = milliseconds; ; ) {
     await sleepOnce(Math.max(0, Math.min(left, LONGEST_TIMER)), signal, stays);
-    if (left <= LONGEST_TIMER) return;
+    left = until - monotonic();
+    if (left <= 0) return;
   }
 }
 
