@@ -110,6 +110,7 @@ async function serveMounted(context: Context, host: Host, disk: Disk, place: Pla
       server: { maxConnections: 0 },
       address: { kind: 'unix', path: join(own, 'nbd.sock') },
       persistent: true,
+      messages,
       signal: stop.signal,
       ready(uriOf) {
         const fuse = startFuse({ ...place, uri: uriOf(''), pidFile: join(own, 'pid') });

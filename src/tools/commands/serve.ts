@@ -105,6 +105,7 @@ async function run(context: Context): Promise<number> {
       exports,
       server,
       address,
+      messages,
       signal,
       persistent: !given.has('once'),
       pidFile: given.text('pid-file'),

@@ -7,6 +7,7 @@ import { type ListenAddress, listen } from '../../node/nbd/listen.ts';
 import { removePidFile, writePidFile } from '../../node/nbd/pid-file.ts';
 import { stdioStream } from '../../node/nbd/stdio-stream.ts';
 import { mayBeLost } from '../failure.ts';
+import type { Messages } from '../output/stream.ts';
 
 export interface ServedExport {
   readonly disk: Disk;
@@ -21,6 +22,8 @@ export interface ServerRun {
   /** Goes on when the last client has left. */
   readonly persistent: boolean;
   readonly pidFile?: string | undefined;
+  /** None of them makes clients wait. */
+  readonly messages: Messages;
   /** Aborted when the server is to stop. */
   readonly signal: AbortSignal;
   /** Clients can connect; `uriOf` tells where, by the export's name. */
@@ -29,7 +32,7 @@ export interface ServerRun {
 
 /** Serves until it is stopped or, unless `persistent`, the last client has left. Throws BlockError. */
 export async function runServer(run: ServerRun): Promise<void> {
-  const { address, persistent, pidFile, signal } = run;
+  const { address, persistent, pidFile, messages, signal } = run;
   const server = new NbdServer(run.host, run.server);
   for (const { disk, options } of run.exports) server.addExport(disk, options);
   const stopped = new Promise<void>((resolve) => {
@@ -39,6 +42,7 @@ export async function runServer(run: ServerRun): Promise<void> {
     if (address.kind === 'stdio') server.onLastLeft = resolve;
   });
   let stopListening = async () => {};
+  const noMoreHurry = await messages.hurry();
   try {
     if (address.kind === 'stdio') {
       if (pidFile !== undefined) writePidFile(pidFile);
@@ -55,6 +59,7 @@ export async function runServer(run: ServerRun): Promise<void> {
     try {
       await server.close().catch((error: unknown) => Promise.reject(mayBeLost(error)));
     } finally {
+      noMoreHurry();
       if (pidFile !== undefined) removePidFile(pidFile);
     }
   }

@@ -29,6 +29,7 @@ export async function serveArguments(context: Context, args: NbdArguments, ready
       exports,
       server,
       address,
+      messages,
       signal,
       ready() {
         if (open) messages.warning(`'${host}' ${OPEN_TO_ALL}`);

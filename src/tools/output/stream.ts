@@ -1,5 +1,6 @@
 /** The process's output streams, written synchronously, so that nothing is lost at exit and nothing comes out of order. */
 import { fstatSync, statSync, writeSync } from 'node:fs';
+import type { HurriedLog } from './hurried-log.ts';
 
 /** More than this is not held back, so that a long listing needs no memory. */
 const HOLD_MAX = 1 << 20;
@@ -89,10 +90,27 @@ export class Messages {
   /** Its name as invoked. */
   readonly program: string;
   readonly #descriptor: number;
+  #log: HurriedLog | undefined;
 
   constructor(program: string, descriptor: number) {
     this.program = program;
     this.#descriptor = descriptor;
+  }
+
+  /**
+   * From now on no message waits for its reader (a pipe that nobody empties), since others wait for this process. Returns
+   * what ends that: from then on they wait for a second at most.
+   */
+  async hurry(): Promise<() => void> {
+    const [{ HurriedLog }, { writerNow }] = await Promise.all([import('./hurried-log.ts'), import('./write-now.ts')]);
+    try {
+      const log = new HurriedLog(this.program, writerNow(this.#descriptor));
+      this.#log = log;
+      return () => log.beLast();
+    } catch {
+      // Without a stderr there is nothing to wait for.
+      return () => {};
+    }
   }
 
   get isTerminal(): boolean {
@@ -116,7 +134,8 @@ export class Messages {
   /** Lines that bear no prefix. */
   raw(text: string): void {
     try {
-      writeAll(this.#descriptor, text);
+      if (this.#log !== undefined) this.#log.write(text);
+      else writeAll(this.#descriptor, text);
     } catch {
       // Without a stderr there is nobody to tell.
     }
