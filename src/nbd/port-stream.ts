@@ -16,6 +16,8 @@ type Message = Uint8Array | { readonly taken: number } | 'end' | 'close';
 
 /** Bytes that may come while it is paused: more than who waits for word of what was taken ever sends ahead. */
 const HELD_MAX = 128 * 1024 * 1024;
+/** What a message takes at least, bytes. */
+const MESSAGE_BYTES = 256;
 
 export function portStream(port: PortLike, peer = 'port'): ByteStream {
   return new PortStream(port, peer);
@@ -82,7 +84,7 @@ class PortStream implements ByteStream {
       while (!this.#paused && !this.#over) {
         const next = this.#held.shift();
         if (next === undefined) return;
-        this.#heldBytes -= next.length;
+        this.#heldBytes -= sizeOf(next);
         this.#deliver(next);
       }
     });
@@ -98,7 +100,7 @@ class PortStream implements ByteStream {
   }
 
   #hold(message: Uint8Array | 'end'): void {
-    this.#heldBytes += message.length;
+    this.#heldBytes += sizeOf(message);
     if (this.#heldBytes > HELD_MAX) this.destroy();
     else this.#held.push(message);
   }
@@ -137,6 +139,11 @@ class PortStream implements ByteStream {
     this.#port.close();
     this.#listener?.close();
   }
+}
+
+/** In memory: of a part of a buffer, all of it came. */
+function sizeOf(message: Uint8Array | 'end'): number {
+  return MESSAGE_BYTES + (message === 'end' ? 0 : message.buffer.byteLength);
 }
 
 /** The other side may be anyone's page. */

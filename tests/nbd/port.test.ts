@@ -79,22 +79,27 @@ test.each([null, undefined, 7, 'what', {}, { taken: 'all' }, { taken: Number.NaN
   },
 );
 
-test('N-160: who sends without end to one that has paused is cut off', async () => {
+const BUFFER = new Uint8Array(8 * MIB);
+
+test.each([
+  ['whole buffers', BUFFER, 17],
+  ['parts of buffers, of which all comes', BUFFER.subarray(0, 1), 17],
+  ['nothing, very often', new Uint8Array(0), 600_000],
+])('N-160: who sends without end to one that has paused is cut off: %s', async (_, piece, count) => {
   const { port1, port2 } = new MessageChannel();
   const stream = portStream(port1 as unknown as PortLike);
   let bytes = 0;
   const closed = new Promise<void>((resolve) => {
     stream.listen({
-      data(piece) {
-        bytes += piece.length;
+      data(part) {
+        bytes += part.length;
       },
       end() {},
       close: () => resolve(),
     });
   });
   stream.pause();
-  const piece = new Uint8Array(8 * MIB);
-  for (let each = 0; each < 17; each++) port2.postMessage(piece);
+  for (let each = 0; each < count; each++) port2.postMessage(piece);
   await closed;
   expect(bytes).toBe(0);
   port2.close();
