@@ -2,10 +2,11 @@
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type Socket } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { clientFlags, encodeRequest, optionFrame } from '../../src/nbd/wire.ts';
 import { linkProgram } from './cli-programs.ts';
 import { missing, run, runBeside, start, stop } from './nbd-programs.ts';
 
@@ -145,6 +146,35 @@ describe('diskwright serve', () => {
     expect(await contexts('two.qcow2')).toEqual([base, b0, b1]);
   });
 
+  test('--handshake-timeout cuts off who chooses no export, --grace requests that take too long (N-21, N-81)', async () => {
+    const limits = ['--object', 'throttle-group,id=g,x-bps-total=1', '--handshake-timeout', '0.3', '--grace', '0.05'];
+    const image = 'driver=throttle,throttle-group=g,file.driver=raw,file.file.filename=disk.img';
+    const child = start(diskwright, ['serve', '-r', '-k', 'times.sock', ...limits, '--image-opts', image], folder);
+    running.push(child);
+    let said = '';
+    child.stderr?.on('data', (text) => {
+      said += text;
+    });
+    await once(child.stdout ?? child, 'data');
+    const silent = connect(path('times.sock'));
+    silent.resume();
+    await once(silent, 'close');
+    expect(said).toBe('diskwright: option negotiation failed: it took too long\n');
+    const client = connect(path('times.sock'));
+    await once(client, 'data');
+    client.write(Buffer.concat([clientFlags(3), optionFrame(1, new Uint8Array(0))]));
+    await once(client, 'data');
+    // The second waits for a day.
+    for (let cookieLow = 0; cookieLow < 2; cookieLow++) {
+      client.write(encodeRequest({ command: 0, flags: 0, cookieHigh: 0, cookieLow, offset: 0, length: 65536 }, false));
+    }
+    await once(client, 'data');
+    client.resume();
+    child.kill('SIGTERM');
+    const [[status]] = await Promise.all([once(child, 'close'), once(client, 'close')]);
+    expect(status).toBe(0);
+  });
+
   test.each([
     [[], 'Expecting at least one image file name'],
     [['-k', 'a', '-p', '1', 'disk.img'], '--socket goes with neither --port nor --bind'],
@@ -154,6 +184,8 @@ describe('diskwright serve', () => {
     [['-x', 'a', '-x', 'b', 'disk.img'], 'There are more names than images'],
     [['-D', 'a', '-D', 'b', 'disk.img'], 'There are more descriptions than images'],
     [['--idle-timeout', 'x', 'disk.img'], "Invalid idle timeout 'x'"],
+    [['--handshake-timeout', '-1', 'disk.img'], "Invalid handshake timeout '-1'"],
+    [['--grace', '1s', 'disk.img'], "Invalid grace '1s'"],
     [['-B', 'none', '-f', 'raw', 'disk.img'], "Bitmap 'none' is not found"],
     [['-p', '65536', 'disk.img'], "Invalid port '65536': not between 0 and 65535"],
     [['disk.img', './disk.img'], "Two images would have the export name 'disk.img': give them with --name"],

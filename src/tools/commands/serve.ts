@@ -53,6 +53,12 @@ nbdinfo -- [ diskwright serve disk.vdi ], it serves there, and prints nothing.`,
     { long: 'tls-no-verify', help: 'let in clients without a certificate' },
     { long: 'snapshot', help: 'keep what clients write in a temporary overlay, and drop it at the end' },
     { long: 'idle-timeout', argument: 'SECONDS', help: 'cut off clients that ask for nothing for so long' },
+    {
+      long: 'handshake-timeout',
+      argument: 'SECONDS',
+      help: 'time that clients get to choose an export (default 10, 0: no limit)',
+    },
+    { long: 'grace', argument: 'SECONDS', help: 'time that requests under way get when it is stopped (default 5)' },
     { long: 'pid-file', argument: 'PATH', help: 'file for the number of this process' },
     OBJECT,
     IMAGE_OPTS,
@@ -149,9 +155,13 @@ function numberOf(what: string, text: string, max: number): number {
 async function serverOptions({ messages, objects }: Context, given: GivenOptions): Promise<NbdServerOptions> {
   const credentials = await credentialsOf(given);
   const authz = given.text('tls-authz');
+  const seconds = (option: string, fallback: string) =>
+    secondsArgument(option.replace('-', ' '), given.text(option) ?? fallback);
   return {
     maxConnections: numberOf('number of clients', given.text('shared') ?? '100', 2 ** 31 - 1),
-    idleTimeoutMs: secondsArgument('idle timeout', given.text('idle-timeout') ?? '0'),
+    handshakeTimeoutMs: seconds('handshake-timeout', '10'),
+    idleTimeoutMs: seconds('idle-timeout', '0'),
+    graceMs: seconds('grace', '5'),
     log: (line) => messages.error(line),
     tls: credentials && serverTls(credentials, { required: true }),
     ...(authz !== undefined && { authorize: await authorizeBy(objects, authz) }),
