@@ -1,6 +1,7 @@
 /** Guessing the format of an opened file, and guarding one that was guessed to be raw (BL-OPEN-13 to 16). */
 import type { FormatSpec } from './driver.ts';
 import { BlockError, codeOf, withErrno } from './errors.ts';
+import { foreignFormat } from './foreign-formats.ts';
 import type { Graph } from './graph.ts';
 import { isInserted } from './info.ts';
 import type { BlockNode } from './node.ts';
@@ -22,6 +23,11 @@ export async function probeNode(graph: Graph, file: BlockNode): Promise<FormatSp
   if (driver === undefined) {
     throw new BlockError('ENOENT', 'Could not determine image format: No compatible driver found');
   }
+  const foreign = driver.name === 'raw' ? foreignFormat(head, file.filename) : undefined;
+  if (foreign !== undefined) {
+    const hint = "Give the format 'raw' to use the bytes of the file as they are.";
+    throw new BlockError('ENOTSUP', `Image is in the format '${foreign}', which is not supported`, { hint });
+  }
   return driver;
 }
 
@@ -32,6 +38,7 @@ export function guardGuessedRaw(graph: Graph, node: BlockNode): void {
       '         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.\n' +
       "         Specify the 'raw' format explicitly to remove the restrictions.",
   );
-  node.probesAsOther = (head) => probeFormat(graph.drivers, head, node.filename)?.name !== 'raw';
+  node.probesAsOther = (head) =>
+    probeFormat(graph.drivers, head, node.filename)?.name !== 'raw' || foreignFormat(head, node.filename) !== undefined;
   request.refreshLimits(node);
 }
