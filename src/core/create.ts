@@ -117,6 +117,8 @@ async function make(
     () => true,
     () => false,
   );
+  const formatOptions =
+    spec.kind === 'format' && !passOn ? await checkedOptions(graph, filename, spec, given) : undefined;
   try {
     if (protocol.create === undefined) {
       await reuseExisting(graph, asked, protocol.name, passOn ? Number(given.size ?? 0) : 0);
@@ -127,7 +129,7 @@ async function make(
       const { run } = protocol.create;
       await telling(() => run({ filename, options: options as never, host, signal }));
     }
-    if (spec.kind === 'format' && !passOn) await writeFormat(graph, asked, spec, given);
+    if (spec.kind === 'format' && !passOn) await writeFormat(graph, asked, spec, formatOptions);
   } catch (error) {
     if (!existed) await host.files.remove(filename).catch(() => {});
     throw error;
@@ -144,21 +146,31 @@ async function reuseExisting(graph: Graph, asked: CreateRequest, protocol: strin
   await withFile(graph, { filename: asked.filename, noFlush: asked.noFlush }, clear, refusal);
 }
 
+/** The format's options, which it has not refused. */
+async function checkedOptions(
+  { host }: Graph,
+  filename: string,
+  { create }: FormatSpec<never, never>,
+  given: OptionTree,
+): Promise<unknown> {
+  if (create === undefined) throw new TypeError('the format can create');
+  const { values } = parseOptions(create.options, given);
+  await create.check?.({ filename, options: values as never, host });
+  return values;
+}
+
 async function writeFormat(
   graph: Graph,
   asked: CreateRequest,
-  spec: FormatSpec<never, never>,
-  given: OptionTree,
+  { create }: FormatSpec<never, never>,
+  options: unknown,
 ): Promise<void> {
-  const { create } = spec;
-  if (create === undefined) throw new TypeError('the format can create');
-  const { values } = parseOptions(create.options, given);
   const { host } = graph;
   await withFile(graph, asked, (file) =>
-    telling(() =>
-      create.run({
+    telling(async () =>
+      create?.run({
         file,
-        options: values as never,
+        options: options as never,
         host,
         signal: asked.signal,
         withNewFile: (filename, use) => withNewFile(graph, { ...asked, filename }, use),

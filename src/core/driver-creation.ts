@@ -20,6 +20,14 @@ export interface FormatCreateContext<O> {
   withNewFile(filename: string, work: (file: Child) => Promise<void>): Promise<void>;
 }
 
+/** What is known of an image before its file is touched. */
+export interface CreationCheckContext<O> {
+  /** Of the file that is to take the image, which may hold another one. */
+  readonly filename: string;
+  readonly options: O;
+  readonly host: Host;
+}
+
 export interface MeasureContext<O> {
   readonly options: O;
   /** Disk size, bytes. */
@@ -109,5 +117,7 @@ export interface CreateSpec<C, X> {
   readonly backing?: BackingOptionNames;
   /** Options that the new image must be opened with, too: those of its keys. */
   readonly openedWith?: readonly string[];
+  /** Throws BlockError for options that cannot be, before the file is made or emptied: a wrong option costs no image. */
+  check?(context: CreationCheckContext<C>): void | Promise<void>;
   run(context: X): Promise<void>;
 }

@@ -5,6 +5,7 @@
 import type {
   CheckReport,
   Child,
+  CreationCheckContext,
   DriverNode,
   DriverSpec,
   FilterSpec,
@@ -76,11 +77,15 @@ const VDI_OPTIONS: readonly string[] = ['size', 'static', 'preallocation'];
 function withQemuOptions({ backing: _backing, ...create }: NonNullable<FormatSpec<never, never>['create']>) {
   const options = Object.entries(create.options).filter(([name]) => VDI_OPTIONS.includes(name));
   const { values } = parseOptions<object>(create.options, {});
+  const completed = <T extends { readonly options: never }>(context: T): T => ({
+    ...context,
+    options: { ...values, ...(context.options as object) } as never,
+  });
   return {
     ...create,
     options: Object.fromEntries(options),
-    run: (context: FormatCreateContext<never>) =>
-      create.run({ ...context, options: { ...values, ...(context.options as object) } as never }),
+    check: (context: CreationCheckContext<never>) => create.check?.(completed(context)),
+    run: (context: FormatCreateContext<never>) => create.run(completed(context)),
   };
 }
 

@@ -76,6 +76,17 @@ describe('refusals (Q-CR-2)', () => {
     expect([host.exists(PATH), host.exists('/d')]).toEqual([false, false]);
   });
 
+  test.each<[OptionTree, number]>([
+    ...cases.map(([options]): [OptionTree, number] => [options, 1 << 20]),
+    [{ cluster_size: 512 }, 2 ** 50],
+    [{ 'encrypt.format': 'luks', 'encrypt.key-secret': 'nobody' }, 1 << 20],
+  ])('%j: an image that is there stays as it is', async (options, size) => {
+    const host = new SimHost({ record: false });
+    host.put(PATH, new Uint8Array(1024).fill(5));
+    await expect(make(options, size, host)).rejects.toThrow();
+    expect(host.contents(PATH)).toEqual(new Uint8Array(1024).fill(5));
+  });
+
   test('a disk too large for its clusters', async () => {
     const message = "The image size is too large for file format 'qcow2' (try using a larger cluster size)";
     await expect(make({ cluster_size: 512 }, 2 ** 50)).rejects.toMatchObject({ code: 'EFBIG', message });

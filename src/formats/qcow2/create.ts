@@ -1,6 +1,6 @@
 /** Making images (Q-CR). */
 import { setU64, viewOf } from '../../bytes/big-endian.ts';
-import type { Child, FormatCreateContext } from '../../core/driver.ts';
+import type { Child, CreationCheckContext, FormatCreateContext } from '../../core/driver.ts';
 import { addContext, BlockError } from '../../core/errors.ts';
 import { NOW_MAX } from '../../core/turns.ts';
 import { passphraseOf } from '../../crypto/secrets.ts';
@@ -17,7 +17,8 @@ import {
   type Qcow2Header,
 } from './header.ts';
 import { Qcow2Image } from './image.ts';
-import { layoutOf } from './layout.ts';
+import { L1_ENTRY_BYTES } from './l1-table.ts';
+import { L1_BYTES_MAX, l1EntriesFor, layoutOf } from './layout.ts';
 import { markClean } from './lazy.ts';
 import { defaultSettings } from './options.ts';
 import { zeroPreallocated } from './preallocate.ts';
@@ -30,10 +31,16 @@ import { encodeHeaderCluster } from './write-header.ts';
 /** Clusters of an image without a disk: header, refcount table, one refcount block. */
 const FRESH_CLUSTERS = 3;
 
+/** Throws BlockError: EINVAL for options that do not go together or a passphrase that is not there, EFBIG. */
+export function checkCreation({ options, host }: CreationCheckContext<Qcow2CreateOptions>): void {
+  const plan = planCreation(options);
+  if (plan.encryption !== undefined) passphraseOf(host, plan.encryption.keySecret);
+  const l1Bytes = l1EntriesFor(layoutOf(newHeader(plan)), plan.size) * L1_ENTRY_BYTES;
+  if (l1Bytes > L1_BYTES_MAX) throw new BlockError('EFBIG', 'File too large');
+}
+
 export async function create(context: FormatCreateContext<Qcow2CreateOptions>): Promise<void> {
   const plan = planCreation(context.options);
-  // Nothing is made for want of a passphrase.
-  if (plan.encryption !== undefined) passphraseOf(context.host, plan.encryption.keySecret);
   const { data_file: dataFile } = context.options;
   if (dataFile === undefined) return write(context, plan, undefined);
   await context.withNewFile(dataFile, (data) => write(context, plan, data));

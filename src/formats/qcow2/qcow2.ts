@@ -1,7 +1,7 @@
 /** The format qcow2 (specification: the Q rules). */
 import { defineFormat } from '../../core/driver.ts';
 import { amendOptions } from './amend-options.ts';
-import { create } from './create.ts';
+import { checkCreation, create } from './create.ts';
 import { createOptions, type Qcow2CreateOptions } from './create-options.ts';
 import { hasMagic } from './header.ts';
 import { measure } from './measure.ts';
@@ -19,7 +19,12 @@ export const qcow2 = defineFormat<Qcow2Options, Qcow2CreateOptions>({
   compresses: true,
   temporaryOverlay: {},
   probe: (head) => (hasMagic(head) ? 100 : 0),
-  create: { options: createOptions, run: create, openedWith: ['encrypt.format', 'encrypt.key-secret'] },
+  create: {
+    options: createOptions,
+    openedWith: ['encrypt.format', 'encrypt.key-secret'],
+    check: checkCreation,
+    run: create,
+  },
   amendOptions,
   measure,
   stream,

@@ -129,6 +129,20 @@ describe('options (V-41)', () => {
     const host = new SimHost();
     const making = createImage(graphOn(host), { filename: PATH, format: 'vdi', size: MIB, options });
     await expect(making).rejects.toMatchObject({ code: 'EINVAL', message: expect.stringMatching(message) });
+    expect(host.exists(PATH)).toBe(false);
+  });
+
+  test.each<[number, OptionTree]>([
+    [MIB, { 'block-size': 2048 }],
+    [MIB, { uuid: 'no' }],
+    [MIB, { parent: '/no-such.vdi' }],
+    [2 ** 41, { 'block-size': 4096 }],
+  ])('a size of %i with %j: an image that is there stays as it is', async (size, options) => {
+    const host = new SimHost();
+    host.put(PATH, new Uint8Array(1024).fill(5));
+    const making = createImage(graphOn(host), { filename: PATH, format: 'vdi', size, options });
+    await expect(making).rejects.toThrow();
+    expect(host.contents(PATH)).toEqual(new Uint8Array(1024).fill(5));
   });
 
   test.each<[number, OptionTree, string]>([

@@ -1,7 +1,7 @@
 /** Making an image (V-40 to V-43). */
 import { alignUp, isPowerOfTwo } from '../../bytes/align.ts';
 import { formatUuid, parseUuid, randomUuid } from '../../bytes/uuid.ts';
-import type { Child, FormatCreateContext } from '../../core/driver.ts';
+import type { Child, CreationCheckContext, FormatCreateContext } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { type OptionSchema, option } from '../../core/options.ts';
 import { readNamedHeader } from './find-parent.ts';
@@ -74,13 +74,26 @@ const NO_GEOMETRY = { cylinders: 0, heads: 0, sectors: 0, sectorSize: SECTOR };
 /** Entries of the map that are written at a time. */
 const MAP_PIECE = 1 << 20;
 
+/** Throws BlockError for options that cannot be, and the host's where the parent cannot be read. */
+export async function checkCreation(context: CreationCheckContext<VdiCreateOptions>): Promise<void> {
+  const header = newHeader(context.options, (target) => target.fill(0));
+  await recordParent(header, context);
+}
+
+/** Puts the UUIDs of the image below, if there is one, into the header of the image `filename`. */
+async function recordParent(
+  header: VdiHeader,
+  { filename, options, host }: CreationCheckContext<VdiCreateOptions>,
+): Promise<void> {
+  if (options.parent === undefined) return;
+  const parent = await readNamedHeader(host, filename, options.parent);
+  requireUuid(parent, header.uuid, options.parent);
+  Object.assign(header, { linkUuid: parent.uuid, parentUuid: parent.modificationUuid });
+}
+
 export async function create({ file, options, host, signal }: FormatCreateContext<VdiCreateOptions>): Promise<void> {
   const header = newHeader(options, (target) => host.random(target));
-  if (options.parent !== undefined) {
-    const parent = await readNamedHeader(host, file.filename(), options.parent);
-    requireUuid(parent, header.uuid, options.parent);
-    Object.assign(header, { linkUuid: parent.uuid, parentUuid: parent.modificationUuid });
-  }
+  await recordParent(header, { filename: file.filename(), options, host });
   const identity = header.type === ImageType.static;
   for (let first = 0; first < header.blocks; first += MAP_PIECE) {
     signal?.throwIfAborted();

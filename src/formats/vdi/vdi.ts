@@ -14,7 +14,7 @@ import { option } from '../../core/options.ts';
 import { check } from './check.ts';
 import { discard, writeZeroes } from './clear.ts';
 import { compact } from './compact.ts';
-import { create, createOptions, type VdiCreateOptions } from './create.ts';
+import { checkCreation, create, createOptions, type VdiCreateOptions } from './create.ts';
 import { extent, place } from './extents.ts';
 import { findParent, parentMissing } from './find-parent.ts';
 import {
@@ -68,7 +68,7 @@ export const vdi = defineFormat<VdiOptions, VdiCreateOptions>({
   supportsBacking: true,
   temporaryOverlay: { differencing: true },
   probe: (head) => (head.length >= HEADER_BYTES && decodeHeader(head).signature === SIGNATURE ? 100 : 0),
-  create: { options: createOptions, backing: { file: 'parent', only: 'vdi' }, run: create },
+  create: { options: createOptions, backing: { file: 'parent', only: 'vdi' }, check: checkCreation, run: create },
   measure,
   stream,
   migratable: false,
