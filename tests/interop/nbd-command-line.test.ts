@@ -74,6 +74,13 @@ describe.skipIf(peer !== '')(`refusals in qemu-nbd's words (N-117)${peer}`, () =
       [...KEY, '--aio=native', '-f', 'raw', 'disk.img'],
       [...KEY, '--aio=native', '--cache=unsafe', '--image-opts', 'driver=raw,file.filename=disk.img'],
       [...KEY, '-o', '1048577', '-f', 'raw', 'disk.img'],
+      [...KEY, '-o', '9223372036854775807', '-f', 'raw', 'disk.img'],
+      [...KEY, '-o', '-9223372036854775809', '-f', 'raw', 'disk.img'],
+      [...KEY, '-o', '-1', '-f', 'raw', 'disk.img'],
+      [...KEY, '-o', '0x8000000000000000', '-f', 'raw', 'disk.img'],
+      [...KEY, '-o', '-1', '-f', 'raw', 'nonexist.img'],
+      ['-o', '2000000000000000000000', 'disk.img'],
+      ['-o', '1k', 'disk.img'],
       ['-b', 'no-such-host.invalid', '-f', 'raw', 'disk.img'],
       ['-k', `/tmp/${'s'.repeat(110)}`, '-f', 'raw', 'disk.img'],
       [...KEY, '-f', 'foo', 'disk.img'],
@@ -124,6 +131,18 @@ describe.skipIf(peer !== '')(`refusals in qemu-nbd's words (N-117)${peer}`, () =
     expect(run(ours, ['-V'], folder).stdout).toMatch(/^qemu-nbd \d+\.\d+\.\d+ \(diskwright /);
   });
 });
+
+const kit = missing('qemu-nbd', 'nbdkit');
+test.skipIf(kit !== '').each(['--no-sr memory 1M', 'memory 1M', 'file disk.img'])(
+  `-L lists what qemu-nbd lists of nbdkit %s (N-118)${kit}`,
+  (server) => {
+    const list = (program: string) =>
+      run('nbdkit', ['-U', '-', ...server.split(' '), '--run', `${program} -L -k $unixsocket`], folder);
+    const theirs = list('qemu-nbd');
+    expect(theirs).toMatchObject({ status: 0, stderr: '' });
+    expect(list(ours)).toEqual(theirs);
+  },
+);
 
 test('kernel devices are refused (N-110)', () => {
   for (const words of [

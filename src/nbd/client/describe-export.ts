@@ -12,19 +12,25 @@ export interface ExportDescription {
   readonly description: string | undefined;
   /** As advertised, unchecked; undefined: the server does not say. */
   readonly blockSize: { readonly minimum: number; readonly preferred: number; readonly maximum: number } | undefined;
-  /** Names, those that only a query finds included. */
+  /** Names, those that only a query finds included; none without structured replies. */
   readonly contexts: readonly string[];
 }
 
+/**
+ * Whether replies will be structured. Asked before exports are described, as it shows in their flags. Without it there is no
+ * status to ask for, and so no contexts are listed (as qemu-nbd does).
+ */
+export function* askStructured(): Steps<boolean> {
+  return (yield* ask(Option.structuredReply, new Uint8Array(0))).type === ReplyType.ack;
+}
+
 /** Undefined: the server refuses to tell. Comes after listExports. */
-export function* describeExport(name: string): Steps<ExportDescription | undefined> {
+export function* describeExport(name: string, structured: boolean): Steps<ExportDescription | undefined> {
   const infos = [InfoType.name, InfoType.description, InfoType.blockSize];
   const { bytes, at } = nameData(name, 2 + 2 * infos.length);
   const view = viewOf(bytes);
   view.setUint16(at, infos.length);
   for (const [index, type] of infos.entries()) view.setUint16(at + 2 + 2 * index, type);
-  // Asked first, as it shows in the flags. Asked once already, a server refuses, which does no harm.
-  yield* ask(Option.structuredReply, new Uint8Array(0));
   let basics: { size: number; flags: number } | undefined;
   let description: string | undefined;
   let blockSize: ExportDescription['blockSize'];
@@ -40,7 +46,7 @@ export function* describeExport(name: string): Steps<ExportDescription | undefin
     }
   });
   if (last.type !== ReplyType.ack || basics === undefined) return undefined;
-  return { ...basics, description, blockSize, contexts: yield* listContexts(name) };
+  return { ...basics, description, blockSize, contexts: structured ? yield* listContexts(name) : [] };
 }
 
 /** All that it lists by itself, then what it has in QEMU's namespace. */

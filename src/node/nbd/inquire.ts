@@ -3,7 +3,7 @@ import { asBlockError, BlockError, errorText } from '../../core/errors.ts';
 import type { ServerAddress } from '../../core/host-network.ts';
 import { addressText } from '../../nbd/client/address.ts';
 import { Conversation, type StartTls } from '../../nbd/client/conversation.ts';
-import { describeExport, type ExportDescription } from '../../nbd/client/describe-export.ts';
+import { askStructured, describeExport, type ExportDescription } from '../../nbd/client/describe-export.ts';
 import { listExports } from '../../nbd/client/handshake.ts';
 import { connectSocket } from './connect.ts';
 
@@ -46,8 +46,10 @@ export async function inquireExports({ address, startTls }: InquiryOptions): Pro
 
 async function inquire(talk: Conversation, tls: boolean): Promise<InquiredExport[]> {
   const found: InquiredExport[] = [];
-  for (const { name, description } of await talk.run(listExports(tls))) {
-    const told = await talk.run(describeExport(name));
+  const listed = await talk.run(listExports(tls));
+  const structured = await talk.run(askStructured());
+  for (const { name, description } of listed) {
+    const told = await talk.run(describeExport(name, structured));
     if (told === undefined) continue;
     found.push({ ...told, name, description: told.description ?? (description === '' ? undefined : description) });
   }
