@@ -57,7 +57,8 @@ interface OptionTraits<T> {
   readonly reopen?: boolean;
 }
 
-const SIZE_HINT =
+/** What follows a complaint about a size. */
+export const SIZE_HINT =
   'Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.';
 
 function badValue(message: string, hint?: string): BlockError {

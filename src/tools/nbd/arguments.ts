@@ -2,7 +2,7 @@
 import { type CacheMode, cacheSettings, type DiscardMode, discardMode } from '../../core/cache.ts';
 import type { SnapshotChoice } from '../../core/disk-snapshots.ts';
 import { BlockError } from '../../core/errors.ts';
-import { parseBoolOption } from '../../core/options.ts';
+import { parseBoolOption, parseInteger } from '../../core/options.ts';
 import type { ExportOptions } from '../../nbd/server/export.ts';
 import { keyValues } from '../command-line/arguments.ts';
 import { Getopt } from '../command-line/getopt.ts';
@@ -30,7 +30,8 @@ export interface NbdArguments {
   readonly bitmaps: readonly string[];
   readonly exports: readonly ExportArgument[];
   readonly shared: number;
-  readonly offset: number;
+  /** Bytes, below 2^64. */
+  readonly offset: bigint;
   /** Inside the image; what is exported, for reading only. */
   readonly loadSnapshot: SnapshotChoice | undefined;
   readonly cache: CacheMode;
@@ -95,7 +96,7 @@ class ArgumentReader {
   readonly #bitmaps: string[] = [];
   readonly #exports: ExportArgument[] = [];
   #shared = 1;
-  #offset = 0;
+  #offset = 0n;
   #loadSnapshot: SnapshotChoice | undefined;
   #cache: CacheMode | undefined;
   #discard: DiscardMode | undefined;
@@ -135,7 +136,7 @@ class ArgumentReader {
         this.#shared = wholeNumber(value, 2 ** 31 - 1) ?? refuse(`Invalid shared device number '${value}'`);
       },
       offset: () => {
-        this.#offset = wholeNumber(value, Number.MAX_SAFE_INTEGER) ?? refuse(`Invalid offset '${value}'`);
+        this.#offset = offsetArgument(value);
       },
       bitmap: () => void this.#bitmaps.push(value),
       export: () => void this.#exports.push(exportArgument(value, this.#messages)),
@@ -219,6 +220,15 @@ class ArgumentReader {
 
 function refuse(text: string): never {
   throw new Failure(text);
+}
+
+/** As C's strtoull reads it: a number with a minus sign counts down from 2^64. */
+function offsetArgument(text: string): bigint {
+  try {
+    return BigInt.asUintN(64, parseInteger(text, 'offset'));
+  } catch {
+    throw new Failure(`Invalid offset '${text}'`);
+  }
 }
 
 /** A whole number from 0; undefined for anything else. */

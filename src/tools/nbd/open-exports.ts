@@ -2,7 +2,7 @@
 import type { Disk, OpenOptions } from '../../core/disk.ts';
 import { addContext, asBlockError } from '../../core/errors.ts';
 import type { Graph } from '../../core/graph.ts';
-import type { NestedOptions } from '../../core/options.ts';
+import { type NestedOptions, SIZE_HINT } from '../../core/options.ts';
 import { keyValues } from '../command-line/arguments.ts';
 import type { Context } from '../context.ts';
 import { Failure, mayBeLost } from '../failure.ts';
@@ -56,14 +56,20 @@ async function mainExport(
     name: given.get('export-name') ?? '',
     description: given.get('description') ?? '',
     bitmaps,
-    offset,
+    offset: Number(offset),
     allocationDepth: given.has('allocation-depth'),
   };
-  if (offset > disk.length) {
-    await disk.close();
-    throw new Failure(`Offset (${offset}) cannot be greater than size of the containing file (${disk.length})`);
-  }
+  await withDiskUnlessFailed(disk, async () => checkOffset(offset, disk.length));
   return { disk, options };
+}
+
+function checkOffset(offset: bigint, length: number): void {
+  if (offset >= 1n << 63n) {
+    throw new Failure("Parameter 'offset' expects a non-negative number below 2^64", { hint: SIZE_HINT });
+  }
+  if (offset > BigInt(length)) {
+    throw new Failure(`Offset (${offset}) cannot be greater than size of the containing file (${length})`);
+  }
 }
 
 async function withDiskUnlessFailed(disk: Disk, work: () => Promise<void>): Promise<void> {
