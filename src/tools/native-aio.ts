@@ -2,6 +2,8 @@
 import { BlockError } from '../core/errors.ts';
 import type { Graph } from '../core/graph.ts';
 
+export const AIO_MODES: readonly string[] = ['threads', 'native', 'io_uring'];
+
 /** Throws BlockError EINVAL where a file of the graph, other than a temporary overlay's, is read through the host's cache. */
 export function requireDirectFiles(graph: Graph): void {
   const nodes = graph.nodes();

@@ -8,6 +8,7 @@ export interface CommandEntry {
 
 export const commands: readonly CommandEntry[] = [
   { name: 'amend', load: async () => (await import('./amend.ts')).amendCommand },
+  { name: 'bench', load: async () => (await import('./bench.ts')).benchCommand },
   { name: 'bitmap', load: async () => (await import('./bitmap.ts')).bitmapCommand },
   { name: 'check', load: async () => (await import('./check.ts')).checkCommand },
   { name: 'checksum', load: async () => (await import('./checksum.ts')).checksumCommand },

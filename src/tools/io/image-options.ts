@@ -5,9 +5,8 @@ import type { OptionTree } from '../../core/options.ts';
 import { cacheMode, keyValues } from '../command-line/arguments.ts';
 import type { Context } from '../context.ts';
 import { Failure } from '../failure.ts';
+import { AIO_MODES } from '../native-aio.ts';
 import type { ImageSource } from './session.ts';
-
-const AIO_MODES: readonly string[] = ['threads', 'native', 'io_uring'];
 
 export class ImageOptions {
   readOnly = false;
