@@ -2,22 +2,21 @@
 import type { BlockNode, Link } from './node.ts';
 import * as request from './request.ts';
 
-/** What a node does last: it lets requests end, and writes back what it holds. */
+/** What a node does last: it lets requests end, and writes back what it holds. The failure that tells most comes first. */
 export async function finish(node: BlockNode, failures: unknown[]): Promise<void> {
-  const attempt = async (step: () => Promise<void> | undefined) => {
-    try {
-      await step();
-    } catch (error) {
-      failures.push(error);
-    }
-  };
   // What a filter makes wait, by limits say, is to finish at once, and what is held back below must not hold this up.
   for (const each of onlyBelow(node)) if (each.isOpen) each.impl.letGo?.();
   if (node.isOpen) node.impl.quiesce?.();
   await node.tracker.whenIdle();
   if (!node.isOpen) return;
-  if (node.writable && !node.inactive) await attempt(() => request.flush(node));
-  await attempt(() => node.impl.close?.());
+  const flushed = node.writable && !node.inactive ? request.flush(node) : undefined;
+  await flushed?.catch((error) => failures.push(error));
+  try {
+    await node.impl.close?.();
+  } catch (error) {
+    // The driver knows what it could not write back.
+    failures.unshift(error);
+  }
 }
 
 /** The backing link goes first, then the file (BL-CLOSE-2). */

@@ -6,7 +6,7 @@ export interface FaultRun {
   /** Options of the blkdebug node, between raw and file. */
   readonly options?: string;
   /** The image's driver; default raw. */
-  readonly format?: 'raw' | 'vdi';
+  readonly format?: 'raw' | 'vdi' | 'qcow2';
   /** Options of what is below it, in place of the image. */
   readonly below?: string;
   /** Words of the `open` command. */
@@ -25,6 +25,12 @@ const EVENTS = [
   ...['read_aio', 'read_backing_aio', 'write_aio', 'flush_to_os', 'flush_to_disk', 'pwritev_rmw_head'],
   ...['pwritev_rmw_after_head', 'pwritev_rmw_tail', 'pwritev_rmw_after_tail', 'pwritev', 'pwritev_zero'],
   ...['pwritev_done', 'none', 'l2_load', 'cluster_alloc', 'empty_image_prepare', 'cor_write'],
+];
+
+const QCOW2_EVENTS = [
+  ...['l1_update', 'l2_load', 'l2_update', 'l2_alloc_write', 'read_aio', 'write_aio', 'cow_read', 'cow_write'],
+  ...['refblock_load', 'refblock_update_part', 'refblock_alloc', 'cluster_alloc', 'cluster_free', 'reftable_load'],
+  ...['flush_to_os', 'flush_to_disk', 'pwritev', 'pwritev_zero', 'pwritev_done'],
 ];
 
 /** One rule of the file, with a further line. */
@@ -235,6 +241,22 @@ export const FAULTS: readonly FaultGroup[] = [
         commands: ['read 1M 512', 'write 1M 512', 'read 1M 512'],
       })),
     ),
+  },
+  {
+    name: 'errors at events of qcow2, once each, in storage of their own (Q-EV-1, Q-EV-2, Q-ORD-9)',
+    runs: QCOW2_EVENTS.map((event, index) => {
+      // What one L2 table reaches.
+      const at = index * 32;
+      return {
+        format: 'qcow2' as const,
+        options: `inject-error.event=${event},inject-error.once=on,inject-error.errno=28`,
+        words: '-t writeback',
+        commands: [
+          ...[`write ${at}k 512`, `write ${at + 1}k 512`, 'flush', `read ${at}k 2k`, `discard ${at}k 512`, 'flush'],
+          `write ${at + 2}k 512`,
+        ],
+      };
+    }),
   },
   raised('a read', '', 'read 0 512'),
   raised('a write', '', 'write 0 512'),

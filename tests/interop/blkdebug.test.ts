@@ -11,6 +11,7 @@ beforeAll(async () => {
   pair = await SideBySide.make();
   pair.prepare('qemu-img', 'create', '-q', '-f', 'raw', 'a.raw', '1M');
   pair.prepare('qemu-img', 'create', '-q', '-f', 'vdi', 'a.vdi', '4M');
+  pair.prepare('qemu-img', 'create', '-q', '-f', 'qcow2', '-o', 'cluster_size=512', 'a.qcow2', '4M');
   pair.prepare('qemu-io', '-f', 'vdi', '-c', 'write -q 1M 1M', 'a.vdi');
 });
 afterAll(() => pair?.remove());

@@ -1,5 +1,5 @@
 /** Making images: refusals to the letter, the layout, sizes (Q-CR, Q-ME, Q-SIZE). */
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { readQcow2 } from '../../../tests/support/qcow2-bytes.ts';
 import { graphOn, PATH } from '../../../tests/support/sim-disks.ts';
 import { createImage } from '../../core/create.ts';
@@ -7,6 +7,7 @@ import { type OptionTree, parseOptions } from '../../core/options.ts';
 import { SimHost } from '../../testing/index.ts';
 import { createOptions } from './create-options.ts';
 import { measure } from './measure.ts';
+import { refcountWidth } from './refcount-width.ts';
 
 async function make(options: OptionTree, size = 1 << 20, host = new SimHost({ record: false })): Promise<SimHost> {
   await createImage(graphOn(host), { filename: PATH, format: 'qcow2', size, options, unchecked: true });
@@ -149,4 +150,17 @@ test('Q-REF-6: a run of clusters that the refcount table has no room for makes i
   expect([problems, leaks]).toEqual([[], []]);
   // The L1 table has 5 MiB.
   expect(host.contents(PATH).length).toBeLessThan(5.5 * 2 ** 20);
+});
+
+test('Q-REF-3: blocks that are free as a whole are passed over when a long run of clusters needs more of them', async () => {
+  const looks = vi.spyOn(refcountWidth(6), 'get');
+  try {
+    const host = await make({ cluster_size: 512, refcount_bits: 64, preallocation: 'metadata' }, 4 << 20);
+    const { problems, leaks } = readQcow2(host.contents(PATH));
+    expect([problems, leaks]).toEqual([[], []]);
+    // Of 8192 clusters each was looked at 60 times.
+    expect(looks.mock.calls.length).toBeLessThan(10 * 8192);
+  } finally {
+    looks.mockRestore();
+  }
 });

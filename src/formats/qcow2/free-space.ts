@@ -18,7 +18,7 @@ export async function findFree(refcounts: Refcounts, count: number): Promise<num
     const index = refcounts.blockIndex(cluster);
     const end = (index + 1) * refcountsPerBlock;
     const isThere = (refcounts.table[index] ?? 0) !== 0;
-    if (!isThere) {
+    if (!isThere || refcounts.isKnownFree(index)) {
       if (firstFree < 0) firstFree = cluster;
       cluster = end;
       continue;
@@ -40,6 +40,7 @@ export async function findFree(refcounts: Refcounts, count: number): Promise<num
       } else if (firstFree < 0) firstFree = cluster;
     }
     if (isWhole && used === end - from) refcounts.noteFull(index);
+    else if (used === 0 && end - from === refcountsPerBlock && cluster === end) refcounts.noteFree(index);
   }
   refcounts.hint = firstFree < 0 ? start : firstFree;
   if ((start + count) * refcounts.image.layout.clusterSize > Number.MAX_SAFE_INTEGER) {

@@ -87,6 +87,8 @@ async function writeTable(image: Qcow2Image, old: HostOffset, place: HostOffset)
       bytes = (await l2.get(old + at)).bytes.slice();
     }
     await image.raise('l2_alloc_write');
+    // A table is written like any change of one, also where it is new.
+    await image.raise('l2_update');
     await writeMetadata(image, MetadataClass.activeL2, place + at, bytes);
     // A table that is one slice is used at once.
     if (l2.entryBytes === layout.clusterSize) l2.put(place, bytes).dirty = false;

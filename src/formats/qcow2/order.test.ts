@@ -114,6 +114,19 @@ describe('the image file', () => {
     expect(viewImage(host).problems).toEqual([]);
   });
 
+  test('Q-ORD-9: closing tells what could not be written back', async () => {
+    const host = await makeImage(SMALL);
+    const { disk } = await openTrail(host);
+    await disk.write(0, some(1, 512));
+    await disk.flush();
+    await disk.write(512, some(2, 512));
+    const away = host.faults.inject({ operation: 'write', code: 'ENOSPC' });
+    const message = 'Failed to flush the L2 table cache: No space left on device';
+    await expect(disk.close()).rejects.toMatchObject({ code: 'ENOSPC', message });
+    away();
+    expect(viewImage(host).problems).toEqual([]);
+  });
+
   test('Q-ORD-6, Q-EV-1: a new L2 table is durable before the L1 table names it', async () => {
     const host = await makeImage(SMALL);
     const { disk, during } = await openTrail(host);

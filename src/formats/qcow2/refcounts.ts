@@ -181,13 +181,10 @@ export class Refcounts {
 
   async #blockToChange(index: number, delta: number): Promise<CacheEntry> {
     for (;;) {
+      // Raised for a block that is cached too, and before it is read.
+      if ((this.table[index] ?? 0) !== 0) await this.image.raise('refblock_load');
       const block = await this.block(index);
-      if (block !== undefined) {
-        const event = this.image.raise('refblock_load');
-        if (event === undefined) return block;
-        await event;
-        return this.cache.get(block.offset);
-      }
+      if (block !== undefined) return block;
       if (delta < 0) throw this.#underflow();
       await createBlock(this, index);
     }
@@ -287,6 +284,16 @@ export class Refcounts {
   /** Who has looked at all its counts says so. */
   noteFull(index: number): void {
     this.#free[index] = 0;
+  }
+
+  /** The same where nothing of a block's clusters is used. */
+  noteFree(index: number): void {
+    this.#free[index] = this.image.layout.refcountsPerBlock;
+  }
+
+  /** What is known to be free as a whole without a look. */
+  isKnownFree(index: number): boolean {
+    return this.#free[index] === this.image.layout.refcountsPerBlock;
   }
 
   /** What is known to be full without a look. */

@@ -40,12 +40,22 @@ export async function prepareReopen(image: Qcow2Image, target: ReopenTarget): Pr
   };
 }
 
-/** Writes back all that is cached and marks the image as cleanly closed; what was opened for reading is left alone. */
+/**
+ * Writes back all that is cached and marks the image as cleanly closed; what was opened for reading is left alone. Throws
+ * BlockError that says what was not written back.
+ */
 export async function finishSession(image: Qcow2Image): Promise<void> {
   stopCleaning(image);
   if (!image.writable || image.broken !== undefined) return;
   await fillLastSector(image);
-  await markClean(image);
+  const cache = image.l2.isDirty ? 'L2 table' : image.refcounts.cache.isDirty ? 'refcount block' : undefined;
+  try {
+    await markClean(image);
+  } catch (error) {
+    if (cache === undefined || !(error instanceof BlockError)) throw error;
+    const text = `Failed to flush the ${cache} cache: ${error.message}`;
+    throw new BlockError(error.code, text, { node: image.node, cause: error });
+  }
   image.writable = false;
   image.l2.dropClean();
   image.refcounts.cache.dropClean();

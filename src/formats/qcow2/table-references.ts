@@ -155,6 +155,7 @@ export async function settleCopiedBits(
     }
     const place = await counts.take(1);
     await image.raise('l2_alloc_write');
+    await image.raise('l2_update');
     await writeMetadata(image, MetadataClass.activeL2, place, table);
     await counts.drop(offset, clusterSize);
     l1.set(index, place, true);

@@ -132,8 +132,10 @@ export class Session {
     try {
       await disk?.close();
     } catch (error) {
-      // qemu-io does not tell of it.
       if (!this.context.dialect.qemu) throw error;
+      // qemu-io tells of what a driver says, not of what the system says, and its exit status of neither.
+      const { code, message } = asBlockError(error);
+      if (message !== errorText(code)) this.context.messages.error(message);
     }
   }
 
