@@ -68,8 +68,9 @@ export interface Request {
   /** At most 2^53 - 1; anything larger is past any export and comes as Infinity. */
   readonly offset: number;
   readonly length: number;
-  /** The offset as it came, where it is larger: it is told back. */
+  /** The offset and the length as they came, where they are larger: they are told back. */
   readonly hugeOffset?: bigint;
+  readonly hugeLength?: bigint;
 }
 
 /** 64 bits at a place, as a number; Infinity where they are past the safe integers. */
@@ -115,9 +116,13 @@ export function decodeRequest(bytes: Uint8Array, extended: boolean, at = 0): Req
     offset,
     length: extended ? getLength(bytes, at + 24) : get32(bytes, at + 24),
   };
-  return offset === Number.POSITIVE_INFINITY
-    ? { ...request, hugeOffset: viewOf(bytes).getBigUint64(at + 16) }
-    : request;
+  if (offset < Number.POSITIVE_INFINITY && request.length < Number.POSITIVE_INFINITY) return request;
+  const view = viewOf(bytes);
+  return {
+    ...request,
+    ...(offset === Number.POSITIVE_INFINITY && { hugeOffset: view.getBigUint64(at + 16) }),
+    ...(request.length === Number.POSITIVE_INFINITY && { hugeLength: view.getBigUint64(at + 24) }),
+  };
 }
 
 export function encodeRequest(request: Request, extended: boolean): Uint8Array {

@@ -268,6 +268,16 @@ describe('how replies look (N-50, N-51, N-52)', () => {
 });
 
 describe('payloads under extended headers (N-55)', () => {
+  test('lengths of 2^53 and more are errors that name them (N-11)', async () => {
+    const { client } = await transmitting('extended');
+    const length = 2 ** 60;
+    const past = `operation past EOF; From: 5, Len: 1152921504606846976, Size: ${MIB}`;
+    expect(await refusal(client, trim, { offset: 5, length })).toEqual([22, past]);
+    expect(await refusal(client, writeZeroes, { offset: 5, length })).toEqual([28, past]);
+    const tooLong = 'len (1152921504606846976 ) is larger than max len (33554432)';
+    expect(await refusal(client, read, { length })).toEqual([75, tooLong]);
+  });
+
   test('a write without the flag: EINVAL, and the payload is consumed', async () => {
     const { client } = await transmitting('extended');
     expect((await refusal(client, write, { length: 100 }, new Uint8Array(100)))[0]).toBe(22);

@@ -44,13 +44,13 @@ export function checkRequest(request: Request, negotiated: Negotiated): Refusal 
   if (length > PAYLOAD_MAX && (command === Command.read || command === Command.write)) {
     const error = command === Command.read && negotiated.structured ? EOVERFLOW : EINVAL;
     // The blank is in what other servers print.
-    return { error, text: `len (${length} ) is larger than max len (${PAYLOAD_MAX})` };
+    return { error, text: `len (${request.hugeLength ?? length} ) is larger than max len (${PAYLOAD_MAX})` };
   }
   const payload = command === Command.blockStatus && (request.flags & CommandFlag.payloadLength) !== 0;
   if (!(offset + (payload ? 0 : length) <= negotiated.export.size)) {
     const error = command === Command.write || command === Command.writeZeroes ? ENOSPC : EINVAL;
     const from = request.hugeOffset ?? offset;
-    const text = `operation past EOF; From: ${from}, Len: ${length}, Size: ${negotiated.export.size}`;
+    const text = `operation past EOF; From: ${from}, Len: ${request.hugeLength ?? length}, Size: ${negotiated.export.size}`;
     return { error, text };
   }
   if (command === Command.blockStatus) return checkStatus(length, payload, negotiated);
