@@ -12,6 +12,8 @@ import {
   viewImage,
   wordsAt,
 } from '../../../tests/support/qcow2-image.ts';
+import { BlockError } from '../../core/errors.ts';
+import { blkdebugOf } from '../../filters/blkdebug/control.ts';
 import { SimHost } from '../../testing/index.ts';
 
 const SMALL = { cluster_size: 512 };
@@ -126,6 +128,41 @@ describe('the image file', () => {
     away();
     expect(viewImage(host).problems).toEqual([]);
   });
+
+  test.each(['read', 'write'] as const)(
+    'Q-READ-1: a piece of a %s that fails while the next waits for its table is a failed request, not an unhandled rejection',
+    async (kind) => {
+      const host = await makeImage(SMALL);
+      // Two L2 tables.
+      await useDisk(host, (disk) => disk.write(0, some(1, 64 << 10)));
+      const { disk } = await openTrail(host);
+      await disk.read(0, 512);
+      const node = disk.node.child('file')?.node;
+      if (node === undefined) throw new Error('the filter is open');
+      let load = () => {};
+      const loaded = new Promise<void>((resolve) => {
+        load = resolve;
+      });
+      blkdebugOf(node).engine.event = (name) => {
+        if (name === `${kind}_aio`) return Promise.reject(new BlockError('EIO', 'Input/output error'));
+        return name === 'l2_load' ? loaded : undefined;
+      };
+      const unhandled: unknown[] = [];
+      const note = (reason: unknown) => void unhandled.push(reason);
+      process.on('unhandledRejection', note);
+      try {
+        const request = kind === 'read' ? disk.read(31 << 10, 2048) : disk.write(31 << 10, some(2, 2048));
+        const failed = expect(request).rejects.toMatchObject({ code: 'EIO' });
+        await new Promise((resolve) => setImmediate(resolve));
+        load();
+        await failed;
+        expect(unhandled).toEqual([]);
+      } finally {
+        process.off('unhandledRejection', note);
+      }
+      await disk.close();
+    },
+  );
 
   test('Q-ORD-6, Q-EV-1: a new L2 table is durable before the L1 table names it', async () => {
     const host = await makeImage(SMALL);

@@ -29,7 +29,10 @@ export async function readInside(image: Qcow2Image, offset: number, target: Uint
       const run = await loadRun(image, offset + done, target.length - done);
       const piece = pieceOf(image, run, offset + done, target.length - done);
       if (piece.length === target.length) return await piece.read(target);
-      pieces.push(piece.read(target.subarray(done, done + piece.length)));
+      const reading = piece.read(target.subarray(done, done + piece.length));
+      // Waited for below, maybe after a table that the next piece needs.
+      reading.catch(() => {});
+      pieces.push(reading);
       done += piece.length;
       if (pieces.length < AT_ONCE) continue;
       const batch = pieces;

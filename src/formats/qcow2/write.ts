@@ -22,6 +22,8 @@ export async function write(image: Qcow2Image, offset: number, source: Uint8Arra
     for (let done = 0; done < source.length; ) {
       const rest = done === 0 ? source : source.subarray(done);
       const piece = await begin(image, offset + done, rest);
+      // Waited for below, maybe after a table that the next piece needs.
+      piece.work.catch(() => {});
       pieces.push(piece.work);
       done += piece.length;
       if (pieces.length < AT_ONCE) continue;
