@@ -196,6 +196,8 @@ export interface Host {
    * system's text of what is wrong. Absent: the host has no network.
    */
   connect?(address: ServerAddress, options?: ConnectOptions): Promise<ByteStream>;
+  /** The TCP port of a service, such as `nbd`; undefined for one that is not known. Absent: the host knows none. */
+  servicePort?(name: string): Promise<number | undefined>;
   /** Loads credentials for {@link connect}'s streams. Throws BlockError. Absent: the host has no TLS. */
   clientTls?(request: ClientTlsRequest): Promise<ClientTls>;
   /** Threads for large work on files. Absent: the host has none. */

@@ -47,6 +47,7 @@ export function nodeHost(options: NodeHostOptions = {}): Host & Required<Pick<Ho
     clock,
     createContext: (name, settings) => new NodeContext(name, syscalls, settings),
     connect: async (address, how) => (await import('./nbd/connect.ts')).connectSocket(address, how),
+    servicePort: async (name) => (await import('./nbd/services.ts')).servicePort(name),
     clientTls: (request) => loadTls(request, options.allowNamedKeys === true),
     bulkLanes,
     ...nodeCodecs(options.loadKoffi ?? loadKoffi),

@@ -187,7 +187,7 @@ describe('diskwright serve', () => {
     [['--handshake-timeout', '-1', 'disk.img'], "Invalid handshake timeout '-1'"],
     [['--grace', '1s', 'disk.img'], "Invalid grace '1s'"],
     [['-B', 'none', '-f', 'raw', 'disk.img'], "Bitmap 'none' is not found"],
-    [['-p', '65536', 'disk.img'], "Invalid port '65536': not between 0 and 65535"],
+    [['-p', '65536', 'disk.img'], "Invalid port number '65536': not between 0 and 65535"],
     [['disk.img', './disk.img'], "Two images would have the export name 'disk.img': give them with --name"],
     [['--tls', 'nowhere', 'disk.img'], 'Unable to access credentials nowhere/ca-cert.pem: No such file or directory'],
   ])('%j is refused', (args, text) => {

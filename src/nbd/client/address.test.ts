@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { addressText, type NbdTarget, nbdName, parseLegacyName, parseNbdUri } from './address.ts';
+import { addressText, type NbdTarget, nbdName, parseLegacyName, parseNbdUri, withPort } from './address.ts';
 import { addressOf, nameOptions, parseServer } from './target-options.ts';
 
 const inet = (host: string, port = 10809) => ({ type: 'inet', host, port });
@@ -87,6 +87,8 @@ describe('legacy names (N-5)', () => {
     ['nbd:unix:/a/b', { address: { type: 'unix', path: '/a/b' }, export: '' }],
     ['nbd:unix:/a:exportname=e', { address: { type: 'unix', path: '/a' }, export: 'e' }],
     ['nbd:[::1]:1', { address: inet('::1', 1) }],
+    ['nbd:h: +7', { address: inet('h', 7) }],
+    ['nbd:h:web:exportname=e', { address: { type: 'inet', host: 'h', port: 'web' }, export: 'e' }],
   ];
   test.each(NAMES)('%s', (name, target) => {
     expect(parseLegacyName(name)).toMatchObject(target);
@@ -94,7 +96,7 @@ describe('legacy names (N-5)', () => {
   const BAD: readonly (readonly [string, string])[] = [
     ['nbd:h', "error parsing address 'h'"],
     ['nbd:h:', "error parsing address 'h:'"],
-    ['nbd:h:x', 'address resolution failed for h:x: Servname not supported for ai_socktype'],
+    ['nbd:h:65536', "'65536' is no port number from 1 to 65535"],
     ['nbd:', 'NBD server address missing'],
   ];
   test.each(BAD)('%s is refused as qemu-img does: %s', (name, message) => {
@@ -118,8 +120,27 @@ describe('the name that a node shows (N-5)', () => {
     // It leads to the same place.
     expect(nbdName(parseNbdUri(shown))).toBe(shown);
   });
-  test('a descriptor has none', () => {
+  test('a descriptor has none, nor has a service', () => {
+    expect(nbdName(parseLegacyName('nbd:h:web'))).toBeUndefined();
     expect(nbdName({ address: { type: 'fd', fd: 3 }, export: '', tls: 'off' })).toBeUndefined();
+  });
+});
+
+describe('ports that are services (N-5, N-6)', () => {
+  const service = async (name: string) => (name === 'web' ? 80 : undefined);
+
+  test('are looked up by the host', async () => {
+    expect(await withPort({ type: 'inet', host: 'h', port: 'web' }, service)).toEqual(inet('h', 80));
+    expect(await withPort({ type: 'inet', host: 'h', port: 7 }, undefined)).toEqual(inet('h', 7));
+    expect(await withPort({ type: 'unix', path: '/a' }, undefined)).toEqual({ type: 'unix', path: '/a' });
+  });
+
+  test.each([service, undefined])('that are not known are refused in the words of QEMU', async (known) => {
+    const message = 'address resolution failed for h:x: Servname not supported for ai_socktype';
+    await expect(withPort({ type: 'inet', host: 'h', port: 'x' }, known)).rejects.toMatchObject({
+      code: 'EINVAL',
+      message,
+    });
   });
 });
 
@@ -144,7 +165,7 @@ describe('options (N-6)', () => {
     [{ path: '/a', host: 'h' }, 'path and host may not be used at the same time'],
     [{}, 'NBD server address missing'],
     [{ port: '1' }, 'NBD server address missing'],
-    [{ host: 'h', port: 'x' }, 'address resolution failed for h:x: Servname not supported for ai_socktype'],
+    [{ host: 'h', port: '0' }, "'0' is no port number from 1 to 65535"],
   ];
   test.each(BAD)('%j is refused', (options, message) => {
     expect(() => addressOf({ ...none, ...options })).toThrow(expect.objectContaining({ message }));

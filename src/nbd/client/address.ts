@@ -1,13 +1,19 @@
 /** Where a server is, and names and options that say so (N-1 to N-6). */
 import { BlockError } from '../../core/errors.ts';
+import type { Host } from '../../core/host.ts';
 import type { ServerAddress } from '../../core/host-network.ts';
 import { DEFAULT_PORT, STRING_MAX } from '../protocol.ts';
 
 export type { ServerAddress };
 
-/** What a URI says. */
+/** Where a server is, as it was said: a port may be the name of a service. */
+export type NamedAddress =
+  | Exclude<ServerAddress, { readonly type: 'inet' }>
+  | { readonly type: 'inet'; readonly host: string; readonly port: number | string };
+
+/** What a URI says, or an older name. */
 export interface NbdTarget {
-  readonly address: ServerAddress;
+  readonly address: NamedAddress;
   readonly export: string;
   /** `off`; `require`: TLS or failure. */
   readonly tls: 'off' | 'require';
@@ -147,12 +153,22 @@ function parseQuery(query: string | undefined, uri: string): Map<string, string>
   return keys;
 }
 
-/** Throws BlockError EINVAL, in QEMU's words for a port that is no number. */
-export function inetAddress(host: string, port: string): ServerAddress {
-  if (!/^\d+$/.test(port)) {
-    throw invalid(`address resolution failed for ${host}:${port}: Servname not supported for ai_socktype`);
-  }
-  return { type: 'inet', host, port: parsePort(port) };
+/** A port that is no number may be a service. Throws BlockError EINVAL for a number that is no port. */
+export function inetAddress(host: string, port: string): NamedAddress {
+  const [, number] = /^[ \t\n\v\f\r]*\+?(\d+)$/.exec(port) ?? [];
+  return { type: 'inet', host, port: number === undefined ? port : parsePort(number) };
+}
+
+/** With the port of a service in place of its name. Throws BlockError EINVAL, in the system's words, for an unknown one. */
+export async function withPort(
+  address: NamedAddress,
+  servicePort: Host['servicePort'] | undefined,
+): Promise<ServerAddress> {
+  if (address.type !== 'inet') return address;
+  const { host, port: name } = address;
+  const port = typeof name === 'number' ? name : await servicePort?.(name);
+  if (port !== undefined) return { type: 'inet', host, port };
+  throw invalid(`address resolution failed for ${host}:${name}: Servname not supported for ai_socktype`);
 }
 
 /** `nbd:HOST:PORT[:exportname=NAME]`, `nbd:unix:PATH[:exportname=NAME]` (N-5). */
@@ -173,7 +189,8 @@ export function parseLegacyName(name: string): NbdTarget {
 
 /** As a node shows itself (N-5); undefined where no name leads there. */
 export function nbdName({ address, export: exported, ...tls }: NbdTarget): string | undefined {
-  if (address.type === 'fd') return undefined;
+  // A URI's port is a number.
+  if (address.type === 'fd' || (address.type === 'inet' && typeof address.port === 'string')) return undefined;
   const path = exported === '' ? '' : `/${encodeURIComponent(exported).replaceAll('%2F', '/')}`;
   const scheme = tls.tls === 'require' ? 'nbds' : 'nbd';
   const user = tls.username === undefined ? '' : `${encodeURIComponent(tls.username)}@`;
@@ -195,7 +212,7 @@ function queryText(text: string): string {
 }
 
 /** For messages: `host:port` or the path. */
-export function addressText(address: ServerAddress): string {
+export function addressText(address: NamedAddress): string {
   if (address.type === 'fd') return `fd:${address.fd}`;
   return address.type === 'unix'
     ? address.path.replace(/\0+$/, '').replace('\0', '@')

@@ -2,7 +2,7 @@
 import { defineProtocol } from '../../core/driver.ts';
 import { type OptionTree, option, parseOptions } from '../../core/options.ts';
 import { BASE_ALLOCATION } from '../protocol.ts';
-import { type NbdTarget, nbdName, type ServerAddress } from './address.ts';
+import { type NamedAddress, type NbdTarget, nbdName } from './address.ts';
 import { type NbdOptions, openExport } from './open.ts';
 import { nameOptions, parseServer, targetOf } from './target-options.ts';
 
@@ -10,7 +10,7 @@ const text = (help: string) => option.text<string | undefined>({ help, fallback:
 const beyond = (help: string) => option.text<string | undefined>({ help, fallback: undefined, beyond: true });
 
 const OPTIONS = {
-  server: option.nested<ServerAddress | undefined>(
+  server: option.nested<NamedAddress | undefined>(
     'where the server is: type=inet with host and port, type=unix with path, type=fd with str',
     parseServer,
   ),

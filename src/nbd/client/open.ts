@@ -4,7 +4,7 @@ import { addContext, BlockError, errorText } from '../../core/errors.ts';
 import type { Host } from '../../core/host.ts';
 import type { ClientTls } from '../../core/host-network.ts';
 import { BASE_ALLOCATION } from '../protocol.ts';
-import { addressText, type ServerAddress } from './address.ts';
+import { addressText, type NamedAddress, withPort } from './address.ts';
 import { NbdClient } from './client.ts';
 import type { StartTls } from './conversation.ts';
 import { credentialsOf } from './credentials.ts';
@@ -49,7 +49,7 @@ export async function openExport(context: OpenContext<NbdOptions>): Promise<Driv
 
 async function openClient(
   { options, host, signal, namedByImage }: OpenContext<NbdOptions>,
-  address: ServerAddress,
+  address: NamedAddress,
   name: string,
   context: string,
 ): Promise<NbdClient> {
@@ -70,10 +70,10 @@ function eitherOf(one: AbortSignal | undefined, other: AbortSignal | undefined):
   return one === undefined || other === undefined ? (one ?? other) : AbortSignal.any([one, other]);
 }
 
-async function connect(host: Host, address: ServerAddress, signal: AbortSignal | undefined) {
+async function connect(host: Host, address: NamedAddress, signal: AbortSignal | undefined) {
   if (host.connect === undefined) throw new BlockError('ENOTSUP', 'This host has no connections to servers');
   try {
-    return await host.connect(address, { signal });
+    return await host.connect(await withPort(address, host.servicePort), { signal });
   } catch (error) {
     signal?.throwIfAborted();
     // What names and descriptors lead nowhere is told as it is.
@@ -86,7 +86,7 @@ async function connect(host: Host, address: ServerAddress, signal: AbortSignal |
 /** Undefined: without TLS. Throws BlockError for credentials that cannot be used. */
 async function tlsOf(
   options: NbdOptions,
-  address: ServerAddress,
+  address: NamedAddress,
   host: Host,
   namedByImage: boolean,
 ): Promise<StartTls | undefined> {

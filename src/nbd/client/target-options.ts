@@ -5,15 +5,15 @@ import { DEFAULT_PORT } from '../protocol.ts';
 import {
   checkExportName,
   inetAddress,
+  type NamedAddress,
   type NbdTarget,
   parseLegacyName,
   parseNbdUri,
-  type ServerAddress,
 } from './address.ts';
 
 /** `undefined`: not given. */
 export interface TargetOptions {
-  readonly server: ServerAddress | undefined;
+  readonly server: NamedAddress | undefined;
   readonly host: string | undefined;
   readonly port: string | undefined;
   readonly path: string | undefined;
@@ -21,7 +21,7 @@ export interface TargetOptions {
 }
 
 /** Throws BlockError in the words of N-6. */
-export function addressOf({ server, host, port, path }: TargetOptions): ServerAddress {
+export function addressOf({ server, host, port, path }: TargetOptions): NamedAddress {
   if (path !== undefined && host !== undefined) {
     throw new BlockError('EINVAL', 'path and host may not be used at the same time');
   }
@@ -56,7 +56,7 @@ const KEYS: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** `server.*`. Undefined when nothing is given. Throws BlockError. */
-export function parseServer(tree: OptionTree): ServerAddress | undefined {
+export function parseServer(tree: OptionTree): NamedAddress | undefined {
   const { type, ...rest } = tree;
   if (type === undefined && Object.keys(rest).length === 0) return undefined;
   if (type === undefined) throw new BlockError('EINVAL', "Parameter 'type' is missing");

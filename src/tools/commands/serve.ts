@@ -15,7 +15,7 @@ import { Failure, misuse } from '../failure.ts';
 import { newGraph } from '../graph.ts';
 import { closeExports } from '../nbd/open-exports.ts';
 import { runServer, type ServedExport } from '../nbd/run-server.ts';
-import { authorizeBy, inheritedAddress, isLoopback, OPEN_TO_ALL } from '../nbd/serve-arguments.ts';
+import { authorizeBy, inheritedAddress, isLoopback, OPEN_TO_ALL, portOf } from '../nbd/serve-arguments.ts';
 import { imageRequest } from '../open-image.ts';
 import { LOAD_SNAPSHOT, openAtSnapshot } from '../snapshots.ts';
 
@@ -139,7 +139,7 @@ function addressOf(given: GivenOptions): ListenAddress {
     if (port !== undefined || bind !== undefined) throw misuse('--socket goes with neither --port nor --bind');
     return { kind: 'unix', path: absolute(socket) };
   }
-  return { kind: 'tcp', host: bind, port: port === undefined ? DEFAULT_PORT : numberOf('port', port, 65535) };
+  return { kind: 'tcp', host: bind, port: portOf(port, bind) };
 }
 
 function absolute(path: string): string {

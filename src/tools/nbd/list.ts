@@ -50,7 +50,8 @@ export async function listExports({ out, objects }: Context, { given }: NbdArgum
 function addressOf(given: NbdArguments['given']): ServerAddress {
   const socket = given.get('socket');
   if (socket === undefined) {
-    return { type: 'inet', host: given.get('bind') ?? 'localhost', port: portOf(given.get('port')) };
+    const host = given.get('bind') ?? 'localhost';
+    return { type: 'inet', host, port: portOf(given.get('port'), host) };
   }
   if (!socket.startsWith('/')) throw new Failure('socket path must be absolute');
   return { type: 'unix', path: socket };

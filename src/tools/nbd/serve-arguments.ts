@@ -3,6 +3,7 @@ import { DEFAULT_PORT } from '../../nbd/protocol.ts';
 import type { NbdServerOptions } from '../../nbd/server/server.ts';
 import { inheritedSocket } from '../../node/nbd/activation.ts';
 import type { ListenAddress } from '../../node/nbd/listen.ts';
+import { servicePort } from '../../node/nbd/services.ts';
 import { serverTls } from '../../node/nbd/tls-server.ts';
 import type { ObjectList } from '../command-line/objects.ts';
 import type { Context } from '../context.ts';
@@ -81,14 +82,18 @@ function addressOf(program: string, given: NbdArguments['given']): ListenAddress
     if (!socket.startsWith('/')) throw new Failure('socket path must be absolute');
     return { kind: 'unix', path: socket };
   }
-  return { kind: 'tcp', host: bind, port: portOf(port) };
+  return { kind: 'tcp', host: bind, port: portOf(port, bind) };
 }
 
-/** Names of services are not looked up. */
-export function portOf(text: string | undefined): number {
+/** A number, or the name of a service. Throws Failure; where there is no such service, in the system's words. */
+export function portOf(text: string | undefined, host = 'localhost'): number {
   if (text === undefined) return DEFAULT_PORT;
-  const port = /^\d+$/.test(text) ? Number(text) : Number.NaN;
-  if (!(port <= 65535)) throw new Failure(`Invalid port number '${text}': not between 0 and 65535`);
+  const [, number] = /^[ \t\n\v\f\r]*\+?(\d+)$/.exec(text) ?? [];
+  const port = number === undefined ? servicePort(text) : Number(number);
+  if (port === undefined) {
+    throw new Failure(`address resolution failed for ${host}:${text}: Servname not supported for ai_socktype`);
+  }
+  if (port > 65535) throw new Failure(`Invalid port number '${text}': not between 0 and 65535`);
   return port;
 }
 
