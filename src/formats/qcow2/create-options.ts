@@ -3,6 +3,7 @@ import { isPowerOfTwo } from '../../bytes/align.ts';
 import { BlockError } from '../../core/errors.ts';
 import { type OptionSchema, option } from '../../core/options.ts';
 import { type EncryptionOptions, type EncryptionPlan, planEncryption } from './encryption-new.ts';
+import { L1_BYTES_MAX } from './layout.ts';
 
 export interface Qcow2CreateOptions extends EncryptionOptions {
   readonly cluster_size: number;
@@ -85,7 +86,7 @@ function oneOf<T extends string>(values: readonly T[], name: string, value: stri
   return found;
 }
 
-/** Throws BlockError EINVAL, in the order of Q-CR-2; EFBIG for a size past the safe integers. */
+/** Throws BlockError EINVAL, in the order of Q-CR-2; for a size past the safe integers ENOTSUP, or EFBIG as for one past the L1 table. */
 export function planCreation(options: Qcow2CreateOptions): CreationPlan {
   const version = Object.hasOwn(VERSIONS, options.compat) ? VERSIONS[options.compat] : undefined;
   if (version === undefined) throw bad(`Parameter 'version' does not accept value '${options.compat}'`);
@@ -95,7 +96,7 @@ export function planCreation(options: Qcow2CreateOptions): CreationPlan {
   checkCombinations(options, version, preallocation);
   if (compression !== 'zlib' && version < 3) throw bad(`Non-zlib compression type is only supported ${V3_ONLY}`);
   const encryption = planEncryption(options);
-  if (options.size > Number.MAX_SAFE_INTEGER - 512) throw new BlockError('EFBIG', 'File too large');
+  if (options.size > SIZE_MAX) throw tooLarge(options);
   return {
     version,
     clusterBits: Math.log2(options.cluster_size),
@@ -106,6 +107,22 @@ export function planCreation(options: Qcow2CreateOptions): CreationPlan {
     encryption,
     options,
   };
+}
+
+/** Bytes: offsets are safe integers, and sizes whole sectors. */
+const SIZE_MAX = 2 ** 53 - 512;
+
+/** Only where other clusters would not help it is the program's limit that counts. */
+function tooLarge(options: Qcow2CreateOptions): BlockError {
+  if (l1BytesFor(options, options.size) > L1_BYTES_MAX) return new BlockError('EFBIG', 'File too large');
+  const text = 'The image size is too large: sizes of 2^53 bytes (8 PiB) and more are not supported';
+  return new BlockError('ENOTSUP', text);
+}
+
+/** Bytes of the L1 table that a disk of `size` bytes needs. */
+export function l1BytesFor(options: Qcow2CreateOptions, size: number): number {
+  const { cluster_size: clusterSize, extended_l2: extended } = options;
+  return Math.ceil(size / ((clusterSize * clusterSize) / (extended ? 16 : 8))) * 8;
 }
 
 function checkClusters({ extended_l2: extended, cluster_size: clusterSize }: Qcow2CreateOptions, version: 2 | 3): void {

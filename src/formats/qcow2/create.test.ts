@@ -91,6 +91,16 @@ describe('refusals (Q-CR-2)', () => {
   test('a disk too large for its clusters', async () => {
     const message = "The image size is too large for file format 'qcow2' (try using a larger cluster size)";
     await expect(make({ cluster_size: 512 }, 2 ** 50)).rejects.toMatchObject({ code: 'EFBIG', message });
+    await expect(make({}, 2 ** 53)).rejects.toMatchObject({ code: 'EFBIG', message });
+  });
+
+  test('a disk too large for offsets: no cluster size is to blame', async () => {
+    const message = 'The image size is too large: sizes of 2^53 bytes (8 PiB) and more are not supported';
+    for (const size of [2 ** 53 - 511, 2 ** 53, 2 ** 63]) {
+      // The L1 table of the last would be too long as well.
+      const expected = size < 2 ** 63 ? { code: 'ENOTSUP', message } : { code: 'EFBIG' };
+      await expect(make({ cluster_size: 131072 }, size)).rejects.toMatchObject(expected);
+    }
   });
 });
 

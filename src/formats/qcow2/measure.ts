@@ -4,22 +4,24 @@ import type { MeasureContext, Measurement } from '../../core/driver.ts';
 import { BlockError } from '../../core/errors.ts';
 import { recordBytes } from './bitmaps/directory.ts';
 import { WORD_BYTES } from './bitmaps/table.ts';
-import { type CreationPlan, planCreation, type Qcow2CreateOptions } from './create-options.ts';
+import { type CreationPlan, l1BytesFor, planCreation, type Qcow2CreateOptions } from './create-options.ts';
 import { L1_BYTES_MAX } from './layout.ts';
 
 /** Throws BlockError: options that cannot be, a disk that is too large. */
 export async function measure(context: MeasureContext<Qcow2CreateOptions>): Promise<Measurement> {
   const { options, size, extents } = context;
-  if (size > SIZE_MAX) throw tooLarge();
   // What would be below is not looked at.
-  const plan = planCreation({ ...options, backing_file: undefined, backing_fmt: undefined, size });
+  const asked = { ...options, backing_file: undefined, backing_fmt: undefined };
+  const plan = planCreation({ ...asked, size: Math.min(size, SIZE_MAX) });
+  if (l1BytesFor(options, size) > L1_BYTES_MAX) {
+    throw new BlockError('EINVAL', 'The image size is too large (try using a larger cluster size)');
+  }
+  if (size > SIZE_MAX) {
+    const text = 'The image size is too large: what more than 2^52 bytes (4 PiB) take cannot be told';
+    throw new BlockError('ENOTSUP', text);
+  }
   const clusterSize = 2 ** plan.clusterBits;
   const disk = alignUp(plan.size, clusterSize);
-  const entryBytes = options.extended_l2 ? 16 : 8;
-  const l1Bytes = (alignUp(disk / clusterSize, clusterSize / entryBytes) / (clusterSize / entryBytes)) * 8;
-  if (l1Bytes > L1_BYTES_MAX) {
-    throw tooLarge();
-  }
   const luks = alignUp(plan.encryption?.length ?? 0, clusterSize);
   const fullyAllocated = luks + metadataBytes(plan, disk) + disk;
   const isOver = options.backing_file !== undefined && extents !== undefined;
@@ -31,10 +33,6 @@ export async function measure(context: MeasureContext<Qcow2CreateOptions>): Prom
 
 /** Of a disk whose image's size can be told exactly. */
 const SIZE_MAX = 2 ** 52;
-
-function tooLarge(): BlockError {
-  return new BlockError('EINVAL', 'The image size is too large (try using a larger cluster size)');
-}
 
 /** Data and table of each, as if nothing in them were of one kind, and the directory. */
 function bitmapBytes({ bitmaps, size }: MeasureContext<Qcow2CreateOptions>, clusterSize: number): number | undefined {
