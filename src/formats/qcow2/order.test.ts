@@ -153,7 +153,8 @@ describe('the image file', () => {
       try {
         const request = kind === 'read' ? disk.read(31 << 10, 2048) : disk.write(31 << 10, some(2, 2048));
         const failed = expect(request).rejects.toMatchObject({ code: 'EIO' });
-        await new Promise((resolve) => setImmediate(resolve));
+        // The event loop turns.
+        await host.clock.sleep(1);
         load();
         await failed;
         expect(unhandled).toEqual([]);
