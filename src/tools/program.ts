@@ -2,6 +2,7 @@
 import { asBlockError, type BlockError } from '../core/errors.ts';
 import { endProcess } from '../node/exit.ts';
 import type { Command } from './command.ts';
+import { refuseChangedWords } from './command-line/words.ts';
 import type { Dialect } from './dialect.ts';
 import { Failure, HelpRequest, isInterruption } from './failure.ts';
 import { HeldOutput, Messages } from './output/stream.ts';
@@ -26,7 +27,13 @@ export async function endWithProgram(dialect: Dialect, parts: ProgramParts): Pro
   // Without a listener Node starts its inspector (T-GEN-16: the signal is ignored).
   process.on('SIGUSR1', () => {});
   process.on('uncaughtException', (error) => process.exit(complain(program, error)));
-  const end = await runProgram(program, parts);
+  const end = await runProgram(program, {
+    ...parts,
+    async run(started) {
+      refuseChangedWords(process.argv.slice(2));
+      return await parts.run(started);
+    },
+  });
   if (typeof end === 'string') await endBySignal(end);
   else endProcess(end);
 }

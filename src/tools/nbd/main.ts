@@ -2,6 +2,7 @@
 import { basename } from 'node:path';
 import { asBlockError } from '../../core/errors.ts';
 import { ObjectList } from '../command-line/objects.ts';
+import { refuseChangedWords } from '../command-line/words.ts';
 import type { Context } from '../context.ts';
 import { Failure, HelpRequest, isInterruption } from '../failure.ts';
 import { HeldOutput, Messages } from '../output/stream.ts';
@@ -44,6 +45,7 @@ export async function nbdMain(): Promise<void> {
 
 async function run(context: Context): Promise<number> {
   const { words, objects, messages } = context;
+  refuseChangedWords(words);
   const args = readArguments(words, objects, messages);
   if (args.list) return (await import('./list.ts')).listExports(context, args);
   const forked = isForked();
