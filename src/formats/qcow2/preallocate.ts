@@ -24,14 +24,20 @@ export async function preallocate(image: Qcow2Image, from: number, to: number, m
   for (let guest = start; guest < end; ) {
     const length = Math.min(PIECE, end - guest);
     const host = layout.hasDataFile ? guest : await allocateClusters(refcounts, length / clusterSize);
-    if (!layout.hasDataFile) {
-      // What was used before must not come to light.
-      if (host < file.length()) await file.writeZeroes(host, length);
-      await extendFile(image, host + length, mode);
-    }
-    for (let at = 0; at < length; at += clusterSize) {
-      const linked = await link(image, guest + at, host + at);
-      if (!linked && !layout.hasDataFile) await refcounts.change(host + at, clusterSize, -1);
+    let linked = 0;
+    try {
+      if (!layout.hasDataFile) {
+        // What was used before must not come to light.
+        if (host < file.length()) await file.writeZeroes(host, length);
+        await extendFile(image, host + length, mode);
+      }
+      for (; linked < length; linked += clusterSize) {
+        const isNew = await link(image, guest + linked, host + linked);
+        if (!isNew && !layout.hasDataFile) await refcounts.change(host + linked, clusterSize, -1);
+      }
+    } catch (error) {
+      if (!layout.hasDataFile) await refcounts.change(host + linked, length - linked, -1).catch(() => {});
+      throw error;
     }
     guest += length;
   }

@@ -70,7 +70,12 @@ async function grow(image: Qcow2Image, length: number, { preallocation = 'off' }
   const hidden = Math.min(length, lengthBelow(image));
   await zeroTail(image, length, hidden);
   await clearBeyondEnd(image, length, hidden);
-  if (mode !== 'off') await preallocate(image, old, length, mode);
+  try {
+    if (mode !== 'off') await preallocate(image, old, length, mode);
+  } catch (error) {
+    await shrinkFile(image);
+    throw error;
+  }
   await flushAll(image);
   try {
     await setSize(image, length);

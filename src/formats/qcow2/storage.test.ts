@@ -346,6 +346,26 @@ describe('sizes, and what is below', () => {
     isSound(host);
   });
 
+  test.each(['metadata', 'full'] as const)(
+    'Q-SIZE-4: preallocation=%s that fails leaves a few tables as leaks at most',
+    async (preallocation) => {
+      let failures = 0;
+      for (let skip = 0; ; skip++) {
+        const host = await makeImage(SMALL, { size: 1 << 16 });
+        host.faults.inject({ operation: ['write', 'truncate'], code: 'ENOSPC', path: PATH, skip, times: 1 });
+        const disk = await openDisk(host);
+        const error = await disk.resize(1 << 20, { preallocation }).catch((cause: unknown) => cause);
+        await disk.close();
+        if (error === undefined) break;
+        failures++;
+        expect([skip, error]).toMatchObject([skip, { code: 'ENOSPC' }]);
+        const { problems, leaks } = viewImage(host);
+        expect([skip, disk.length, problems, leaks.length < 10]).toEqual([skip, 1 << 16, [], true]);
+      }
+      expect(failures).toBeGreaterThan(5);
+    },
+  );
+
   test('Q-BACK-1: behind a shorter image there are zeroes, of a longer one the rest is hidden', async () => {
     const host = await makeImage({ cluster_size: 4096 }, { base: some(7, 10_000), size: 20_480 });
     const read = () => useDisk(host, (disk) => disk.read(0, disk.length));
