@@ -130,7 +130,11 @@ export class NextCounts {
     for (let cluster = Math.floor(offset / layout.clusterSize); cluster < end; ) {
       const index = refcounts.blockIndex(cluster);
       const stop = Math.min(end, (index + 1) * this.#perBlock);
-      if (!isNew && (this.#table[index] ?? 0) === 0) throw this.#uncounted(cluster);
+      const isThere = (this.#table[index] ?? 0) !== 0;
+      if (!isNew && !isThere) throw this.#uncounted(cluster);
+      // As where counts change in place.
+      await this.image.raise('refblock_alloc');
+      if (isThere) await this.image.raise('refblock_load');
       const block = await this.#copyOf(index);
       this.#changeIn(block, cluster, stop, delta, isNew);
       cluster = stop;
@@ -221,6 +225,7 @@ export class NextCounts {
     try {
       for (const { entry, bytes } of taken) {
         await this.image.raise('refblock_alloc_write_blocks');
+        await this.image.raise('refblock_update_part');
         await writeMetadata(this.image, MetadataClass.refcountBlock, entry.offset, bytes);
       }
       written = true;

@@ -8,6 +8,7 @@ import type { Disk } from '../../core/disk.ts';
 import { Graph } from '../../core/graph.ts';
 import type { OptionTree } from '../../core/options.ts';
 import { DRIVERS } from '../../drivers.ts';
+import { blkdebugOf } from '../../filters/blkdebug/control.ts';
 import { differsAt } from '../../testing/compare-bytes.ts';
 import { operationData } from '../../testing/disk-operations.ts';
 import { SimHost } from '../../testing/index.ts';
@@ -270,6 +271,38 @@ describe('machine state', () => {
     await disk.close();
     await expectSound(host);
   });
+
+  test.each(['refblock_alloc', 'refblock_load', 'refblock_update_part'] as const)(
+    'Q-EV-1: an error at %s is met by snapshots too, and leaves the image as it was',
+    async (event) => {
+      const host = await newImage();
+      const graph = new Graph({ host, drivers: DRIVERS });
+      const file = { driver: 'blkdebug', image: { driver: 'file', filename: PATH } };
+      const disk = await graph.open({ driver: 'qcow2', file }, { writable: true });
+      await disk.write(0, data(1));
+      await disk.flush();
+      await disk.snapshots.create('first');
+      const node = disk.node.child('file')?.node;
+      if (node === undefined) throw new Error('the filter is open');
+      const { snapshots } = disk;
+      for (const work of [
+        () => snapshots.create('second'),
+        () => snapshots.apply('first'),
+        () => snapshots.delete('first'),
+      ]) {
+        const rule = blkdebugOf(node).add({ event, errno: 'EIO', once: true });
+        await expect(work()).rejects.toMatchObject({ code: 'EIO' });
+        expect(
+          blkdebugOf(node)
+            .rules()
+            .map(({ id }) => id),
+        ).not.toContain(rule);
+      }
+      expect(snapshots.list().map(({ name }) => name)).toEqual(['first']);
+      await disk.close();
+      await expectSound(host);
+    },
+  );
 
   test('a longer backing file does not shine through', async () => {
     const host = new SimHost({ record: false });
