@@ -258,6 +258,15 @@ export const FAULTS: readonly FaultGroup[] = [
       };
     }),
   },
+  {
+    name: 'errors at events of qcow2 that is only read (Q-EV-1)',
+    runs: ['reftable_load', 'l2_load', 'read_aio', 'refblock_load'].map((event) => ({
+      format: 'qcow2' as const,
+      options: `inject-error.event=${event},inject-error.once=on`,
+      words: '-r',
+      commands: ['read 0 512', 'read 1k 512', 'read 0 512'],
+    })),
+  },
   raised('a read', '', 'read 0 512'),
   raised('a write', '', 'write 0 512'),
   raised('a flush of nothing', '', 'flush'),

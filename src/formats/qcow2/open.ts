@@ -39,7 +39,7 @@ export async function openImage(context: OpenContext<Qcow2Options>, writable: bo
   attachWriteBack(image);
   if (l1 !== undefined) image.l1 = l1;
   checkEncryption(context, header);
-  if (!noIO) await loadRefcounts(image, { checkOnly, writable });
+  if (!noIO) await loadRefcounts(image, { checkOnly, writable, eventsHeard: context.eventsHeard() });
   image.extensions = readExtensions(read);
   await openDataFile(context, image);
   await openEncryption(context, image);
@@ -73,11 +73,15 @@ async function readL1(file: Child, header: Qcow2Header): Promise<L1Table> {
 
 async function loadRefcounts(
   image: Qcow2Image,
-  { checkOnly, writable }: { readonly checkOnly: boolean; readonly writable: boolean },
+  {
+    checkOnly,
+    writable,
+    eventsHeard,
+  }: { readonly checkOnly: boolean; readonly writable: boolean; readonly eventsHeard: boolean },
 ): Promise<void> {
   try {
-    // Who only reads has no need of counts, and may open many images.
-    await image.refcounts.load(!writable && !checkOnly);
+    // Who only reads has no need of counts, and may open many images; a fault at the event is to hit this and no other read.
+    await image.refcounts.load(!writable && !checkOnly && !eventsHeard);
   } catch (error) {
     // A check says what is wrong, and can build them anew.
     if (checkOnly) return;
