@@ -15,6 +15,8 @@ Two programs with one set of commands:
 
 **\`diskwright-io\`** takes the place of \`qemu-io\` in the same way; \`diskwright io\` is the same shell for people, see [io](#io).
 
+**Help:** \`diskwright help COMMAND\`, or \`diskwright COMMAND --help\`.
+
 Both follow GNU conventions: options and operands in any order, \`--\` ends options, short options bundle, long ones may be abbreviated.
 
 **Sizes** are bytes, or have a suffix: \`k\`, \`M\`, \`G\`, \`T\`, \`P\`, \`E\` are powers of 1024; fractions (\`1.5G\`) are fine.
@@ -35,6 +37,21 @@ The options of each driver are in [drivers/](drivers/).
 | \`crashlab\` | 0 all states survive; 1 one fails; 2 the lab could not be run, or misuse |
 
 Options marked ● are not in qemu-img.
+
+## Where diskwright-img and qemu-img differ
+
+Output is that of QEMU 8.2, which \`--version\` names: beside an older one, \`info\` also tells of the file below an image (\`Child node '/file'\`, in JSON \`children\`). Other differences are:
+
+- Images of VMDK, VHD (vpc), VHDX, QED, Parallels, Bochs, cloop, DMG, qcow of version 1 and plain LUKS are known by their first bytes and refused, unless \`-f raw\` asks for their bytes.
+  Names of other protocols (\`http:\`, \`ssh:\`, \`fat:\` and so on) are unknown.
+- \`create\` with options that cannot be leaves the image that is there as it is; qemu-img deletes it. Whatever is made by \`convert\` and \`dd\` has its name when it is complete.
+- Preallocated qcow2 images hold the same, with tables in other places; new images are the same to the byte otherwise, but for what is random.
+- A static VDI has its data at 1 MiB, as VirtualBox makes it, and \`preallocation=metadata\` works.
+- Images whose backing files form a loop are refused; qemu-img never ends.
+- \`--help\` is in words of our own. \`-p\` may show other percentages between the first and the last.
+- Names are UTF-8; others are refused.
+
+What else is different about a format is in [vdi.md](vdi.md) and [qcow2.md](qcow2.md), about serving in [nbd.md](nbd.md).
 `;
 
 function optionCell({ short, long, argument }: OptionSpec): string {

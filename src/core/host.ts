@@ -64,6 +64,8 @@ export interface HostExtent {
 export interface LockHolder {
   readonly pid: number;
   readonly command: string;
+  /** It is this process. */
+  readonly own?: boolean;
 }
 
 /**

@@ -66,7 +66,8 @@ export function findLockHolder(search: LockSearch, now: () => number): LockHolde
       if (now() > deadline) return undefined;
       if (Number(pid) === process.pid && Number(fd) === search.fd) continue;
       if (!parseLockLines(readOrEmpty(`/proc/${pid}/fdinfo/${fd}`)).some(inTheWay)) continue;
-      return { pid: Number(pid), command: readOrEmpty(`/proc/${pid}/comm`).trimEnd() };
+      const own = Number(pid) === process.pid;
+      return { pid: Number(pid), command: readOrEmpty(`/proc/${pid}/comm`).trimEnd(), ...(own && { own }) };
     }
   }
   return undefined;

@@ -71,7 +71,7 @@ describe.skipIf(!linux)('locks of open files', () => {
     const [first, second] = [await opened(), await opened()];
     expect(second.lock('shared', 201, 1)).toBe(true);
     expect(first.lock('shared', 100, 1)).toBe(true);
-    expect(first.lockHolder(201, 1)).toEqual({ pid: process.pid, command: commandOf(process.pid) });
+    expect(first.lockHolder(201, 1)).toEqual({ pid: process.pid, command: commandOf(process.pid), own: true });
     expect(first.lockHolder(100, 1)).toBeUndefined();
     expect(first.lockHolder(300, 1)).toBeUndefined();
   });

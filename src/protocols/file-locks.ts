@@ -10,6 +10,7 @@ import { ALL_PERMISSIONS, NO_PERMISSIONS, PERMISSION_NAMES, type Permissions } f
 const IN_USE = 100;
 const UNSHARED = 200;
 const NOTHING: Permissions = { need: NO_PERMISSIONS, share: ALL_PERMISSIONS };
+const OWN = 'It is used by this program itself.';
 const NO_CHANGE: PendingChange = { commit() {}, abort() {} };
 
 /** `on`: fail where the host has no such locks; `auto`: do without; `off`: take none. */
@@ -114,7 +115,7 @@ export class FileLocks {
     const holder = this.#file.lockHolder(byte, 1);
     return new BlockError('EAGAIN', message, {
       hint: `Is another process using the image [${this.#filename}]?`,
-      holder: holder && `It is used by ${holder.command} (process ${holder.pid}).`,
+      holder: holder && (holder.own ? OWN : `It is used by ${holder.command} (process ${holder.pid}).`),
     });
   }
 

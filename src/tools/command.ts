@@ -1,8 +1,9 @@
 /** A command: its part of the command line, its help, and what it does. */
 import { Getopt, type OptionSpec, type WrongOption } from './command-line/getopt.ts';
+import { nearest } from './command-line/nearest.ts';
 import type { Context } from './context.ts';
 import type { Dialect } from './dialect.ts';
-import { type Failure, HelpRequest, misuse } from './failure.ts';
+import { Failure, HelpRequest, misuse, suggestion } from './failure.ts';
 import { progressMode } from './output/progress.ts';
 
 export interface Command {
@@ -26,6 +27,14 @@ export interface Command {
 /** T-GEN-4. */
 export function wrongOption({ kind, word }: WrongOption): Failure {
   return misuse(kind === 'unknown' ? `unrecognized option '${word}'` : `missing argument for option '${word}'`);
+}
+
+/** For people: which option was probably meant. */
+function withSuggestion(failure: Failure, { kind, word }: WrongOption, table: readonly OptionSpec[]): Failure {
+  if (kind !== 'unknown' || !word.startsWith('--')) return failure;
+  const names = table.filter(({ unavailable }) => !unavailable).flatMap(({ long }) => long ?? []);
+  const meant = nearest(word.slice(2).replace(/=.*/s, ''), names);
+  return new Failure(failure.message, { ...failure.details, hint: suggestion(meant && `--${meant}`) });
 }
 
 const HELP: OptionSpec = { short: 'h', long: 'help', help: 'show this help' };
@@ -80,7 +89,8 @@ export function readCommandLine(
     const parsed = getopt.next();
     if (parsed === undefined) return new GivenOptions(values, getopt.operands());
     if (parsed.kind !== 'option') {
-      if (command.name !== 'measure' || !context.dialect.qemu) throw wrongOption(parsed);
+      if (!context.dialect.qemu) throw withSuggestion(wrongOption(parsed), parsed, table);
+      if (command.name !== 'measure') throw wrongOption(parsed);
       throw new HelpRequest(command, `measure: ${parsed.detail}`);
     }
     const { key, value } = parsed;

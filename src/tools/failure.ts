@@ -7,6 +7,8 @@ export interface FailureDetails {
   readonly status?: number;
   /** The command line was wrong: the `Try …` line follows the message (T-GEN-4). */
   readonly misuse?: boolean;
+  /** Of misuse: the command whose help tells more. */
+  readonly about?: string;
   /** A second line, with prefix. */
   readonly continuation?: string;
   /** A file, and perhaps a line in it, that the message is about: stands right after the program's name. */
@@ -45,6 +47,17 @@ export function isInterruption(error: unknown): boolean {
 /** A wrong command line (the messages marked † in the specification). */
 export function misuse(message: string): Failure {
   return new Failure(message, { misuse: true });
+}
+
+/** The same error, if it is misuse: that of a command. */
+export function withCommand(error: unknown, about: string): unknown {
+  if (!(error instanceof Failure) || !error.details.misuse) return error;
+  return new Failure(error.message, { ...error.details, about });
+}
+
+/** What was probably meant, as a hint of {@link FailureDetails}. */
+export function suggestion(meant: string | undefined): string | undefined {
+  return meant === undefined ? undefined : `Did you mean '${meant}'?`;
 }
 
 /** Ends a command because help was asked for. */

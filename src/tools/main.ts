@@ -1,10 +1,12 @@
 /** The programs of the image commands: standard options, the command's name, its run. */
 import { basename } from 'node:path';
-import { wrongOption } from './command.ts';
+import { type Command, wrongOption } from './command.ts';
 import { Getopt, type OptionSpec } from './command-line/getopt.ts';
+import { nearest } from './command-line/nearest.ts';
 import { ObjectList } from './command-line/objects.ts';
 import { commands } from './commands/index.ts';
-import { HelpRequest, misuse, withStatus } from './failure.ts';
+import type { Dialect } from './dialect.ts';
+import { Failure, HelpRequest, misuse, suggestion, withCommand, withStatus } from './failure.ts';
 import { versionText } from './output/version.ts';
 import { endWithProgram, type Program, type ProgramParts } from './program.ts';
 import { interruptSignal } from './signals.ts';
@@ -43,8 +45,9 @@ async function run({ dialect, out, messages }: Program, rest: readonly string[])
   }
   const [name, ...words] = getopt.operands();
   if (name === undefined) return 0;
-  const command = await commands.find((entry) => entry.name === name)?.load();
-  if (command === undefined) throw misuse(`Command not found: ${name}`);
+  if (name === 'help' && !dialect.qemu)
+    throw new HelpRequest(words[0] === undefined ? undefined : await find(words[0], dialect));
+  const command = await find(name, dialect);
   const context = {
     dialect,
     words,
@@ -58,6 +61,14 @@ async function run({ dialect, out, messages }: Program, rest: readonly string[])
   try {
     return await command.run(context);
   } catch (error) {
-    throw withStatus(error, command.failureStatus ?? 1);
+    throw withStatus(withCommand(error, command.name), command.failureStatus ?? 1);
   }
+}
+
+async function find(name: string, { qemu }: Dialect): Promise<Command> {
+  const found = commands.find((entry) => entry.name === name);
+  if (found !== undefined) return found.load();
+  const names = commands.map((entry) => entry.name);
+  const hint = qemu ? undefined : suggestion(nearest(name, names));
+  throw new Failure(`Command not found: ${name}`, { misuse: true, hint });
 }

@@ -75,8 +75,9 @@ function complain({ dialect, messages }: Program, error: unknown): number {
     if (place !== undefined) messages.errorAt(place, error.message);
     else messages.error(error.message, withHolder(dialect, hint, holder));
     if (continuation !== undefined) messages.error(continuation);
-    const program = dialect.qemu ? 'qemu-img' : dialect.name;
-    if (error.details.misuse) messages.raw(`Try '${program} --help' for more information\n`);
+    const { misuse, about } = error.details;
+    const program = dialect.qemu ? 'qemu-img' : [dialect.name, about ?? []].flat().join(' ');
+    if (misuse) messages.raw(`Try '${program} --help' for more information\n`);
     status = error.details.status ?? 1;
   } else {
     const known = asKnown(error);

@@ -299,7 +299,69 @@ describe('progress', () => {
   });
 });
 
+describe('what is told of progress stands on lines of its own', () => {
+  test.each([
+    ['check -p p.vdi', /100\/100%\)\r\nNo errors were found/],
+    ['compact -p p.vdi', /100\/100%\)\r\nImage compacted/],
+    ['checksum -p p.vdi', /100\/100%\)\r\n[0-9a-f]{64} {2}p\.vdi\n$/],
+  ])('%s', async (line, text) => {
+    await good('convert disk.raw p.vdi');
+    expect((await good(line)).replaceAll('.00', '')).toMatch(text);
+  });
+});
+
+describe('what was probably meant', () => {
+  const tried = (about: string) => `Try 'diskwright ${about}--help' for more information\n`;
+  test.each([
+    ['creat x 1M', `diskwright: Command not found: creat\nDid you mean 'create'?\n${tried('')}`],
+    ['ls', `diskwright: Command not found: ls\n${tried('')}`],
+    [
+      'info --backing-chian disk.raw',
+      `diskwright: unrecognized option '--backing-chian'\nDid you mean '--backing-chain'?\n${tried('info ')}`,
+    ],
+    ['info --colour disk.raw', `diskwright: unrecognized option '--colour'\n${tried('info ')}`],
+    ['snapshot disk.raw', `diskwright: Need one of -l, -c, -a or -d\n${tried('snapshot ')}`],
+  ])('%s', async (line, stderr) => {
+    expect(await diskwright(line)).toEqual({ status: 1, stdout: '', stderr });
+  });
+
+  test('diskwright-img has none of it', () => {
+    expect(pair.runOurs(['creat', 'x', '1M']).stderr).toBe(
+      "qemu-img: Command not found: creat\nTry 'qemu-img --help' for more information\n",
+    );
+    expect(pair.runOurs(['help']).stderr).toBe(
+      "qemu-img: Command not found: help\nTry 'qemu-img --help' for more information\n",
+    );
+  });
+});
+
+test('one file as source and target: who is in the way', async () => {
+  const { status, stderr } = await diskwright('convert disk.raw disk.raw');
+  expect([status, stderr]).toEqual([
+    1,
+    'diskwright: disk.raw: error while converting raw: Failed to get "write" lock\n' +
+      'Is another process using the image [disk.raw]?\nIt is used by this program itself.\n',
+  ]);
+});
+
+test.runIf(process.platform === 'linux')('a name that is no UTF-8 is refused, where another file would be made', () => {
+  const { status, stdout } = spawnSync(
+    'sh',
+    ['-c', `'${pair.program('diskwright')}' create "$(printf 'bad\\377')" 1M 2>&1; ls | grep -c bad`],
+    { cwd: pair.ours, encoding: 'utf8' },
+  );
+  expect([status, stdout]).toEqual([
+    1,
+    "diskwright: Argument 2, 'bad\ufffd', is not valid UTF-8, and names no file here\n0\n",
+  ]);
+});
+
 describe('help and version', () => {
+  test('help COMMAND is what COMMAND --help is', async () => {
+    expect(await good('help')).toBe(await good('--help'));
+    expect(await good('help create')).toBe(await good('create --help'));
+  });
+
   test('of the program: all commands, on standard output', async () => {
     const text = await good('--help');
     for (const { name } of commands) expect(text).toMatch(new RegExp(`^  ${name} `, 'm'));

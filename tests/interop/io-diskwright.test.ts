@@ -349,7 +349,7 @@ describe('diskwright io', () => {
     const { stdout } = pair.runDiskwright(['io', '-f', 'raw', 'a.raw'], Buffer.from('length\nquit\n'));
     expect(stdout).toBe('diskwright io> 1 MiB\ndiskwright io> ');
     expect((await diskwrightIo('a.raw b.raw')).stderr).toBe(
-      "diskwright: Expecting one image file name\nTry 'diskwright --help' for more information\n",
+      "diskwright: Expecting one image file name\nTry 'diskwright io --help' for more information\n",
     );
   });
 

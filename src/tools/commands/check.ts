@@ -118,8 +118,9 @@ async function run(context: Context): Promise<number> {
         signal: context.signal,
       });
       display.complete();
+      display.end();
     } catch (error) {
-      display.release();
+      display.end();
       if (!(error instanceof BlockError)) throw error;
       if (error.code === 'ENOTSUP') {
         throw new Failure('This image format does not support checks', { status: UNSUPPORTED, cause: error });
@@ -130,7 +131,7 @@ async function run(context: Context): Promise<number> {
     }
     if (!given.has('q')) print(context, form, { filename, format: disk.format, result });
     return exitStatus(context, result.report);
-  }).finally(() => display.end());
+  });
 }
 
 /** Options that say more about a repair. Throws Failure where there is to be none. */

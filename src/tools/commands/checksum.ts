@@ -48,16 +48,11 @@ async function run(context: Context): Promise<number> {
   const cache = cacheMode('source cache', given.text('T'));
   const disk = await openImage(newGraph(context), { ...imageRequest(context, given, filename, 'format'), cache });
   const display = askedDisplay(context, given, { step: 1 });
-  try {
-    await withDisks([disk], async () => {
-      display.begin();
-      const { scheme, digest, size } = await checksum(disk, { signal: context.signal, progress: display.update });
-      display.release();
-      if (form === 'human') context.out.line(`${digest}  ${filename}`);
-      else context.out.line(jsonText({ filename: disk.filename, scheme, digest, size }));
-    });
-  } finally {
-    display.end();
-  }
+  const { scheme, digest, size } = await withDisks([disk], () => {
+    display.begin();
+    return checksum(disk, { signal: context.signal, progress: display.update });
+  }).finally(() => display.end());
+  if (form === 'human') context.out.line(`${digest}  ${filename}`);
+  else context.out.line(jsonText({ filename: disk.filename, scheme, digest, size }));
   return 0;
 }

@@ -27,16 +27,13 @@ async function run(context: Context): Promise<number> {
   const request = { ...imageRequest(context, given, filename, 'format'), writable: true };
   const disk = await openImage(newGraph(context), request);
   const display = askedDisplay(context, given, { step: 1 });
-  try {
-    const result = await withDisks([disk], () => {
-      display.begin();
-      return compactDisk(disk, { signal: context.signal, progress: display.update });
-    });
+  const result = await withDisks([disk], async () => {
+    display.begin();
+    const compacted = await compactDisk(disk, { signal: context.signal, progress: display.update });
     display.complete();
-    if (!quiet) context.out.line(summary(result));
-  } finally {
-    display.end();
-  }
+    return compacted;
+  }).finally(() => display.end());
+  if (!quiet) context.out.line(summary(result));
   return 0;
 }
 

@@ -68,7 +68,10 @@ async function run(context: Context): Promise<number> {
   }
   const result = await replayOnto(context, given, { logName, filename, range });
   if (form === 'json') context.out.line(jsonText({ ...result }));
-  else if (!given.has('q')) context.out.line(`${result.entries} entries replayed; the next one is ${result.next}.`);
+  else if (!given.has('q'))
+    context.out.line(
+      `${result.entries} ${result.entries === 1 ? 'entry' : 'entries'} replayed; the next one is ${result.next}.`,
+    );
   return 0;
 }
 

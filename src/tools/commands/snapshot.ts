@@ -45,6 +45,8 @@ async function run(context: Context): Promise<number> {
   const given = readCommandLine(context, snapshotCommand, { l: count, a: count, c: count, d: count });
   const { filename } = given;
   const action = ACTIONS.find((each) => given.has(each));
+  // qemu-img then opens the image, and that is all.
+  if (action === undefined && !context.dialect.qemu) throw misuse('Need one of -l, -c, -a or -d');
   const request = { ...imageRequest(context, given, filename, 'format'), writable: action !== 'l' };
   const disk = await openImage(newGraph(context), request);
   await withDisks([disk], async () => {

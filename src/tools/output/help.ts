@@ -35,7 +35,7 @@ function programHelp(dialect: Dialect, all: readonly Command[]): string {
       ['-T, --trace TRACE', 'accepted, as in qemu-img; there is nothing to trace'],
     ]),
     '',
-    `'${dialect.name} COMMAND --help' tells more, with examples. Options and messages are those of qemu-img.`,
+    `'${dialect.name} help COMMAND' tells more, with examples. Options and messages are those of qemu-img.`,
     '',
     supportedFormats(dialect),
   ].join('\n');

@@ -80,6 +80,8 @@ function percentages(context: Context, step: number): ProgressDisplay {
     complete: () => show(100),
     end() {
       context.out.write('\n');
+      // Before a message on standard error.
+      context.out.flush();
     },
   };
 }
