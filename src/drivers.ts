@@ -15,6 +15,7 @@ import { file, hostDevice } from './protocols/file.ts';
 import { memory } from './protocols/memory.ts';
 import { nullAio, nullCo } from './protocols/null.ts';
 
+/** All drivers that come with the library, as a {@link Graph} takes them. */
 export const DRIVERS: readonly DriverSpec[] = [
   file,
   hostDevice,

@@ -2,6 +2,7 @@
 import { Graph as EngineGraph, type Target } from './core/graph.ts';
 import { type CommitOptions, commitAll, commitNode } from './jobs/commit.ts';
 
+/** A set of open nodes with the drivers and the host that they have: opens disks, and changes what is open. */
 export class Graph extends EngineGraph {
   /**
    * Writes what an image stores into the image below it, or into `base` further down, and empties it (BL-COMMIT-1 to 3).

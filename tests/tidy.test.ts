@@ -1,6 +1,7 @@
 /** The house rules, as tests. Each failure names the place and what to do instead. */
 import { hostname } from 'node:os';
 import { describe, expect, test } from 'vitest';
+import { exportedFrom } from './tidy/exports.ts';
 import { filesIn, functionsOf, importsOf, isTest, type SourceFile, textFiles } from './tidy/source-files.ts';
 
 const FILE_LINES = 450;
@@ -228,6 +229,19 @@ describe('exports', () => {
     const tests = ({ path }: SourceFile) => isTest(path) || path.startsWith('tests/');
     const dead = exported.filter(({ users, uses }) => uses === 1 && users.length > 0 && users.every(tests));
     expect(dead.map(({ path, name }) => `${path}: ${name}`)).toEqual([]);
+  });
+});
+
+describe('what the entries export', () => {
+  test.each([
+    ['src/index.ts', 250],
+    ['src/node/index.ts', 280],
+    ['src/testing/index.ts', 70],
+  ])('%s: each has a docstring', (path, least) => {
+    const all = exportedFrom(path);
+    expect(all.length).toBeGreaterThan(least);
+    const bare = all.filter(({ documented }) => !documented);
+    expect(bare.map(({ path: place, line, name }) => `${place}:${line}: ${name}`)).toEqual([]);
   });
 });
 

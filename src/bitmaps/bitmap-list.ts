@@ -33,6 +33,7 @@ export interface BitmapStore {
   remove(name: string): Promise<void>;
 }
 
+/** What a bitmap is made with. */
 export interface NewBitmap {
   /** Up to 1023 bytes, unique on the node. Absent: anonymous. */
   readonly name?: string | undefined;
@@ -46,6 +47,7 @@ export interface NewBitmap {
   readonly hidden?: boolean | undefined;
 }
 
+/** The dirty bitmaps of a node, which hear of its changes. Methods throw BlockError; users of disks go through `bitmaps(disk)`. */
 export class BitmapList implements ChangeTracker {
   /** Set by a format that keeps bitmaps. */
   store: BitmapStore | undefined;

@@ -14,6 +14,7 @@ export interface BitmapReference {
   readonly name: string;
 }
 
+/** Options of `bitmaps(disk).add`. */
 export interface AddBitmapOptions {
   /** Bytes, a power of two from 512 to 2^31. Default: the cluster size, within 4096 and 65536; else 65536. */
   readonly granularity?: number | undefined;
@@ -23,6 +24,7 @@ export interface AddBitmapOptions {
   readonly persistent?: boolean | undefined;
 }
 
+/** Which areas of a bitmap are asked for. */
 export interface DirtyAreasOptions {
   /** Bytes from the start of the disk. Default 0. */
   readonly offset?: number | undefined;

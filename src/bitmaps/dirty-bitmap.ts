@@ -48,6 +48,7 @@ export interface OpenIterator extends GranuleIterator, Disposable {
   close(): void;
 }
 
+/** A bitmap of a node: which of its granules were changed, and whether more changes are recorded. */
 export class DirtyBitmap {
   /** Of the node, for messages. */
   readonly node: string;

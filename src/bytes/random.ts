@@ -1,5 +1,6 @@
 /** Seeded randomness: sfc32 (Chris Doty-Humphrey's small fast counter), seeded through splitmix32. Not for secrets. */
 
+/** Numbers by chance, the same for the same seed. */
 export class SeededRandom {
   #a: number;
   #b: number;

@@ -2,6 +2,7 @@
 import { BlockError } from './errors.ts';
 import type { BlockNode } from './node.ts';
 
+/** What can be forbidden on a node while something else uses it, by QEMU's names. */
 export const OPERATIONS = [
   'backup-source',
   'backup-target',
@@ -20,6 +21,7 @@ export const OPERATIONS = [
   'stream',
   'replace',
 ] as const;
+/** One of {@link OPERATIONS}. */
 export type Operation = (typeof OPERATIONS)[number];
 
 /** Compared by identity, so that two users with the same text do not unblock each other. */
@@ -55,6 +57,7 @@ export function isUnblocked(node: BlockNode): boolean {
   return (reasons.get(node)?.size ?? 0) === 0;
 }
 
+/** Whether anybody forbids the operation on the node now. */
 export function isBlocked(node: BlockNode, operation: Operation): boolean {
   return reasons.get(node)?.has(operation) ?? false;
 }

@@ -21,6 +21,7 @@ export interface ByteStreamListener {
   close(error?: Error): void;
 }
 
+/** A connection of bytes in both directions: a socket, a pipe, a port of messages. */
 export interface ByteStream {
   /** Whom to tell; another one takes over from then on. */
   listen(listener: ByteStreamListener): void;

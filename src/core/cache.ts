@@ -1,6 +1,7 @@
 /** Cache modes and discard modes by name (BL-OPEN-25, BL-OPEN-26). */
 import type { CacheSettings } from './driver.ts';
 
+/** How the host's cache is used, by qemu-img's names: whether writes wait for the disk, go past the cache, or are never flushed. `off` is `none`. */
 export type CacheMode = 'none' | 'off' | 'directsync' | 'writeback' | 'unsafe' | 'writethrough';
 
 const MODES: Readonly<Record<CacheMode, CacheSettings>> = {
@@ -17,6 +18,7 @@ export function cacheSettings(mode: string): CacheSettings | undefined {
   return Object.hasOwn(MODES, mode) ? MODES[mode as CacheMode] : undefined;
 }
 
+/** What becomes of discards: passed on to the storage, or ignored. */
 export type DiscardMode = 'ignore' | 'unmap';
 
 /** `off` and `ignore`, `on` and `unmap`; undefined for other names. */

@@ -36,6 +36,7 @@ export function removeContextNotifier<T>(node: BlockNode, { attached, detach, va
   node.contextNotifiers = node.contextNotifiers.toSpliced(index, 1);
 }
 
+/** Options of a move to another context. */
 export interface SetContextOptions {
   /** Users who asked for the change, and so do not stand in its way. */
   readonly ignore?: readonly GraphUser[];

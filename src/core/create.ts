@@ -10,6 +10,7 @@ import { openNode } from './open.ts';
 import { type AnySchema, type OptionTree, type OptionValue, parseOptions } from './options.ts';
 import { ALL_PERMISSIONS, Permission } from './permissions.ts';
 
+/** The image that {@link createImage} makes. */
 export interface CreateRequest {
   readonly filename: string;
   readonly format: string;

@@ -10,6 +10,7 @@ import { BlockNode } from './node.ts';
 import type { OpenOptions } from './open-options.ts';
 import type { NestedOptions } from './options.ts';
 
+/** Traits of a new device. */
 export interface DeviceOptions {
   /** The guest's name for it, told by events. Default: the device's name. */
   readonly id?: string;

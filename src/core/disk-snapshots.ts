@@ -9,6 +9,7 @@ import * as request from './request.ts';
 /** Which snapshot: its id, or else its name; or what has both, as far as they are given. */
 export type SnapshotChoice = string | { readonly id?: string | undefined; readonly name?: string | undefined };
 
+/** What is kept with a snapshot beside its name, and by what its making can be stopped. */
 export interface CreateSnapshotOptions extends Partial<Omit<NewSnapshot, 'name'>>, SnapshotWorkOptions {}
 
 /**

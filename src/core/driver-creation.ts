@@ -3,6 +3,7 @@ import type { Child } from './driver.ts';
 import type { Host } from './host.ts';
 import type { SchemaOf } from './options.ts';
 
+/** What a protocol's `create.run` is given. */
 export interface ProtocolCreateContext<O> {
   readonly filename: string;
   readonly options: O;
@@ -10,6 +11,7 @@ export interface ProtocolCreateContext<O> {
   readonly signal: AbortSignal | undefined;
 }
 
+/** What a format's `create.run` is given. */
 export interface FormatCreateContext<O> {
   /** The new, empty file, writable and resizable. */
   readonly file: Child;
@@ -28,6 +30,7 @@ export interface CreationCheckContext<O> {
   readonly host: Host;
 }
 
+/** What a format's `measure` is given. */
 export interface MeasureContext<O> {
   readonly options: O;
   /** Disk size, bytes. */
@@ -39,12 +42,14 @@ export interface MeasureContext<O> {
   /** Dirty bitmaps that the source keeps; absent: it can keep none. */
   readonly bitmaps?: readonly MeasuredBitmap[] | undefined;
 }
+/** A dirty bitmap that the new image is to keep as well. */
 export interface MeasuredBitmap {
   /** Bytes. */
   readonly granularity: number;
   /** Bytes of its name. */
   readonly nameLength: number;
 }
+/** How large an image file would be. */
 export interface Measurement {
   /** Bytes the image file needs for the source's content. */
   readonly required: number;
@@ -73,6 +78,7 @@ export interface StreamSpool {
   pieces(): AsyncIterable<Uint8Array>;
 }
 
+/** What a format's `stream` is given. */
 export interface StreamContext<O> {
   readonly options: O;
   /** Disk size, bytes. */
@@ -102,6 +108,7 @@ export interface ImageStream {
   encode?(bytes: Uint8Array, offset: number): Uint8Array;
 }
 
+/** Creation options that name the image below. */
 export interface BackingOptionNames {
   readonly file: string;
   /** Absent: the format is not recorded. */

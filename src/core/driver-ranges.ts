@@ -40,6 +40,7 @@ export type Extent =
   | { readonly kind: 'encoded'; readonly length: number }
   | { readonly kind: 'delegate'; readonly length: number; readonly at: ExtentPlace };
 
+/** Where bytes of a disk are stored, in bytes of what holds them. */
 export interface ExtentPlace {
   /** The child that holds the bytes; absent in a protocol: the node itself. */
   readonly child?: string;

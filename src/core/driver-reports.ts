@@ -12,6 +12,7 @@ export interface DriverInfo {
   /** Plain data in display order; keys with dashes (`block-size`). */
   readonly specific?: { readonly type: string; readonly data: SpecificData };
 }
+/** What only one format has to tell of an image, as plain data under the names of QEMU. */
 export interface SpecificData {
   readonly [key: string]: string | number | boolean | SpecificData | readonly (SpecificData | string | number)[];
 }
@@ -21,6 +22,7 @@ export interface BlockSizes {
   readonly physical: number;
   readonly logical: number;
 }
+/** Of a disk that tells one, as old machines want it. */
 export interface DiskGeometry {
   readonly cylinders: number;
   readonly heads: number;
@@ -43,8 +45,10 @@ export interface CheckReport {
   compressedClusters?: number;
 }
 
+/** What a check mends: nothing, unused storage and wrong counts, or all that can be mended. */
 export type RepairMode = 'none' | 'leaks' | 'all';
 
+/** What a format's `check` is asked for. */
 export interface CheckOptions {
   readonly repair: RepairMode;
   /** One finding or repair, as a line for people. */
@@ -69,11 +73,13 @@ export interface CheckOptions {
 /** Progress of long work: `done` of `total`, in bytes or any unit that grows evenly. */
 export type Progress = (done: number, total: number) => void;
 
+/** Options of a compaction. */
 export interface CompactOptions {
   readonly signal?: AbortSignal;
   readonly progress?: Progress;
 }
 
+/** Options of a change of options in place. `force` allows what loses data or access to them. */
 export interface AmendOptions {
   readonly force?: boolean;
   readonly progress?: Progress;

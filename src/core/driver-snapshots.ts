@@ -33,6 +33,7 @@ export interface NewSnapshot {
   readonly instructionCount?: bigint;
 }
 
+/** Options of work on snapshots. */
 export interface SnapshotWorkOptions {
   /** Stops the work; the image is then as it was. */
   readonly signal?: AbortSignal;

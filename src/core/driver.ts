@@ -25,6 +25,7 @@ import type {
   DiskGeometry,
   DriverInfo,
 } from './driver-reports.ts';
+import type { DataFlags, TruncateOptions, WriteFlags, WriteKind, ZeroFlags } from './driver-requests.ts';
 import type { DriverSnapshots, DriverVmState } from './driver-snapshots.ts';
 import type { Host, HostContext, HostFile } from './host.ts';
 import type { NewStorage } from './new-storage.ts';
@@ -35,41 +36,8 @@ import type { Rehearsal } from './rehearsal.ts';
 export type * from './driver-creation.ts';
 export type * from './driver-ranges.ts';
 export type * from './driver-reports.ts';
+export type * from './driver-requests.ts';
 export type * from './driver-snapshots.ts';
-
-export interface WriteFlags {
-  /** Force unit access: durable when the write resolves. */
-  readonly fua?: boolean;
-}
-
-export type WriteKind = 'write' | 'zeroes';
-
-export interface DataFlags extends WriteFlags {
-  /** Stored compressed. ENOTSUP where the format cannot, EINVAL for what is not whole units of the limit `compressUnit`. */
-  readonly compressed?: boolean;
-}
-
-export interface ZeroFlags extends WriteFlags {
-  /** The range's storage may be freed. */
-  readonly unmap?: boolean;
-  /** Fail with ENOTSUP rather than write zeroes as data. */
-  readonly noFallback?: boolean;
-  /** What the range leaves of the units of `zeroAlign` at its ends stores nothing and reads as zeroes: they may become zero as a whole. */
-  readonly edgesAreZero?: boolean;
-}
-
-/** How a longer image gets its new storage. */
-export type Preallocation = 'off' | 'metadata' | 'falloc' | 'full';
-
-export interface TruncateOptions {
-  readonly preallocation?: Preallocation;
-  /** ENOTSUP where storage can only be reserved by writing to it. */
-  readonly noFallback?: boolean;
-  /** Allow cutting data off. The core refuses shrinking without it where the driver's data would be lost. */
-  readonly shrink?: boolean;
-  /** The size must be this afterwards: what cannot be cut (a device) fails, instead of being larger than asked. */
-  readonly exact?: boolean;
-}
 
 /** Two steps of a change that may be refused in the first and must not fail in the second. */
 export interface PendingChange {
@@ -283,6 +251,7 @@ export interface Child {
   readonly writable: boolean;
 }
 
+/** What a driver's `open` is given. */
 export interface OpenContext<O> {
   /** Parsed and defaulted by the driver's schema. */
   readonly options: O;
@@ -330,6 +299,7 @@ export interface OpenContext<O> {
   readonly signal: AbortSignal | undefined;
 }
 
+/** How the cache is used, as drivers are told. */
 export interface CacheSettings {
   /** False: every write is followed by a flush (done by the core). */
   readonly writeBack: boolean;
@@ -361,6 +331,7 @@ interface DriverBase<O> {
   readonly strongOptions?: readonly string[];
 }
 
+/** A driver of bytes from somewhere; see {@link defineProtocol}. */
 export interface ProtocolSpec<O = unknown, C = unknown> extends DriverBase<O> {
   readonly kind: 'protocol';
   /** Score of a whole file name as this driver's device (BL-DRV-7). 0: no. */
@@ -381,6 +352,7 @@ export interface ProtocolSpec<O = unknown, C = unknown> extends DriverBase<O> {
   open(context: OpenContext<O>): Promise<DriverNode>;
 }
 
+/** A driver of a disk inside a file; see {@link defineFormat}. */
 export interface FormatSpec<O = unknown, C = unknown> extends DriverBase<O> {
   readonly kind: 'format';
   /** How sure the driver is, 0 to 100, from the file's first bytes (zero-padded) and its name. Pure (BL-OPEN-14). */
@@ -413,6 +385,7 @@ export interface FilterName {
   readonly children: Readonly<Record<string, string>>;
 }
 
+/** A driver of the same disk with other behaviour; see {@link defineFilter}. */
 export interface FilterSpec<O = unknown> extends DriverBase<O> {
   readonly kind: 'filter';
   /** The child it filters. Default `file`. */
@@ -432,6 +405,7 @@ export interface FilterSpec<O = unknown> extends DriverBase<O> {
   open(context: OpenContext<O>): Promise<Partial<DriverNode>>;
 }
 
+/** Any driver, as graphs take them. */
 export type DriverSpec = ProtocolSpec<never, never> | FormatSpec<never, never> | FilterSpec<never>;
 
 /** A driver that opens by itself and reaches real storage. */

@@ -51,6 +51,7 @@ const ERROR_TEXT = {
 /** Codes a {@link BlockError} carries: errno names. A corrupt image is `EIO` on reading, `EINVAL` or `ENOTSUP` on opening. */
 export type ErrorCode = keyof typeof ERROR_TEXT;
 
+/** What an error tells beside code and message. */
 export interface BlockErrorDetails {
   /** Name of the node the error arose at. */
   readonly node?: string | undefined;
@@ -61,11 +62,15 @@ export interface BlockErrorDetails {
   readonly holder?: string | undefined;
 }
 
+/** All that is wrong with images, files and requests. `code` is stable, to be matched on; `message` is for people (docs/errors.md). */
 export class BlockError extends Error {
   override readonly name = 'BlockError';
   readonly code: ErrorCode;
+  /** Name of the node it arose at. */
   readonly node: string | undefined;
+  /** Advice, in lines. */
   readonly hint: string | undefined;
+  /** Who stands in the way of a lock, as a sentence. */
   readonly holder: string | undefined;
 
   constructor(code: ErrorCode, message: string, details: BlockErrorDetails = {}) {

@@ -20,12 +20,14 @@ export interface Events {
   readonly 'diskwright:request': RequestEvent;
 }
 
+/** A node was opened, or closed. */
 export interface NodeEvent {
   readonly node: string;
   readonly driver: string;
   readonly filename: string;
 }
 
+/** A device's tray moved: the members of QEMU's event DEVICE_TRAY_MOVED. */
 export interface TrayEvent {
   readonly device: string;
   /** Of the guest's side of the device. */
@@ -54,6 +56,7 @@ export interface ImageCorruptedEvent {
   readonly fatal: boolean;
 }
 
+/** A request of a disk's user has ended, well or not. */
 export interface RequestEvent {
   readonly node: string;
   readonly kind: 'read' | 'write' | 'zero' | 'discard' | 'flush' | 'truncate';

@@ -23,6 +23,7 @@ import type { ReopenRequest } from './reopen-plan.ts';
 import { type SnapshotOptions, snapshot } from './snapshot.ts';
 import { type Transaction, transact } from './transaction.ts';
 
+/** What a graph is made with. */
 export interface GraphOptions {
   readonly host: Host;
   /** Registered in this order; look-ups and probes go from the last to the first (BL-DRV-1). */
@@ -36,6 +37,7 @@ export interface GraphOptions {
 /** A node, by itself, by its name, or as the top of a disk. */
 export type Target = BlockNode | Disk | string;
 
+/** New options for one open node. */
 export type ReopenChange = Omit<ReopenRequest, 'node'> & { readonly node: Target };
 
 /** Longest node name that can be typed (BL-OPEN-20). */

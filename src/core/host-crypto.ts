@@ -10,6 +10,7 @@ export const DIGEST_BYTES = {
   sha384: 48,
   sha512: 64,
 } as const;
+/** A hash that LUKS volumes use. */
 export type HashName = keyof typeof DIGEST_BYTES;
 
 /** A cipher with one key, on blocks of 16 bytes each by itself (ECB); other modes are made of it, many sectors in one call. */
@@ -19,6 +20,7 @@ export interface BlockCipher {
   decrypt(bytes: Uint8Array): Uint8Array;
 }
 
+/** Ciphers and hashes of the host, which are faster than JavaScript's. */
 export interface HostCrypto {
   /** `key`: 16, 24 or 32 bytes. */
   aes(key: Uint8Array): BlockCipher;
@@ -27,6 +29,7 @@ export interface HostCrypto {
   pbkdf2(request: Pbkdf2Request): Promise<Uint8Array>;
 }
 
+/** A key to be derived from a password. `iterations`: 1 to 2^31-1; `length`: bytes wanted. */
 export interface Pbkdf2Request {
   readonly hash: HashName;
   readonly password: Uint8Array;

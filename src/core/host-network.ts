@@ -9,6 +9,7 @@ export type ServerAddress =
   /** A connected socket that this process has open. */
   | { readonly type: 'fd'; readonly fd: number };
 
+/** Options of a connection to a server. */
 export interface ConnectOptions {
   /** Gives up; the connection is then closed. */
   readonly signal?: AbortSignal | undefined;

@@ -37,13 +37,16 @@ export interface HostContext {
   close(): Promise<void>;
 }
 
+/** Options of a context. */
 export interface HostContextOptions {
   /** The most system calls that run at once, 1 to 64; further ones wait for their turn. Default 4. */
   readonly threads?: number;
 }
 
+/** What a file is. */
 export type HostFileKind = 'regular' | 'block' | 'character' | 'pipe' | 'directory' | 'other';
 
+/** What is known of a file by its name. */
 export interface HostFileInfo {
   readonly kind: HostFileKind;
   /** Bytes. For a block device, its capacity. */
@@ -136,6 +139,7 @@ export interface HostFile {
   close(): Promise<void>;
 }
 
+/** Files by name. Methods throw BlockError with the codes of the system. */
 export interface HostFiles {
   open(path: string, mode: HostFileMode): Promise<HostFile>;
   /** Follows symbolic links. */
@@ -151,6 +155,7 @@ export interface HostFiles {
   list(path: string): Promise<string[]>;
 }
 
+/** Time, which a simulated host may tell as it likes. */
 export interface HostClock {
   /** Milliseconds of a clock that never goes back. */
   now(): number;
@@ -173,6 +178,7 @@ export interface ZstdCodec {
   /** One frame with all of `source`. */
   compress(source: Uint8Array): Uint8Array;
 }
+/** Zstandard in WebAssembly, as the package @hpcc-js/wasm-zstd has it. */
 export interface ZstdModule {
   readonly Zstd: { load(): Promise<ZstdCodec> };
 }
@@ -188,6 +194,7 @@ export interface ZstdCodecs {
   decompress(frames: readonly Uint8Array[], targets: readonly Uint8Array[]): Promise<readonly number[]>;
 }
 
+/** All that the engine asks of the world: files, clock, chance, connections, warnings and events. */
 export interface Host {
   readonly files: HostFiles;
   readonly clock: HostClock;

@@ -9,6 +9,7 @@ export type IoLimits = {
   readonly [K in `${'bps' | 'iops'}-${'total' | 'read' | 'write'}`]: { readonly average: number };
 };
 
+/** What makes the requests of a device wait: a member of a throttle group. */
 export interface IoLimiter {
   /** Whose limits they are. */
   readonly group: { readonly name: string; readonly limits: IoLimits };

@@ -31,6 +31,7 @@ export interface ImageRecord {
   readonly 'backing-image'?: ImageRecord;
 }
 
+/** What {@link namedNodes} tells of a node, under the names of QEMU's monitor. */
 export interface NodeRecord {
   readonly 'node-name': string;
   readonly drv: string;

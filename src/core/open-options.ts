@@ -5,6 +5,7 @@ import type { BlockNode } from './node.ts';
 import type { NestedOptions } from './options.ts';
 import { ALL_PERMISSIONS, Permission, type Permissions } from './permissions.ts';
 
+/** How a disk is opened. Without any: to be read only, by the format that its content shows. */
 export interface OpenOptions {
   /** Driver of the top node. Default: what the options say, else guessed from the content. */
   readonly format?: string | undefined;

@@ -21,6 +21,7 @@ export interface NestedOptions {
 /** The value's type as help shows it (T-OPT-2). */
 export type OptionType = 'str' | 'num' | 'size' | 'bool (on/off)';
 
+/** One option of a driver: how it is read, and what is told of it. Made with {@link option}. */
 export interface Option<T> {
   readonly type: OptionType;
   /** One line for help and documentation. */
@@ -97,6 +98,7 @@ export function parseInteger(value: OptionValue, name: string): bigint {
   return sign === '-' ? -size : size;
 }
 
+/** Makes the options of a schema, by type. */
 export const option = {
   /** A text; JSON numbers and booleans are taken as their text. */
   text<T extends string | undefined = string>(traits: OptionTraits<T>): Option<T | string> {

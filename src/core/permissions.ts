@@ -3,6 +3,7 @@
  * Bits, since they are also the byte offsets of the locks that other processes see.
  */
 
+/** What can be needed of a node, and shared: bits, to be put together by `|`. */
 export const Permission = {
   /** Reads see consistent data. */
   consistentRead: 1,
@@ -15,7 +16,9 @@ export const Permission = {
 /** A set of {@link Permission} bits. */
 export type PermissionSet = number;
 
+/** No {@link Permission}. */
 export const NO_PERMISSIONS: PermissionSet = 0;
+/** Each {@link Permission} there is. */
 export const ALL_PERMISSIONS: PermissionSet = 15;
 
 /** One side of a link: what its user requires, and what it shares with the node's other users. */

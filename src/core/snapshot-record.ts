@@ -3,6 +3,7 @@ import type { SnapshotInfo } from './driver.ts';
 
 const NANOSECONDS = 1_000_000_000n;
 
+/** A snapshot as qemu-img prints it in JSON. */
 export interface SnapshotRecord {
   readonly id: string;
   readonly name: string;

@@ -4,6 +4,7 @@ import type { CheckOptions, CheckReport, Progress, RepairMode } from '../core/dr
 import { BlockError } from '../core/errors.ts';
 import { type RehearsedImage, rehearse } from '../core/rehearsal.ts';
 
+/** What is looked for, and mended. */
 export interface CheckDiskOptions {
   /** Default `none`. Anything else needs a writable disk, unless it is only planned. */
   readonly repair?: RepairMode;
@@ -33,6 +34,7 @@ export interface CheckDiskOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** What a check found and mended. */
 export interface CheckResult {
   /** What the first run repaired; absent: nothing. */
   readonly repaired?: { readonly leaks: number; readonly corruptions: number };

@@ -18,11 +18,13 @@ import { withHeldStatus } from './held-status.ts';
 
 const CHECKSUM_SCHEME = 'diskwright-tree-sha256-1';
 
+/** Options of {@link checksumDisk}. */
 export interface ChecksumOptions {
   readonly signal?: AbortSignal | undefined;
   readonly progress?: Progress | undefined;
 }
 
+/** A digest of a disk's content, equal for equal disks in any format (docs/checksum.md). */
 export interface Checksum {
   readonly scheme: typeof CHECKSUM_SCHEME;
   /** Lower-case hex, 64 digits. */

@@ -16,6 +16,7 @@ import { statusAbove } from '../core/status.ts';
 import { inParallel } from './in-parallel.ts';
 import { rateLimit } from './rate-limit.ts';
 
+/** Options of {@link commitDisk}. */
 export interface CommitOptions {
   /** Commit into this image of the chain, and what lies between as well. Default: the image directly below. */
   readonly base?: BlockNode | undefined;

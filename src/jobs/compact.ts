@@ -2,6 +2,7 @@
 import type { Disk } from '../core/disk.ts';
 import type { CompactOptions } from '../core/driver.ts';
 
+/** What a compaction gained. */
 export interface CompactResult {
   /** Bytes of host storage in use before and after; undefined where the host cannot tell. */
   readonly before: number | undefined;

@@ -12,6 +12,7 @@ import { type ComparedPiece, compareInBulk } from './bulk-compare.ts';
 import { startLanes } from './bulk-lanes.ts';
 import { withHeldStatus } from './held-status.ts';
 
+/** Options of {@link compareDisks}. */
 export interface CompareOptions {
   /** Sizes and block status must agree too, run by run (T-CMP-2). */
   readonly strict?: boolean;
@@ -21,6 +22,7 @@ export interface CompareOptions {
   readonly sizesDiffer?: () => void;
 }
 
+/** Whether two disks have the same content, and where they first differ. */
 export type Comparison =
   | { readonly kind: 'identical' }
   /** First differing sector, bytes. */

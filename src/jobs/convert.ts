@@ -40,6 +40,7 @@ export type ConvertTarget =
       readonly sharesBacking?: boolean;
     };
 
+/** Options of {@link convertDisks}. */
 export interface ConvertOptions {
   readonly graph: Graph;
   /** Open disks, put one behind another, each rounded up to 512 bytes. They stay open. */

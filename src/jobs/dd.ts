@@ -7,6 +7,7 @@ import { addContext, BlockError, withErrno } from '../core/errors.ts';
 import type { Graph } from '../core/graph.ts';
 import { destinationFor } from './destination.ts';
 
+/** Options of {@link copyBlocks}. */
 export interface DdOptions {
   readonly graph: Graph;
   /** Open; it stays open. */
@@ -22,6 +23,7 @@ export interface DdOptions {
   readonly progress?: Progress | undefined;
 }
 
+/** What {@link copyBlocks} has to say. */
 export interface DdResult {
   /** The skipped part reaches past the end of what was asked for: the output is empty. */
   readonly skippedPastEnd: boolean;

@@ -3,6 +3,7 @@ import type { Disk } from '../core/disk.ts';
 import { BlockError, withErrno } from '../core/errors.ts';
 import { type BlockStatus, holdStatus } from '../core/status.ts';
 
+/** The part of the disk that {@link mapDisk} goes through. */
 export interface MapOptions {
   /** Bytes. Default 0. */
   readonly start?: number;

@@ -8,6 +8,7 @@ import { type OptionTree, parseOptions } from '../core/options.ts';
 import { withHeldStatus } from './held-status.ts';
 import { Source } from './source.ts';
 
+/** Options of {@link measureContent}. */
 export interface MeasureOptions {
   /** Format of the image to be. */
   readonly format: string;

@@ -14,6 +14,7 @@ import type { BlockNode } from '../core/node.ts';
 import * as request from '../core/request.ts';
 import { type LayerStatus, statusAbove } from '../core/status.ts';
 
+/** Options of {@link rebaseDisk}. */
 export interface RebaseOptions {
   /**
    * The image to be below, as its name is to be stored: a relative one is seen from the folder of the disk's image.

@@ -4,6 +4,7 @@ import type { Progress } from '../core/driver.ts';
 import { BlockError } from '../core/errors.ts';
 import { type LogSource, type PlacedEntry, readEntries, readSuper } from '../filters/log/reader.ts';
 
+/** The part of the log that {@link replayLog} goes through. */
 export interface ReplayOptions {
   /** The first entry that is replayed, from 0. Default 0. */
   readonly from?: number;
@@ -17,6 +18,7 @@ export interface ReplayOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** How far {@link replayLog} came. */
 export interface ReplayResult {
   /** Entries that were replayed. */
   readonly entries: number;

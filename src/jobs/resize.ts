@@ -10,6 +10,7 @@ export interface SizeChange {
   readonly bytes: number;
 }
 
+/** Options of {@link resizeDisk}. */
 export interface ResizeOptions {
   /** Allow making it smaller, which loses what is cut off. */
   readonly shrink?: boolean;

@@ -13,6 +13,7 @@ import { Spool } from './spool.ts';
 /** Bytes that are handed over at a time. */
 const PIECE = 1 << 20;
 
+/** Options of {@link streamImage}. */
 export interface StreamOptions {
   /** Format of the image to be; `raw`: the disk's bytes themselves. */
   readonly format: string;
@@ -34,6 +35,7 @@ export interface StreamOptions {
   readonly progress?: Progress | undefined;
 }
 
+/** An image that is made front to back; close it when it is not needed any more. */
 export interface StreamedImage {
   /** Bytes in all. */
   readonly length: number;

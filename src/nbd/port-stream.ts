@@ -19,6 +19,7 @@ const HELD_MAX = 128 * 1024 * 1024;
 /** What a message takes at least, bytes. */
 const MESSAGE_BYTES = 256;
 
+/** A stream over one end of a MessageChannel, or anything like it. `peer` names the other side in messages. */
 export function portStream(port: PortLike, peer = 'port'): ByteStream {
   return new PortStream(port, peer);
 }

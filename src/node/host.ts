@@ -13,6 +13,7 @@ import { type Koffi, loadKoffi } from './koffi.ts';
 import { monotonic } from './monotonic.ts';
 import { Syscalls } from './syscalls.ts';
 
+/** Options of {@link nodeHost}. */
 export interface NodeHostOptions {
   /** Where warnings go: whole lines, without a program's prefix. Default: standard error. */
   readonly warn?: (message: string) => void;

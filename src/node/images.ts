@@ -27,6 +27,7 @@ import { type RebaseOptions, rebase as rebaseDisk } from '../jobs/rebase.ts';
 import { parseSizeChange, type ResizeOptions, resizeDisk } from '../jobs/resize.ts';
 import { nodeHost } from './host.ts';
 
+/** An image: a file name, a `json:{…}` text, or an option tree such as `{ driver: 'raw', file: { driver: 'file', filename: 'disk.img' } }`. */
 export type Source = string | NestedOptions;
 
 /** The source's driver. Default: what an option tree says, else guessed from the content. */
@@ -47,6 +48,7 @@ export function open(source: Source, options: OpenOptions = {}): Promise<Disk> {
   return defaultGraph().open(source, options);
 }
 
+/** Options of {@link create}. */
 export interface CreateOptions {
   /** Default: as the name ends (`.vdi`), else raw. */
   readonly format?: string;
@@ -72,6 +74,7 @@ export async function create(filename: string, asked: CreateOptions): Promise<vo
   });
 }
 
+/** Options of {@link convert}. */
 export interface ConvertFileOptions extends Omit<ConvertOptions, 'graph' | 'sources' | 'target'> {
   /** Of the source. */
   readonly sourceFormat?: string;
@@ -121,6 +124,7 @@ export async function convert(
   }
 }
 
+/** Options of {@link dd}. */
 export interface DdFileOptions extends Omit<DdOptions, 'graph' | 'input' | 'output'>, SourceFormat {
   /** Of the target. Default: as its name ends (`.vdi`), else raw. */
   readonly targetFormat?: string;
@@ -188,6 +192,7 @@ export async function check(source: Source, options: CheckDiskOptions & SourceFo
   return await checkDisk(disk, options);
 }
 
+/** Options of {@link compare}. */
 export interface CompareFileOptions extends CompareOptions {
   /** Of the first and of the second. Default: guessed from the content. */
   readonly formats?: readonly [string | undefined, string | undefined];
@@ -213,6 +218,7 @@ export async function* map(source: Source, options: MapOptions & SourceFormat = 
   for await (const entries of mapDisk(disk, options)) yield* entries;
 }
 
+/** Options of {@link measure}. */
 export interface MeasureFileOptions extends SourceFormat {
   /** Of the image to be. */
   readonly targetFormat: string;
@@ -254,6 +260,7 @@ export async function amend(
   await disk.amend(options, rest);
 }
 
+/** Options of {@link commit}. */
 export interface CommitFileOptions extends Omit<CommitOptions, 'base'>, SourceFormat {
   /** Name of the image of the chain to commit into. Default: the one directly below. */
   readonly base?: string;
@@ -270,6 +277,7 @@ export async function commit(source: Source, options: CommitFileOptions = {}): P
   await commitDisk(disk, { ...rest, base });
 }
 
+/** Options of {@link rebase}. */
 export type RebaseFileOptions = RebaseOptions & SourceFormat;
 
 /** Puts another image below one, or none, under the same content. With `unsafe` only the name is changed. */

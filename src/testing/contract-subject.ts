@@ -1,6 +1,7 @@
 /** What the contract suite is run on. */
 import type { DiskUnderTest } from './disk-under-test.ts';
 
+/** A kind of disks, for {@link driverContract}. */
 export interface ContractSubject {
   /** For the names of the cases. */
   readonly name: string;
@@ -18,6 +19,7 @@ export interface ContractSubject {
   readonly sequences?: number;
 }
 
+/** A disk that the contract is tried on. */
 export interface ContractDisk {
   /** Opens it, read-only unless `writable`. Never twice at a time. */
   open(options?: { readonly writable?: boolean; readonly signal?: AbortSignal }): Promise<DiskUnderTest>;

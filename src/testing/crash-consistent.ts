@@ -16,6 +16,7 @@ export type RecordedWorkload = (disk: Disk, mark: (name: string) => Promise<void
 /** Throws when what is left is not acceptable. May write: nothing of it stays. */
 export type CrashCheck = (disk: Disk, state: CrashState) => unknown;
 
+/** Options of {@link expectCrashConsistent}. */
 export interface CrashConsistencyOptions {
   /** Of the disk, bytes; without a format a multiple of 512. */
   readonly size: number;

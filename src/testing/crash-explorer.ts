@@ -9,6 +9,7 @@ import { SimHost } from './sim-host.ts';
 import { CrashFront, type LogEntry, type SimImage, type Survival, type VolatileEntry } from './sim-image.ts';
 import { survivalChoices } from './sim-survival.ts';
 
+/** Files, what is done to them, and what must hold whenever it is cut short. */
 export interface CrashScenario {
   /** A host with the files that are there before, which records. */
   start(): SimHost | Promise<SimHost>;
@@ -18,6 +19,7 @@ export interface CrashScenario {
   check(host: SimHost, point: CrashPoint): Promise<void>;
 }
 
+/** The moment of a crash. */
 export interface CrashPoint {
   /** Entries of the log that came before the crash. */
   readonly cut: number;
@@ -25,6 +27,7 @@ export interface CrashPoint {
   readonly notes: readonly unknown[];
 }
 
+/** How many states are tried, and which. */
 export interface ExplorerOptions {
   /** Default 1. */
   readonly seed?: number;
@@ -32,6 +35,7 @@ export interface ExplorerOptions {
   readonly statesPerCut?: number;
 }
 
+/** What was tried. */
 export interface CrashExploration {
   readonly cuts: number;
   /** States that were checked, and states left out because an equal one had been. */

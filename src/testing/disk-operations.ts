@@ -1,6 +1,7 @@
 /** Operations on a disk as data: made from a seed, printed, cut down when they show a failure. */
 import { SeededRandom } from '../bytes/random.ts';
 
+/** A request, in bytes. */
 export interface RangeOperation {
   readonly kind: 'write' | 'zero' | 'unmap' | 'discard' | 'read';
   readonly offset: number;
@@ -12,6 +13,7 @@ export interface RangeOperation {
   readonly fua?: boolean;
 }
 
+/** A step of a random sequence. */
 export type DiskOperation =
   | RangeOperation
   | { readonly kind: 'together'; readonly operations: readonly RangeOperation[] }
@@ -21,6 +23,7 @@ export type DiskOperation =
   | { readonly kind: 'check' }
   | { readonly kind: 'reopen' };
 
+/** What random sequences are like. Bytes. */
 export interface OperationPlan {
   readonly count: number;
   /** Bytes of the disk at first. */

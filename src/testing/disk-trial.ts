@@ -5,6 +5,7 @@ import { type DiskOperation, operationData, type RangeOperation } from './disk-o
 import type { DiskUnderTest } from './disk-under-test.ts';
 import { ModelDisk } from './model-disk.ts';
 
+/** A disk that a sequence is tried on. */
 export interface TrialSubject {
   /** Opens the disk for writing; also again, after closing. It is all zeroes at first. */
   open(): Promise<DiskUnderTest>;

@@ -12,6 +12,7 @@ import type { CaseContext, CaseTable, ContractCase, ContractSubject } from './co
 import { expectThat } from './expectations.ts';
 import { searchTrials } from './trial-search.ts';
 
+/** The cases that every driver must pass, for any test runner: each has a name and a function `run` that throws. */
 export function driverContract(subject: ContractSubject): ContractCase[] {
   const tables: CaseTable[] = [requestCases, statusCases, lifeCases];
   if (!subject.forgetful) tables.push(writeCases, changeCases);

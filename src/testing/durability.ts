@@ -31,6 +31,7 @@ export interface RecordedDisk<D extends DiskUnderTest = DiskUnderTest> {
   close(): Promise<void>;
 }
 
+/** The disk, and a record of what its user may rely on after a crash. */
 export function recordDisk<D extends DiskUnderTest>(host: SimHost, disk: D): RecordedDisk<D> {
   let next = host.log.length;
   const note = (value: Note) => host.note(value);

@@ -19,6 +19,7 @@ export interface FaultRun {
 /** Uses the disk, copes with its errors, and throws when something is wrong that must not be. */
 export type FaultWorkload = (disk: Disk, run: FaultRun) => Promise<void>;
 
+/** Options of {@link expectFaultTolerant}. */
 export interface FaultToleranceOptions {
   /** Of the disk, bytes. */
   readonly size: number;
@@ -34,6 +35,7 @@ export interface FaultToleranceOptions {
   readonly tries?: number;
 }
 
+/** What was tried. */
 export interface FaultToleranceReport {
   readonly runs: number;
   /** Faults that struck in all runs together: 0 shows that the rules fit nothing. */

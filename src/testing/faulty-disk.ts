@@ -7,6 +7,7 @@ import { type Blkdebug, blkdebugOf } from '../filters/blkdebug/control.ts';
 import type { RuleOptions } from '../filters/blkdebug/rules.ts';
 import { SimHost } from './sim-host.ts';
 
+/** Options of {@link faultyDisk}. */
 export interface FaultyDiskOptions {
   /** Bytes; 512 or more at a time. */
   readonly size: number;
@@ -20,6 +21,7 @@ export interface FaultyDiskOptions {
   readonly content?: Uint8Array;
 }
 
+/** A disk in memory that fails by rules. */
 export interface FaultyDisk {
   /** To be closed by who asked for it. */
   readonly disk: Disk;

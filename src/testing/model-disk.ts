@@ -1,5 +1,6 @@
 /** The plainest disk there is: bytes in memory. What drivers are compared with. */
 
+/** A disk as a plain array of bytes, which always does what it is told. */
 export class ModelDisk {
   #bytes: Uint8Array;
 

@@ -1,6 +1,7 @@
 /** Errors on demand: which requests of a simulated host fail, and how. */
 import type { ErrorCode } from '../core/errors.ts';
 
+/** What a {@link SimHost} does that can fail. */
 export type SimOperation =
   | 'open'
   | 'stat'
@@ -17,6 +18,7 @@ export type SimOperation =
   | 'rename'
   | 'list';
 
+/** Which operations of a {@link SimHost} fail, and how. */
 export interface Fault {
   readonly operation: SimOperation | readonly SimOperation[];
   readonly code: ErrorCode;
@@ -54,6 +56,7 @@ function matches({ fault, times }: ArmedFault, request: FaultRequest): boolean {
   return start < fault.offset + (fault.length ?? Number.POSITIVE_INFINITY) && end > fault.offset;
 }
 
+/** The faults of a {@link SimHost}. */
 export class SimFaults {
   #armed: ArmedFault[] = [];
 

@@ -15,6 +15,7 @@ import { randomSurvivals } from './sim-survival.ts';
 import { normalise, type SimCounters, type SimSettings, SimWorld } from './sim-world.ts';
 import { SparseBytes } from './sparse-bytes.ts';
 
+/** Options of a {@link SimHost}. */
 export type SimHostOptions = Partial<SimSettings>;
 
 const DEFAULTS: SimSettings = {
@@ -29,6 +30,7 @@ const DEFAULTS: SimSettings = {
   watch: (channel) => channel !== 'diskwright:request',
 };
 
+/** A host in memory, with files, time and chance of its own, whose crashes lose and tear what was not flushed. */
 export class SimHost implements Host {
   readonly clock: HostClock;
   readonly files: HostFiles;

@@ -5,11 +5,13 @@ import { SparseBytes } from './sparse-bytes.ts';
 /** What a disk writes as a whole or not at all. */
 export const SECTOR_SIZE = 512;
 
+/** A change of a file, in bytes. */
 export type FileChange =
   | { readonly kind: 'write'; readonly offset: number; readonly data: Uint8Array }
   | { readonly kind: 'punch' | 'zero' | 'allocate'; readonly offset: number; readonly length: number }
   | { readonly kind: 'truncate'; readonly length: number };
 
+/** A change of a name; files are numbers. */
 export type NameChange =
   | { readonly kind: 'make'; readonly path: string; readonly file: number }
   | { readonly kind: 'rename'; readonly from: string; readonly to: string }

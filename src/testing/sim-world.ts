@@ -11,6 +11,7 @@ import { SimLocks } from './sim-locks.ts';
 /** Features that a host may lack; the operation then fails with ENOTSUP (`extent`: everything is data). */
 export type SimFeature = 'allocate' | 'punchHole' | 'zeroRange' | 'copyFrom' | 'extent' | 'lock' | 'direct';
 
+/** How a {@link SimHost} behaves. */
 export interface SimSettings {
   readonly seed: number;
   /** Virtual milliseconds that each operation takes, drawn evenly. 0 for both: done in the next microtask, in order. */

@@ -2,6 +2,7 @@
 import { type DiskOperation, type OperationPlan, randomOperations } from './disk-operations.ts';
 import { DiskTrial, type TrialSubject } from './disk-trial.ts';
 
+/** Random sequences, and the disks that they are tried on. */
 export interface TrialSearch {
   /** A fresh disk for every sequence; `seed` may choose its kind. */
   make(seed: number): Promise<TrialSubject>;

@@ -4,6 +4,7 @@ import { BlockError, type ErrorCode, errorText } from '../../core/errors.ts';
 import type { DebugEvent } from './events.ts';
 import type { InjectError, IoType } from './rules.ts';
 
+/** What happens to a request that a rule or a scenario picks. */
 export type Action =
   /** Fails with `errno`; undefined: goes on as if nothing were. `immediately`: in the same turn of the loop. */
   | { readonly kind: 'error'; readonly errno?: ErrorCode | undefined; readonly immediately?: boolean }

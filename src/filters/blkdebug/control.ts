@@ -41,6 +41,7 @@ export function blkdebugOf(target: NodeTarget): Blkdebug {
   return control;
 }
 
+/** The rules of an open blkdebug filter, to be listed, added and removed; see {@link blkdebugOf}. */
 export class Blkdebug {
   readonly engine: Engine;
   /** Told of every fault, before it strikes. */

@@ -13,6 +13,7 @@ function returnValue(outcome: Outcome): string {
   return outcome === 'done' ? '0' : `-${errnoNumber(outcome)}`;
 }
 
+/** Where the two disks of blkverify differ. */
 export interface MismatchDetails {
   readonly node: string;
   readonly operation: 'read' | 'write' | 'zero' | 'truncate' | 'flush' | 'verify';
@@ -30,6 +31,7 @@ export interface MismatchDetails {
   readonly window?: string;
 }
 
+/** A request that found the two disks of blkverify different. Code EIO. */
 export class MismatchError extends BlockError {
   readonly details: MismatchDetails;
 

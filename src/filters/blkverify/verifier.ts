@@ -12,6 +12,7 @@ import { Ranges } from './ranges.ts';
 /** What a mismatch does besides being told (BV-8): `stop` fails every later request too. */
 export type MismatchPolicy = 'throw' | 'exit' | 'stop';
 
+/** What blkverify has compared so far. */
 export interface VerifyCounts {
   readonly requests: number;
   /** Bytes read from both sides and found equal, or different. */
@@ -35,6 +36,7 @@ const PIECE = 1 << 20;
 
 const SECTOR = 512;
 
+/** The comparison of an open blkverify filter; see {@link blkverifyOf}. */
 export class Verifier {
   readonly #options: VerifierOptions;
   /** Keeps overlapping requests apart, so that both sides see them in one order; reads share (BV-12). */

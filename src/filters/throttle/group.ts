@@ -48,6 +48,7 @@ const LOST_MS = 5;
 const KINDS = ['read', 'write'] as const;
 const OTHER = { read: 'write', write: 'read' } as const;
 
+/** Limits on I/O that several disks share by taking turns. */
 export class ThrottleGroup {
   readonly name: string;
   readonly #clock: HostClock;

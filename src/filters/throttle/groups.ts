@@ -4,6 +4,7 @@ import type { Host, HostClock } from '../../core/host.ts';
 import { ThrottleGroup } from './group.ts';
 import { type ThrottleLimits, UNLIMITED } from './limits.ts';
 
+/** The throttle groups of a host, by name; see {@link throttleGroups}. */
 export class ThrottleGroups {
   readonly #clock: HostClock;
   readonly #groups = new Map<string, ThrottleGroup>();

@@ -13,6 +13,7 @@ import { type LostChange, lostChanges } from './report.ts';
 import { StateGraph } from './state-driver.ts';
 import { type Candidate, contentOf, crashStates, planStates, type Scene } from './states.ts';
 
+/** Options of {@link crashLab}. */
 export interface CrashLabOptions {
   /** Whose drivers and host the states are opened with. */
   readonly graph: Graph;
@@ -57,6 +58,7 @@ export interface CrashState {
   readonly signal: AbortSignal;
 }
 
+/** What a crash lab tried, and found. */
 export interface CrashReport {
   readonly seed: number;
   readonly atomic: number;
@@ -75,6 +77,7 @@ export interface CrashReport {
   readonly failure?: CrashFinding;
 }
 
+/** A state that the check did not accept, cut down. */
 export interface CrashFinding {
   readonly state: number;
   readonly cut: number;

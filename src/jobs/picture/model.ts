@@ -6,12 +6,14 @@ import { BlockNode, type GraphUser, type Link } from '../../core/node.ts';
 import { PERMISSION_NAMES, type PermissionSet } from '../../core/permissions.ts';
 import { DEFAULT_LIMITS } from '../../core/request.ts';
 
+/** A graph as plain data, to be drawn: see {@link graphPicture}. */
 export interface GraphPicture {
   /** Users first, then nodes; parents before children. */
   readonly boxes: readonly PictureBox[];
   readonly links: readonly PictureLink[];
 }
 
+/** Who uses nodes, or a node. */
 export type PictureBox = PictureUser | PictureNode;
 
 /** Somebody who uses a node and is none: a disk, a device, a job. */
@@ -47,6 +49,7 @@ export interface PictureLimits {
   readonly preferred: number | undefined;
 }
 
+/** What a user or a node has of a node below: what it needs of it, and shares with others. */
 export interface PictureLink {
   /** Identities of boxes. */
   readonly from: string;

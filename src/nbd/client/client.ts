@@ -13,6 +13,7 @@ import { changeOf, checkStrictly, type ExportFacts, exportFacts } from './facts.
 import type { Agreement, ClientHandshakeOptions } from './handshake.ts';
 import type { ClientRequest, ContextExtents, Outcome } from './pending.ts';
 
+/** Options of a connection. */
 export interface NbdClientOptions {
   readonly clock: HostClock;
   /** Opens a stream to the server. Throws BlockError. */
@@ -59,6 +60,7 @@ const QUIET_MS = 5000;
 /** With so many requests on every connection another one is worth while. */
 const BUSY = 8;
 
+/** A connection to an NBD server that has come to an export. Requests throw BlockError; several may be under way. */
 export class NbdClient implements AsyncDisposable {
   readonly agreement: Agreement;
   readonly facts: ExportFacts;

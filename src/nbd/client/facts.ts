@@ -4,6 +4,7 @@ import { Command, CommandFlag, PAYLOAD_MAX, TransmissionFlag } from '../protocol
 import type { Agreement } from './handshake.ts';
 import type { ClientRequest } from './pending.ts';
 
+/** What a server said of its export. */
 export interface ExportFacts {
   /** Bytes; a multiple of the minimum. */
   readonly size: number;

@@ -4,6 +4,7 @@ import { BlockError } from '../../core/errors.ts';
 /** Whether a client of this name may go on. */
 export type Authorization = (name: string) => boolean | Promise<boolean>;
 
+/** A rule about clients' names; of format `glob` with `*`, `?` and `[…]`. */
 export interface AuthorizationRule {
   readonly match: string;
   readonly policy: 'allow' | 'deny';
@@ -11,6 +12,7 @@ export interface AuthorizationRule {
   readonly format?: 'exact' | 'glob';
 }
 
+/** Whom to let in: the first rule that fits a name decides. */
 export interface AuthorizationRules {
   readonly rules: readonly AuthorizationRule[];
   /** For names that no rule is about. Default `deny`. */

@@ -1,6 +1,7 @@
 /** What a server publishes through its host; on Node channels of `diagnostics_channel`. */
 import type { Host } from '../../core/host.ts';
 
+/** What a server publishes through its host, by channel. */
 export interface NbdServerEvents {
   /** A client was greeted. */
   readonly 'diskwright:nbd:connect': NbdConnectionEvent;

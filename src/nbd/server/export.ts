@@ -8,6 +8,7 @@ import { STRING_MAX, TransmissionFlag } from '../protocol.ts';
 import type { ExportInfo } from './export-info.ts';
 import { allocationContext, bitmapContext, depthContext, type MetaContext } from './meta-context.ts';
 
+/** How a disk is offered. */
 export interface ExportOptions {
   /** What clients ask for, up to 4096 bytes of UTF-8. Default: the empty name. */
   readonly name?: string;
@@ -31,6 +32,7 @@ export interface ExportOptions {
 const BLOCK_MIN_MAX = 65536;
 const BLOCK_PREFERRED_MIN = 4096;
 
+/** A disk that an {@link NbdServer} offers; made by its `addExport`. */
 export class NbdExport {
   readonly id: string;
   readonly isDefault: boolean;

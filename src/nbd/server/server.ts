@@ -11,6 +11,7 @@ import { Exports } from './exports.ts';
 import { BufferPool } from './output.ts';
 import { type NbdClient, type ServerTls, Session } from './session.ts';
 
+/** Options of a server. */
 export interface NbdServerOptions {
   /** Clients at once; further ones wait ungreeted until one leaves (N-111). 0: no limit. Default 100. */
   readonly maxConnections?: number;
@@ -31,6 +32,7 @@ export interface NbdServerOptions {
   readonly log?: (line: string) => void;
 }
 
+/** What a server has done so far. */
 export interface NbdServerStats {
   /** Clients being served, clients that wait, and clients served since the start. */
   readonly connections: number;
@@ -57,6 +59,7 @@ interface Waiting {
 /** So long options of clients that have chosen no export are still answered when the server stops, milliseconds. */
 const HAGGLING_GRACE_MS = 100;
 
+/** Serves disks to NBD clients over streams that it is given. It opens no sockets: `serve` of diskwright/node does. */
 export class NbdServer implements AsyncDisposable {
   readonly host: Host;
   readonly #options: NbdServerOptions;

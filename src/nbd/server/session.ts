@@ -32,6 +32,7 @@ export interface NbdClient {
   readonly identity: TlsIdentity | undefined;
 }
 
+/** The server's side of TLS. */
 export interface ServerTls {
   readonly required: boolean;
   /** The server's side of TLS on a stream of which nothing is read; rejects if it does not come about. */

@@ -7,6 +7,7 @@ import { DEFAULT_PORT } from '../../nbd/protocol.ts';
 import { peerOf, socketStream } from './socket-stream.ts';
 import { bindFailure, clearSocketPath, listenAtPath } from './unix-socket.ts';
 
+/** Where clients are waited for. */
 export type ListenAddress =
   /** `mode`: permission bits. Default 0600. */
   | { readonly kind: 'unix'; readonly path: string; readonly mode?: number | undefined }
@@ -15,6 +16,7 @@ export type ListenAddress =
   /** A listening socket that this process was started with. */
   | { readonly kind: 'fd'; readonly fd: number };
 
+/** A place where clients are waited for. */
 export interface Listening {
   /** Where clients find the export of this name. */
   uri(exportName: string, tls: boolean): string;

@@ -14,6 +14,7 @@ import { serverTls } from './tls-server.ts';
 /** A disk, or a node of a graph, which is then used by the server as one more user of it. */
 export type Servable = Disk | { readonly node: BlockNode; readonly graph: Graph };
 
+/** Options of {@link serve}: of the export, the server and the socket. */
 export interface ServeOptions extends ExportOptions, Omit<NbdServerOptions, 'tls'> {
   /** A unix socket's file. */
   readonly socket?: string;

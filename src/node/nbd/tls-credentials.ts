@@ -3,8 +3,10 @@ import fs from 'node:fs';
 import { join } from 'node:path';
 import { BlockError, codeOf, errorText } from '../../core/errors.ts';
 
+/** The side that credentials are for. */
 export type TlsEndpoint = 'server' | 'client';
 
+/** What one side of TLS shows, and takes: certificates, or shared keys. From {@link loadX509} and {@link loadPsk}. */
 export type TlsCredentials =
   | {
       readonly kind: 'x509';
@@ -25,6 +27,7 @@ export type TlsCredentials =
       readonly keys: ReadonlyMap<string, Buffer>;
     };
 
+/** Options of {@link loadX509}. */
 export interface X509Options {
   readonly endpoint: TlsEndpoint;
   /** Default true. */
