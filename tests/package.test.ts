@@ -95,6 +95,27 @@ export async function first(graph: import('diskwright').Graph): Promise<Uint8Arr
   });
 });
 
+test('a clone that npm prepares for a project gets commands, library and declarations', { timeout: 120_000 }, () => {
+  const clone = join(folder, 'clone');
+  for (const name of [
+    'bin',
+    'src',
+    'scripts',
+    'package.json',
+    'package-lock.json',
+    'tsconfig.json',
+    'tsconfig.build.json',
+  ]) {
+    cpSync(join(root, name), join(clone, name), { recursive: true });
+  }
+  symlinkSync(join(root, 'node_modules'), join(clone, 'node_modules'));
+  const { scripts } = JSON.parse(readFileSync(join(clone, 'package.json'), 'utf8'));
+  const run = spawnSync(scripts.prepare, { cwd: clone, encoding: 'utf8', shell: true });
+  expect([run.status, run.stderr]).toEqual([0, '']);
+  expect(readdirSync(join(clone, 'dist'))).toEqual(expect.arrayContaining(['lib', 'types']));
+  expect(node(join(clone, 'bin/diskwright'), '--version').stdout).toMatch(/^diskwright \d/);
+});
+
 test('a command that was not built says what to run', () => {
   const bare = join(folder, 'bare');
   cpSync(join(root, 'bin'), join(bare, 'bin'), { recursive: true });
