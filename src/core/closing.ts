@@ -9,13 +9,14 @@ export async function finish(node: BlockNode, failures: unknown[]): Promise<void
   if (node.isOpen) node.impl.quiesce?.();
   await node.tracker.whenIdle();
   if (!node.isOpen) return;
+  const first = failures.length;
   const flushed = node.writable && !node.inactive ? request.flush(node) : undefined;
   await flushed?.catch((error) => failures.push(error));
   try {
     await node.impl.close?.();
   } catch (error) {
-    // The driver knows what it could not write back.
-    failures.unshift(error);
+    // The driver knows what it could not write back: before its flush, behind what the nodes above it told.
+    failures.splice(first, 0, error);
   }
 }
 

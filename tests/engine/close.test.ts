@@ -60,7 +60,7 @@ describe('references', () => {
     world.failing.add('flush b');
     world.failing.add('close b');
     world.failing.add('close a');
-    expect((await failureOf(disk.close())).message).toBe("flush of 'b' fails");
+    expect((await failureOf(disk.close())).message).toBe("close of 'b' fails");
     expect([world.names, world.host.openFiles]).toEqual([[], []]);
   });
 
