@@ -7,7 +7,7 @@ await create('disk.vdi', { size: '8M' });
   await disk.write(0, new TextEncoder().encode('All work and no play. '.repeat(90_000)));
 }
 await convert('disk.vdi', 'small.qcow2', {
-  format: 'qcow2',
+  targetFormat: 'qcow2',
   createOptions: { compression_type: 'zstd' },
   compress: true,
 });

@@ -2,7 +2,7 @@
 import { bitmaps, compare, convert, create, open } from 'diskwright/node';
 
 await create('work.vdi', { size: '1G' });
-await convert('work.vdi', 'copy.vdi', { format: 'vdi' });
+await convert('work.vdi', 'copy.vdi', { targetFormat: 'vdi' });
 
 {
   await using disk = await open('work.vdi', { writable: true });

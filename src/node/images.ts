@@ -30,8 +30,9 @@ import { nodeHost } from './host.ts';
 /** An image: a file name, a `json:{…}` text, or an option tree such as `{ driver: 'raw', file: { driver: 'file', filename: 'disk.img' } }`. */
 export type Source = string | NestedOptions;
 
-/** The source's driver. Default: what an option tree says, else guessed from the content. */
+/** Of functions on one image. */
 export interface SourceFormat {
+  /** The image's driver. Default: what an option tree says, else guessed from the content. */
   readonly format?: string | undefined;
 }
 
@@ -76,10 +77,10 @@ export async function create(filename: string, asked: CreateOptions): Promise<vo
 
 /** Options of {@link convert}. */
 export interface ConvertFileOptions extends Omit<ConvertOptions, 'graph' | 'sources' | 'target'> {
-  /** Of the source. */
+  /** Driver of the sources. Default: guessed from the content of each. */
   readonly sourceFormat?: string;
-  /** Of the target. Default: as its name ends (`.vdi`), else raw. */
-  readonly format?: string;
+  /** Driver of the target. Default: as its name ends (`.vdi`), else raw. */
+  readonly targetFormat?: string;
   /** The target format's own options, by name. */
   readonly createOptions?: OptionTree;
   /** Of the target; default `unsafe`. */
@@ -98,7 +99,7 @@ export async function convert(
 ): Promise<void> {
   const {
     sourceFormat,
-    format = formatOfName(target),
+    targetFormat = formatOfName(target),
     createOptions = {},
     cache = 'unsafe',
     backing,
@@ -117,7 +118,7 @@ export async function convert(
       ...rest,
       graph: defaultGraph(),
       sources,
-      target: { filename: target, format, createOptions, backing, cache },
+      target: { filename: target, format: targetFormat, createOptions, backing, cache },
     });
   } finally {
     for (const disk of sources) await disk.close();
@@ -125,15 +126,17 @@ export async function convert(
 }
 
 /** Options of {@link dd}. */
-export interface DdFileOptions extends Omit<DdOptions, 'graph' | 'input' | 'output'>, SourceFormat {
-  /** Of the target. Default: as its name ends (`.vdi`), else raw. */
+export interface DdFileOptions extends Omit<DdOptions, 'graph' | 'input' | 'output'> {
+  /** Driver of the source. Default: guessed from its content. */
+  readonly sourceFormat?: string;
+  /** Driver of the target. Default: as its name ends (`.vdi`), else raw. */
   readonly targetFormat?: string;
 }
 
 /** Copies blocks from the start of a disk, or after some that are skipped, into a new image. */
 export async function dd(source: Source, target: string, options: DdFileOptions = {}): Promise<DdResult> {
-  const { format, targetFormat = formatOfName(target), ...rest } = options;
-  await using input = await open(source, { format, signal: options.signal });
+  const { sourceFormat, targetFormat = formatOfName(target), ...rest } = options;
+  await using input = await open(source, { format: sourceFormat, signal: options.signal });
   const output = { filename: target, format: targetFormat };
   return await copyBlocks({ ...rest, graph: defaultGraph(), input, output });
 }
@@ -219,16 +222,19 @@ export async function* map(source: Source, options: MapOptions & SourceFormat = 
 }
 
 /** Options of {@link measure}. */
-export interface MeasureFileOptions extends SourceFormat {
-  /** Of the image to be. */
+export interface MeasureFileOptions {
+  /** Driver of the source. Default: guessed from its content. */
+  readonly sourceFormat?: string;
+  /** Driver of the image to be. */
   readonly targetFormat: string;
+  /** Its format's own options, by name. */
   readonly createOptions?: OptionTree;
 }
 
 /** How large an image for a disk's content would be. */
 export async function measure(source: Source, options: MeasureFileOptions): Promise<Measurement> {
-  const { format, targetFormat, createOptions = {} } = options;
-  await using disk = await open(source, { format });
+  const { sourceFormat, targetFormat, createOptions = {} } = options;
+  await using disk = await open(source, { format: sourceFormat });
   return await measureContent(defaultGraph(), { format: targetFormat, options: createOptions, content: disk });
 }
 

@@ -33,7 +33,7 @@ async function startServer(): Promise<void> {
 /** What e2fsck says of the disk after it has replayed the journal, and one file's sum. */
 async function fileOnDisk(path: string): Promise<{ readonly fsck: number | null; readonly sum: string }> {
   const raw = join(folder, 'disk.img');
-  await convert(image(), raw, { format: 'raw' });
+  await convert(image(), raw, { targetFormat: 'raw' });
   spawnSync('e2fsck', ['-fy', raw]);
   const { status } = spawnSync('e2fsck', ['-fn', raw]);
   spawnSync('debugfs', ['-R', `dump ${path} ${join(folder, 'out')}`, raw]);
