@@ -72,10 +72,12 @@ export class Device implements DiskOwner {
     return this.node !== undefined && isInserted(this.node);
   }
 
+  /** False without a tray. */
   get isTrayOpen(): boolean {
     return this.#trayOpen;
   }
 
+  /** Whether the tray is kept closed. */
   get isLocked(): boolean {
     return this.#locked;
   }
@@ -93,22 +95,27 @@ export class Device implements DiskOwner {
     return disk;
   }
 
+  /** Fills the buffer from the medium. These requests throw BlockError ENOMEDIUM where there is none, or the tray is open. */
   async read(offset: number, target: Uint8Array): Promise<Uint8Array> {
     return this.disk.read(offset, target);
   }
 
+  /** See {@link Disk.write}. */
   async write(offset: number, source: Uint8Array, flags?: WriteFlags): Promise<void> {
     await this.disk.write(offset, source, flags);
   }
 
+  /** See {@link Disk.writeZeroes}. */
   async writeZeroes(offset: number, length: number, flags?: ZeroFlags): Promise<void> {
     await this.disk.writeZeroes(offset, length, flags);
   }
 
+  /** See {@link Disk.discard}. */
   async discard(offset: number, length: number): Promise<void> {
     await this.disk.discard(offset, length);
   }
 
+  /** See {@link Disk.flush}. */
   async flush(): Promise<void> {
     await this.disk.flush();
   }
@@ -149,6 +156,7 @@ export class Device implements DiskOwner {
     return this.#inOrder(() => this.#openTray(how));
   }
 
+  /** No tray, or closed already: no effect. */
   closeTray(): Promise<void> {
     return this.#inOrder(() => this.#moveTray(false));
   }
@@ -174,6 +182,7 @@ export class Device implements DiskOwner {
     return this.#limiter;
   }
 
+  /** Makes requests wait for a member of a throttle group; undefined: no more. */
   limitIo(limiter: IoLimiter | undefined): void {
     const before = this.#limiter;
     this.#limiter = limiter;
@@ -286,10 +295,12 @@ export class Devices {
     return device;
   }
 
+  /** Undefined: there is none of this name. */
   get(name: string): Device | undefined {
     return this.#devices.get(name);
   }
 
+  /** In the order in which they were added. */
   all(): Device[] {
     return [...this.#devices.values()];
   }

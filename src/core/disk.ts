@@ -47,6 +47,7 @@ export interface DiskOwner {
 export class Disk implements GraphUser, AsyncDisposable {
   readonly description: string;
   readonly deviceName: string | undefined;
+  /** Where it is open. */
   readonly graph: Graph;
   /** Snapshots inside the image, where the format has them. */
   readonly snapshots = new DiskSnapshots(this, (work) => this.#mayResize(work));
@@ -104,6 +105,7 @@ export class Disk implements GraphUser, AsyncDisposable {
     return this.node.impl.length();
   }
 
+  /** Whether it can be written to; false once it is closed. */
   get writable(): boolean {
     return this.#link?.writable ?? false;
   }
@@ -150,6 +152,7 @@ export class Disk implements GraphUser, AsyncDisposable {
     return free && !this.graph.host.watched('diskwright:request');
   }
 
+  /** Of the top node; unique in the graph. */
   get nodeName(): string {
     return this.node.name;
   }
@@ -164,6 +167,7 @@ export class Disk implements GraphUser, AsyncDisposable {
     return this.node.filename;
   }
 
+  /** What requests are aligned to and split by. Requests of any alignment are fine; aligned ones cost less. */
   get limits(): Limits {
     return this.node.limits;
   }
@@ -224,6 +228,7 @@ export class Disk implements GraphUser, AsyncDisposable {
     return done;
   }
 
+  /** Without storing them where the format can; `unmap` gives their storage back. */
   async writeZeroes(offset: number, length: number, flags: ZeroFlags = request.NO_FLAGS): Promise<void> {
     this.#requireWritable();
     this.#checkRange('write', offset, length);

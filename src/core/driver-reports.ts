@@ -2,9 +2,11 @@
 
 /** BL-INFO-1 and format-specific information (BL-INFO-2). */
 export interface DriverInfo {
+  /** Bytes of a cluster or block, the unit of storage. */
   readonly clusterSize?: number;
   /** Default: clusterSize. */
   readonly subclusterSize?: number;
+  /** Bytes from the start of the disk; what is kept of a machine lies from there on. */
   readonly vmStateOffset?: number;
   /** Left marked as in use by a writer. */
   readonly dirty?: boolean;
@@ -32,13 +34,19 @@ export interface DiskGeometry {
 
 /** What a check found (BL-CHECK-1). Counts; absent: not known for the format. */
 export interface CheckReport {
+  /** Places where the image is wrong. */
   corruptions: number;
+  /** Clusters or blocks of storage that nothing uses. */
   leaks: number;
   /** Errors that kept the check from finishing its work. */
   checkErrors: number;
+  /** Mended by this run. */
   corruptionsFixed: number;
+  /** Given back by this run. */
   leaksFixed: number;
+  /** Bytes of the file up to the end of what is used. */
   imageEndOffset?: number;
+  /** Clusters or blocks of the disk; then of these: those stored, those not behind their neighbour, those stored compressed. */
   totalClusters?: number;
   allocatedClusters?: number;
   fragmentedClusters?: number;

@@ -7,6 +7,7 @@ import { withDescendants } from './walks.ts';
 
 /** A run of like status, as the whole graph below a node sees it. */
 export interface BlockStatus {
+  /** Bytes from the place that was asked about for which all of this holds. */
   readonly length: number;
   /** Stored somewhere in the chain. */
   readonly allocated: boolean;

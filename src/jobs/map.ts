@@ -14,13 +14,17 @@ export interface MapOptions {
 
 /** A run of like status; neighbours differ in something. Offsets and lengths in bytes. */
 export interface MapEntry {
+  /** Bytes from the start of the disk. */
   readonly start: number;
+  /** Bytes. */
   readonly length: number;
   /** Layer that decides: 0 is the top. */
   readonly depth: number;
   /** Allocated in the chain. */
   readonly present: boolean;
+  /** Reads as zeroes. */
   readonly zero: boolean;
+  /** Has stored bytes to read. */
   readonly data: boolean;
   /** Where the bytes are plainly stored, and in which file. */
   readonly offset?: number;

@@ -14,6 +14,7 @@ export interface ExportOptions {
   readonly name?: string;
   /** By which the server's owner calls it. Default: the name. */
   readonly id?: string;
+  /** A text for people who list exports. */
   readonly description?: string;
   /** Default: as the disk was opened. */
   readonly readOnly?: boolean;
@@ -24,6 +25,7 @@ export interface ExportOptions {
   readonly allocationDepth?: boolean;
   /** Offers `qemu:dirty-bitmap:NAME` for each; the bitmaps are busy as long. */
   readonly bitmaps?: readonly string[];
+  /** Tells clients that the disk has to be waited for as a turning one has. Default false. */
   readonly rotational?: boolean;
   /** Clients that ask for the empty name get this one (N-25). */
   readonly default?: boolean;

@@ -91,6 +91,7 @@ export class NbdServer implements AsyncDisposable {
     return this.#options.maxConnections ?? 100;
   }
 
+  /** What is offered now. */
   get exports(): readonly NbdExport[] {
     return this.#exports.all;
   }
@@ -129,6 +130,7 @@ export class NbdServer implements AsyncDisposable {
     else this.#holdBack(stream);
   }
 
+  /** What was done so far, of all exports and clients. */
   stats(): NbdServerStats {
     const sum = { ...this.#past };
     for (const { counts } of this.#sessions) add(sum, counts);
