@@ -47,6 +47,7 @@ Output is that of QEMU 8.2, which \`--version\` names: beside an older one, \`in
 - \`create\` with options that cannot be leaves the image that is there as it is; qemu-img deletes it. Whatever is made by \`convert\` and \`dd\` has its name when it is complete.
 - Preallocated qcow2 images hold the same, with tables in other places; new images are the same to the byte otherwise, but for what is random.
 - A static VDI has its data at 1 MiB, as VirtualBox makes it, and \`preallocation=metadata\` works.
+  Blocks of a dynamic one that hold zeroes only are not stored, with \`convert -S 0\` neither.
 - Images whose backing files form a loop are refused; qemu-img never ends.
 - \`--help\` is in words of our own. \`-p\` may show other percentages between the first and the last.
 - Names are UTF-8; others are refused.
