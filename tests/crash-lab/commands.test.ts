@@ -78,7 +78,10 @@ describe('replay', () => {
       [['--mark', 'no', 'log', 'copy.raw'], "diskwright: The log has no mark 'no'\n"],
       [['--until', 'x', 'log', 'copy.raw'], 'diskwright: Invalid entry number for --until: x\n'],
       [['base.raw', 'copy.raw'], 'diskwright: Invalid log superblock magic\n'],
-      [['log'], "diskwright: Expecting a log and an image file name\nTry 'diskwright replay --help' for more information\n"],
+      [
+        ['log'],
+        "diskwright: Expecting a log and an image file name\nTry 'diskwright replay --help' for more information\n",
+      ],
     ];
     for (const [args, message] of failures) {
       const { status, stderr } = run('replay', '-f', 'raw', ...args);
