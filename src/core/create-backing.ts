@@ -3,6 +3,7 @@ import { resolveBackingName } from './backing-name.ts';
 import type { CreateRequest } from './create.ts';
 import type { BackingOptionNames, DriverSpec } from './driver.ts';
 import { asBlockError, BlockError, codeOf, withErrno } from './errors.ts';
+import { FOREIGN_FORMATS } from './foreign-formats.ts';
 import type { Graph } from './graph.ts';
 import type { BlockNode } from './node.ts';
 import { openNode } from './open.ts';
@@ -63,15 +64,12 @@ export async function checkBacking(
   return found?.size;
 }
 
-/** Formats of QEMU's that are not read here: an image may be made over one of them, unchecked. */
-const FOREIGN = new Set(['bochs', 'cloop', 'dmg', 'luks', 'parallels', 'qcow', 'qed', 'vhdx', 'vmdk', 'vpc', 'vvfat']);
-
 /** Whether the format that is stored is one at all; asked when the user has been told what is made. Throws BlockError. */
 export function requireFormat(graph: Graph, spec: DriverSpec, given: OptionTree): void {
   const option = backingOptionNames(spec)?.format;
   const format = option === undefined ? undefined : given[option];
   if (option === undefined || format === undefined) return;
-  if (graph.driver(String(format)) !== undefined || FOREIGN.has(String(format))) return;
+  if (graph.driver(String(format)) !== undefined || FOREIGN_FORMATS.has(String(format))) return;
   throw new BlockError('EINVAL', `Parameter '${option.replace('_', '-')}' does not accept value '${format}'`);
 }
 

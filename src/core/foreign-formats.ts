@@ -4,6 +4,11 @@
  */
 import { viewOf } from '../bytes/big-endian.ts';
 
+/** QEMU's names of them: an image may be made over one, unchecked. vvfat has no bytes of its own. */
+export const FOREIGN_FORMATS: ReadonlySet<string> = new Set(
+  'bochs cloop dmg luks parallels qcow qed vhdx vmdk vpc vvfat'.split(' '),
+);
+
 /** Texts at the beginning; characters are bytes. */
 const SIGNATURES: readonly (readonly [string, string])[] = [
   ['vmdk', 'KDMV'],
